@@ -1,0 +1,70 @@
+"""The errors a user can meet, one tree.
+
+    PromptmillError
+    ├── JobError             a field of a job is wrong; names the field
+    ├── PromptFileError      a row of a prompt file is wrong; names file, line and field
+    │   └── PromptFileErrors several of them
+    ├── ModelNameError       no such model folder, or not the name of a model
+    ├── PlanError            the run's plan cannot be written, or another one lies there already
+    ├── LedgerError          Redis knows this run otherwise, or not at all
+    └── BrokerError          Redis cannot be reached, started, or used
+
+producer.output adds OutputError and what lies under it.
+"""
+
+from collections.abc import Sequence
+
+
+class PromptmillError(Exception):
+    """Anything that the user can mend; its text is a sentence for them."""
+
+
+class JobError(PromptmillError):
+    """A field of a job is wrong. `field` is its name as the user wrote it."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class PromptFileError(PromptmillError):
+    """A row of a prompt file is wrong: `path:line: field: problem`. `line` counts from 1."""
+
+    def __init__(self, path: str, line: int, field: str | None, problem: str) -> None:
+        where = f"{path}:{line}" if line else path
+        super().__init__(f"{where}: {field}: {problem}" if field else f"{where}: {problem}")
+        self.path = path
+        self.line = line
+        self.field = field
+        self.problem = problem
+
+
+class PromptFileErrors(PromptFileError):
+    """Several wrong rows; the first ones are listed, the rest counted."""
+
+    def __init__(self, errors: Sequence[PromptFileError], count: int) -> None:
+        first = errors[0]
+        super().__init__(first.path, first.line, first.field, first.problem)
+        lines = [str(error) for error in errors]
+        if count > len(errors):
+            lines.append(f"... and {count - len(errors)} more")
+        self.args = ("\n".join(lines),)
+        self.errors = list(errors)
+        self.count = count
+
+
+class ModelNameError(PromptmillError):
+    """No such model folder, or not the name of a model."""
+
+
+class PlanError(PromptmillError):
+    """The run's plan cannot be written, or another plan lies there already."""
+
+
+class LedgerError(PromptmillError):
+    """Redis knows this run otherwise, or not at all."""
+
+
+class BrokerError(PromptmillError):
+    """Redis cannot be reached, started, or used."""
