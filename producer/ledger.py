@@ -73,12 +73,7 @@ class RunStatus:
     @property
     def images_per_s(self) -> float | None:
         """The rate from the first image to the last, or None before there are two."""
-        if (
-            self.first_done is None
-            or self.last_done is None
-            or self.done < 2
-            or self.last_done <= self.first_done
-        ):
+        if self.first_done is None or self.last_done is None or self.done < 2 or self.last_done <= self.first_done:
             return None
         return (self.done - 1) / (self.last_done - self.first_done)
 
@@ -103,9 +98,7 @@ class Ledger:
     def __init__(self, client: redis.Redis) -> None:
         self._redis: Any = client  # redis-py types every answer as "or awaitable"
 
-    def open(
-        self, run: str, *, output: str, digest: str, jobs: int, images: int, common: Mapping[str, Any]
-    ) -> None:
+    def open(self, run: str, *, output: str, digest: str, jobs: int, images: int, common: Mapping[str, Any]) -> None:
         """Enters a run, or finds it entered already. Raises LedgerError where the name stands for another run."""
         key = run_key(run)
         fields = {
@@ -124,9 +117,7 @@ class Ledger:
             known_output, known_digest = pipe.execute()[-1]
         if (known_output, known_digest) != (output, digest):
             what = f"at {known_output}" if known_output != output else "with other jobs"
-            raise LedgerError(
-                f"run {run!r} is known to this Redis {what}: name this run otherwise with --run"
-            )
+            raise LedgerError(f"run {run!r} is known to this Redis {what}: name this run otherwise with --run")
 
     def status(self, run: str) -> RunStatus:
         """Raises LedgerError for a run that this Redis does not know."""

@@ -42,9 +42,7 @@ def resolve_model(name: str) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
-            raise ModelNameError(
-                f"{folder} is no model folder: it has no model_index.json (diffusers' layout)"
-            )
+            raise ModelNameError(f"{folder} is no model folder: it has no model_index.json (diffusers' layout)")
         return str(folder.resolve())
     if name.startswith((".", "/", "~")) or not HUB_ID.fullmatch(name):
         raise ModelNameError(

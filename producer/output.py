@@ -157,14 +157,10 @@ def open_output(url: str, *, connections: int = DEFAULT_CONNECTIONS) -> Output:
         scheme, rest = "", url
         head, colon, _ = url.partition(":")
         if colon and head and head in SCHEMES:
-            raise OutputUrlError(
-                f"output {url!r}: expected two slashes after the colon, as in gs://bucket/prefix"
-            )
+            raise OutputUrlError(f"output {url!r}: expected two slashes after the colon, as in gs://bucket/prefix")
     if scheme not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES if name)
-        raise OutputUrlError(
-            f"output {url!r}: there is no storage {scheme}://; known are {known} and a folder's path"
-        )
+        raise OutputUrlError(f"output {url!r}: there is no storage {scheme}://; known are {known} and a folder's path")
     return SCHEMES[scheme](rest, connections)
 
 
@@ -172,21 +168,15 @@ def check_name(name: str) -> str:
     """`name` itself, if an object may be called so in every kind of storage. Raises `OutputUrlError`."""
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts):
-        raise OutputUrlError(
-            f"object name {name!r}: neither '/' at an end, nor empty, '.' or '..' between slashes"
-        )
+        raise OutputUrlError(f"object name {name!r}: neither '/' at an end, nor empty, '.' or '..' between slashes")
     if "\\" in name or any(ord(character) < 32 or ord(character) == 127 for character in name):
         raise OutputUrlError(f"object name {name!r}: no backslash and no control character")
     if any(part.startswith(RESERVED) for part in parts):
-        raise OutputUrlError(
-            f"object name {name!r}: names that begin with {RESERVED!r} are kept for temporary files"
-        )
+        raise OutputUrlError(f"object name {name!r}: names that begin with {RESERVED!r} are kept for temporary files")
     return name
 
 
-def _adopt(
-    where: str, data: bytes, there: Existing, same: bool, ours: Callable[[Existing], bool] | None
-) -> Put:
+def _adopt(where: str, data: bytes, there: Existing, same: bool, ours: Callable[[Existing], bool] | None) -> Put:
     if same or (ours is not None and ours(there)):
         return Put.ADOPTED
     raise OutputConflict(
@@ -416,15 +406,13 @@ class Bucket:
         # Another writer was first, or we were, and the answer to our first try was lost on its way.
         there = self._find(name)
         if there is None:
-            raise OutputError(
-                f"cannot write {where}: the server says it exists, yet it does not"
-            ) from refused
+            raise OutputError(f"cannot write {where}: the server says it exists, yet it does not") from refused
         same = there.size == len(data) and there.crc32c == _crc32c(data)
-        existing = Existing(there.size, there.metadata or {}, lambda: self._read(there))
+        existing = Existing(there.size, there.metadata or {}, lambda: self._read(name, there.generation))
         return _adopt(where, data, existing, same, ours)
 
     def get(self, name: str) -> bytes:
-        return self._read(self._blob(name))
+        return self._read(name)
 
     def exists(self, name: str) -> bool:
         return self._find(name) is not None
@@ -461,8 +449,8 @@ class Bucket:
             for _ in first:
                 pass
 
-    def _blob(self, name: str) -> Any:
-        return self.client.bucket(self.bucket).blob(self.prefix + check_name(name))
+    def _blob(self, name: str, generation: int | None = None) -> Any:
+        return self.client.bucket(self.bucket).blob(self.prefix + check_name(name), generation=generation)
 
     def _find(self, name: str) -> Any | None:
         """The object with its size, checksum, metadata and generation, or None."""
@@ -470,16 +458,16 @@ class Bucket:
         with self._errors(f"look at gs://{self.bucket}/{blob.name}"):
             return blob.bucket.get_blob(blob.name, timeout=_REQUEST_TIMEOUT_SECONDS, retry=_retry())
 
-    def _read(self, blob: Any) -> bytes:
+    def _read(self, name: str, generation: int | None = None) -> bytes:
+        """The bytes of the object, or of that generation of it, which is what `_find` saw."""
         from google.api_core.exceptions import NotFound
 
+        # Not the blob that `_find` got: it would be fetched from the address that the server gives itself, and an
+        # emulator in another container may not know the right one.
+        blob = self._blob(name, generation)
         with self._errors(f"read gs://{self.bucket}/{blob.name}"):
             try:
-                data: bytes = blob.download_as_bytes(
-                    if_generation_match=blob.generation,  # known where `_find` was asked first: what it saw
-                    timeout=_REQUEST_TIMEOUT_SECONDS,
-                    retry=_retry(),
-                )
+                data: bytes = blob.download_as_bytes(timeout=_REQUEST_TIMEOUT_SECONDS, retry=_retry())
             except NotFound as error:
                 raise ObjectNotFound(f"there is no gs://{self.bucket}/{blob.name}") from error
         return data
@@ -531,9 +519,7 @@ def _login_sentence() -> str:
 def _check_metadata(where: str, metadata: Mapping[str, str]) -> None:
     size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
     if size > MAX_METADATA_BYTES:
-        raise OutputError(
-            f"cannot write {where}: {size} bytes of metadata, and Google takes {MAX_METADATA_BYTES}"
-        )
+        raise OutputError(f"cannot write {where}: {size} bytes of metadata, and Google takes {MAX_METADATA_BYTES}")
 
 
 def _crc32c(data: bytes) -> str:

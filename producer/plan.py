@@ -80,9 +80,7 @@ def clean_name(stem: str) -> str:
 def check_run_name(name: str) -> str:
     """Raises PlanError for a name that would not stand in an object's name or a folder's."""
     if name != clean_name(name):
-        raise PlanError(
-            f"run name {name!r}: use letters, digits, '.', '_' and '-', e.g. {clean_name(name)!r}"
-        )
+        raise PlanError(f"run name {name!r}: use letters, digits, '.', '_' and '-', e.g. {clean_name(name)!r}")
     return name
 
 
@@ -94,11 +92,11 @@ def read_plan(paths: Iterable[str | Path], defaults: Mapping[str, Any]) -> Plan:
 
     Raises PromptFileErrors, with the first 20 wrong rows listed, JobError for a wrong default and ModelNameError.
     """
-    paths = [str(path) for path in paths]
+    names = [str(path) for path in paths]
     rows_to_jobs = _RowsToJobs(defaults)
     jobs: list[Job] = []
     errors: list[PromptFileError] = []
-    for path in paths:
+    for path in names:
         for row in read_prompt_file(path):
             result = row if isinstance(row, PromptFileError) else rows_to_jobs(path, row, place=len(jobs))
             if isinstance(result, PromptFileError):
@@ -108,7 +106,7 @@ def read_plan(paths: Iterable[str | Path], defaults: Mapping[str, Any]) -> Plan:
     if errors:
         raise PromptFileErrors(errors[:MAX_LISTED_ERRORS], len(errors))
     if not jobs:
-        raise PromptFileError(", ".join(paths), 0, None, "has no prompts")
+        raise PromptFileError(", ".join(names), 0, None, "has no prompts")
     return Plan(jobs)
 
 
@@ -116,13 +114,9 @@ class _RowsToJobs:
     """Rows to jobs, one after the other: the flags' defaults under the row's own fields, the model's under both."""
 
     def __init__(self, defaults: Mapping[str, Any]) -> None:
-        self._defaults = {
-            name: value for name, value in canonical_names(defaults).items() if value is not None
-        }
+        self._defaults = {name: value for name, value in canonical_names(defaults).items() if value is not None}
         self._models: dict[str, dict[str, Any]] = {}
-        Job.from_fields(
-            {"prompt": "any", **self._complete({})}
-        )  # a wrong flag is said once, not for each row
+        Job.from_fields({"prompt": "any", **self._complete({})})  # a wrong flag is said once, not for each row
 
     def __call__(self, path: str, row: Row, place: int) -> Job | PromptFileError:
         try:

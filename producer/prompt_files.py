@@ -57,9 +57,7 @@ def _lines(name: str, path: Path) -> Iterator[tuple[int, str] | PromptFileError]
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                yield PromptFileError(
-                    name, number, None, f"is not UTF-8 at byte {error.start + 1} of the line"
-                )
+                yield PromptFileError(name, number, None, f"is not UTF-8 at byte {error.start + 1} of the line")
                 continue
             yield number, line.rstrip("\r\n")
 

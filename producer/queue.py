@@ -6,8 +6,8 @@ Keys (the run's keys are producer.ledger's):
     promptmill:queue:SHAPE_KEY   stream   the unsettled jobs of a shape; fields: run, i (place in the run), job (JSON of
                                           the fields that the run does not share), entered once, deleted when settled
 
-A claim is an entry in the group's list of pending entries: its consumer is the worker, its idle time is what is left of
-the lease, its delivery count says how many workers have had it. Every script moves a job in one step, so a crash between
+A claim is an entry in the group's list of pending entries: its consumer is the worker, its idle time what is used up of
+the lease, its delivery count how many workers have had it. Every script moves a job in one step, so a crash between
 two steps leaves the job either where it was or where it was going.
 
 At least once, and once in the end: a job leaves its stream only by `settle`, after its object is safe; one that two
@@ -135,15 +135,15 @@ end
 return claims
 """
 
-# KEYS: stream   ARGV: consumer, entries... Renews the lease of those that are still the consumer's; returns the others.
+# KEYS: stream   ARGV: consumer, entries... Renews the lease of those that are still the consumer's; returns those that
+# another consumer has. What was settled meanwhile is neither.
 _RENEW = """
 local lost = {}
 for a = 2, #ARGV do
   local p = redis.pcall('XPENDING', KEYS[1], 'workers', ARGV[a], ARGV[a], 1)
-  if p.err == nil and p[1] and p[1][2] == ARGV[1] then
-    redis.call('XCLAIM', KEYS[1], 'workers', ARGV[1], 0, ARGV[a], 'JUSTID')
-  else
-    lost[#lost + 1] = ARGV[a]
+  if p.err == nil and p[1] then
+    if p[1][2] == ARGV[1] then redis.call('XCLAIM', KEYS[1], 'workers', ARGV[1], 0, ARGV[a], 'JUSTID')
+    else lost[#lost + 1] = ARGV[a] end
   end
 end
 return lost
@@ -162,6 +162,21 @@ for a = 3, #ARGV do
   end
 end
 return released
+"""
+
+# KEYS: stream   ARGV: consumer. Deletes it, and consumers idle for a day, where they hold nothing: in one step, since a
+# consumer that is deleted takes what it holds with it.
+_LEAVE = """
+local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], 'workers')
+if consumers.err then return 0 end
+for _, flat in ipairs(consumers) do
+  local c = {}
+  for k = 1, #flat, 2 do c[flat[k]] = flat[k + 1] end
+  if c['pending'] == 0 and (c['name'] == ARGV[1] or c['idle'] > 86400000) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], 'workers', c['name'])
+  end
+end
+return 1
 """
 
 # KEYS: stream, run, done bitmap, failed bitmap, failures   ARGV: entry, place, '' or the failure as JSON.
@@ -210,6 +225,7 @@ class JobQueue:
             register(_CLAIM),
         )
         self._renew, self._release, self._settle = register(_RENEW), register(_RELEASE), register(_SETTLE)
+        self._leave = register(_LEAVE)
 
     def enqueue(
         self, run: str, start: int, end: int, jobs: Iterable[tuple[int, Job]], present: Sequence[int] = ()
@@ -236,9 +252,7 @@ class JobQueue:
     def claimable(self) -> list[Shape]:
         """The shapes that have a job nobody holds, by key."""
         found = self._claimable([SHAPES], [self._lease_ms])
-        return [
-            Shape.from_key(key) for key, able in sorted(zip(found[::2], found[1::2], strict=True)) if able
-        ]
+        return [Shape.from_key(key) for key, able in sorted(zip(found[::2], found[1::2], strict=True)) if able]
 
     def claim(self, shape: Shape, count: int) -> list[Claim]:
         """Up to `count` jobs of one shape, held from now on: first what dead workers held, then new ones.
@@ -248,14 +262,11 @@ class JobQueue:
         found = self._claim([queue_key(shape)], [self._consumer, count, self._lease_ms, MAX_DELIVERIES])
         entries = [(entry, int(count), _pairs(flat)) for entry, count, flat in found]
         runs = {run: self._ledger.settings(run) for run in {fields["run"] for _, _, fields in entries}}
-        claims = (
-            self._to_claim(shape, entry, count, fields, runs[fields["run"]])
-            for entry, count, fields in entries
-        )
+        claims = (self._to_claim(shape, entry, count, fields, runs[fields["run"]]) for entry, count, fields in entries)
         return [claim for claim in claims if claim is not None]
 
     def renew(self, claims: Iterable[Claim]) -> list[Claim]:
-        """Starts the lease of these claims anew; returns those that are no longer this worker's."""
+        """Starts the lease of these claims anew; returns those that another worker has by now."""
         lost: list[Claim] = []
         for shape, held in _by_shape(claims).items():
             gone = set(self._renew([queue_key(shape)], [self._consumer, *(claim.entry for claim in held)]))
@@ -265,9 +276,7 @@ class JobQueue:
     def release(self, claims: Iterable[Claim], *, counted: bool = False) -> None:
         """Gives jobs back, to be claimed by anybody at once. `counted`: this delivery counts as one of the three."""
         for shape, held in _by_shape(claims).items():
-            self._release(
-                [queue_key(shape)], [self._consumer, int(counted), *(claim.entry for claim in held)]
-            )
+            self._release([queue_key(shape)], [self._consumer, int(counted), *(claim.entry for claim in held)])
 
     def done(self, claim: Claim) -> bool:
         """The job's object is safe. False where the job was done before."""
@@ -290,11 +299,9 @@ class JobQueue:
         return counts
 
     def leave(self) -> None:
-        """Takes this consumer, which holds nothing any more, out of the groups it was in."""
+        """Takes this consumer out of the groups where it holds nothing, and others that died long ago."""
         for key in self._redis.smembers(SHAPES):
-            stream = f"promptmill:queue:{key}"
-            if not self._redis.xpending_range(stream, GROUP, "-", "+", 1, consumername=self._consumer):
-                self._redis.xgroup_delconsumer(stream, GROUP, self._consumer)
+            self._leave([f"promptmill:queue:{key}"], [self._consumer])
 
     def _to_claim(
         self, shape: Shape, entry: str, deliveries: int, fields: Mapping[str, str], run: _Run

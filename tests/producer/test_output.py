@@ -217,9 +217,7 @@ print(sum(output.put_once(f"{i:03}", b"pixels" * i) is Put.CREATED for i in rang
 @pytest.mark.parametrize("way", ["link", "rename"])
 def test_of_many_processes_one_creates_each_file(tmp_path: Path, way: str) -> None:
     command = [sys.executable, "-c", WRITE_MANY, str(tmp_path), way]
-    writers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
-    ]
+    writers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     for writer in writers:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
@@ -285,9 +283,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
         list(open_output(str(tmp_path / "file")).list())
 
 
-def test_a_folder_that_cannot_be_written_fails_the_check(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_written_fails_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Root may write anywhere, so the refusal is the system call's.
     def refuse(self: Path, *_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))

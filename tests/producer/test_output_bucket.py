@@ -258,9 +258,7 @@ def test_a_server_that_stays_down_is_unavailable(impatient: None, wire: Wire, ou
 
 def test_a_server_that_is_not_there_is_unavailable(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    with pytest.raises(
-        OutputUnavailable, match=r"cannot use gs://a: no good answer from http://127\.0\.0\.1:9"
-    ):
+    with pytest.raises(OutputUnavailable, match=r"cannot use gs://a: no good answer from http://127\.0\.0\.1:9"):
         open_output("gs://a").check()
 
 

@@ -1,0 +1,111 @@
+"""`promptmill VERB ...`: a verb a file, loaded when it is called.
+
+Settings come from flags, then PROMPTMILL_* in the environment, then promptmill.toml in this folder, then defaults.
+Data goes to stdout, words to stderr. Exit codes: 0 all done, 1 finished with failed jobs, 2 usage, configuration or
+infrastructure, 130 stopped by Ctrl-C.
+"""
+
+import importlib
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+VERBS = {
+    "render": "Render prompt files here and now: queue, worker and all.",
+    "submit": "Put prompt files into the queue, for workers to render.",
+    "worker": "Render jobs from the queue on all accelerators of this host.",
+    "status": "Show runs and workers.",
+}
+"""Each verb is the click command of its own name in the module of its own name."""
+
+SETTINGS_FILE = "promptmill.toml"
+
+
+class Verbs(click.Group):
+    """The verbs, each imported when it is asked for: `promptmill submit --help` loads no JAX and no bucket's client."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        module = importlib.import_module(f"promptmill.{name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+    "token_normalize_func": lambda token: token.replace("_", "-"),  # --num_inference_steps as in diffusers
+}
+
+
+@click.group(cls=Verbs, context_settings=CONTEXT)
+@click.version_option(package_name="promptmill")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Render prompts with Stable Diffusion XL, in bulk.
+
+    \b
+    promptmill render examples/prompts.txt --output out     all in one, on this machine
+    promptmill submit prompts.jsonl --output gs://bucket/pictures
+    promptmill worker                                       on every TPU, GPU or CPU host
+    promptmill status --watch
+    """
+    ctx.default_map = read_settings(Path(SETTINGS_FILE))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings file as click's defaults: keys at the top serve every verb, a table `[render]` that verb alone."""
+    if not path.exists():
+        return {}
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise click.ClickException(f"{path}: {error}") from error
+    tables = {name for name, value in settings.items() if isinstance(value, dict)}
+    if tables - set(VERBS):
+        raise click.ClickException(f"{path}: [{min(tables - set(VERBS))}] is no verb ({', '.join(VERBS)})")
+    common = {_option(name): value for name, value in settings.items() if name not in tables}
+    own = {verb: {_option(name): value for name, value in settings.get(verb, {}).items()} for verb in VERBS}
+    return {verb: {**common, **own[verb]} for verb in VERBS}
+
+
+def _option(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def main() -> None:
+    """The console script. Every error that the user can mend is one sentence and exit code 2."""
+    from producer.errors import PromptmillError
+
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `promptmill status | head`
+        sys.exit(0)
+    except PromptmillError as error:
+        click.echo(f"promptmill: {error}", err=True)
+        sys.exit(2)
+    sys.exit(code or 0)

@@ -1,0 +1,98 @@
+"""A worker of this command's own: started, watched, started again when it dies, stopped with it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+import click
+
+from producer.errors import PromptmillError
+from promptmill.options import env
+
+MAX_DEATHS = 6
+"""Deaths in a row without one more job settled: a job that kills its worker is given up after three."""
+
+STOP_S = 45.0  # the worker's own time to finish what it holds, and some
+LEASE_S = 15.0  # nobody but us starts its successor, so what a dead one held need not wait for long
+
+
+class WorkerFailed(PromptmillError):
+    """The worker cannot do its work."""
+
+
+class LocalWorker:
+    """`promptmill worker` as a child process. Use as a context manager."""
+
+    def __init__(self, broker: str, *, verbose: bool, own_broker: bool) -> None:
+        self._environ = {env("lease_s"): str(LEASE_S), **os.environ, env("broker"): broker}
+        if own_broker:  # should we be killed, the worker stops, and the Redis that was started for it
+            self._environ[env("parent_pid")] = str(os.getpid())
+        self._verbose = verbose
+        self._log = tempfile.NamedTemporaryFile(prefix="promptmill-worker-", suffix=".log", delete=False)  # noqa: SIM115
+        self._deaths = 0
+        self._settled = 0
+        self._process: subprocess.Popen[bytes]
+
+    def __enter__(self) -> "LocalWorker":
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+        self._log.close()
+        if error is None or isinstance(error, KeyboardInterrupt):
+            Path(self._log.name).unlink(missing_ok=True)
+
+    def watch(self, settled: int) -> None:
+        """Starts the worker again if it died. `settled` jobs are done or failed by now. Raises WorkerFailed."""
+        if settled > self._settled:
+            self._settled, self._deaths = settled, 0
+        code = self._process.poll()
+        if code is None:
+            return
+        self._deaths += 1
+        if code >= 0 or self._deaths >= MAX_DEATHS:  # not killed: it gave up, and says why
+            raise WorkerFailed(f"the worker stopped (exit code {code}):\n{self.log_tail()}")
+        click.echo(f"the worker was killed (signal {-code}); starting another", err=True)
+        self._start()
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The end of what the worker said, and where the rest is."""
+        if self._verbose:
+            return "(see above)"
+        text = Path(self._log.name).read_text(errors="replace").splitlines()
+        return "\n".join([*text[-lines:], f"(all of it: {self._log.name})"])
+
+    def _start(self) -> None:
+        # A session of its own: Ctrl-C in the terminal goes to us, and we say when the worker stops.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "promptmill", "worker"],
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr if self._verbose else self._log,  # our own stdout is for data
+            stderr=None if self._verbose else self._log,
+            start_new_session=True,
+        )
+
+    def _stop(self) -> None:
+        if self._process.poll() is not None:
+            return
+        self._process.terminate()
+        deadline = time.monotonic() + STOP_S
+        try:
+            while self._process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+        except KeyboardInterrupt:
+            click.echo("stopping at once; what was under way is rendered again next time", err=True)
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()

@@ -1,0 +1,81 @@
+"""The options that several verbs share."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from producer.broker import DEFAULT_URL
+from producer.job import FIELD_NAMES
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Pair(click.ParamType):
+    """Two whole numbers: `1024,1024` or `1024x1024`."""
+
+    name = "A,B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, list | tuple):
+            value = ",".join(map(str, value))  # from promptmill.toml
+        try:
+            first, second = (int(part) for part in str(value).lower().replace("x", ",").split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two whole numbers such as 1024,1024", param, ctx)
+        return first, second
+
+
+def env(name: str) -> str:
+    return f"PROMPTMILL_{name.upper()}"
+
+
+def _field(*flags: str, help: str, type: Any = str, **kwargs: Any) -> Callable[[F], F]:
+    field = flags[0].removeprefix("--").replace("-", "_")
+    return click.option(*flags, field, type=type, envvar=env(field), help=help, **kwargs)
+
+
+_HEIGHT_WIDTH = "(height,width in pixels)"
+
+JOB_OPTIONS = [
+    _field("--model", help="tiny-random, a folder in diffusers' layout, or a hub id (org/name).  [tiny-random]"),
+    _field("--prompt-2", help="Prompt of the second text encoder.  [the prompt]"),
+    _field("--negative-prompt", help="What the picture should not show."),
+    _field("--negative-prompt-2", help="The same for the second text encoder."),
+    _field("--seed", type=int, help="Seed of every row that has none.  [the row's place in the run: 0, 1, ...]"),
+    _field("--width", type=int, help="Pixels, a multiple of 8.  [the model's own]"),
+    _field("--height", type=int, help="Pixels, a multiple of 8.  [the model's own]"),
+    _field("--num-inference-steps", "--steps", type=int, help="Denoising steps.  [50]"),
+    _field("--guidance-scale", "--guidance", type=float, help="At most 1: no guidance.  [5]"),
+    _field("--sampler", "--scheduler", help="euler.  [euler]"),
+    _field("--original-size", type=Pair(), help=f"Micro-conditioning {_HEIGHT_WIDTH}."),
+    _field("--target-size", type=Pair(), help=f"Micro-conditioning {_HEIGHT_WIDTH}."),
+    _field("--crops-coords-top-left", type=Pair(), help="Micro-conditioning (top,left)."),
+    _field("--negative-original-size", type=Pair(), help=f"The same {_HEIGHT_WIDTH}."),
+    _field("--negative-target-size", type=Pair(), help=f"The same {_HEIGHT_WIDTH}."),
+    _field("--negative-crops-coords-top-left", type=Pair(), help="The same (top,left)."),
+]
+
+
+def job_options(function: F) -> F:
+    """A flag for each field of a job but the prompt: the default of rows that do not say otherwise."""
+    for option in reversed(JOB_OPTIONS):
+        function = option(function)
+    return function
+
+
+def job_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The job fields among a verb's parameters, those that were given."""
+    return {name: given[name] for name in FIELD_NAMES if given.get(name) is not None}
+
+
+broker_option = click.option(
+    "--broker",
+    envvar=env("broker"),
+    metavar="URL",
+    help=f"Where Redis is: redis://[:password@]host:port/db.  [{DEFAULT_URL}]",
+)
+
+run_option = click.option("--run", "run", envvar=env("run"), help="The run's name.  [from the file and its jobs]")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

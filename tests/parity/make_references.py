@@ -1,0 +1,38 @@
+"""Write `references/*.npz` from PyTorch: `python -m tests.parity.make_references`. Needs the extra `import`."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tests.parity import cases, theirs
+from worker.sdxl.tiny import write_tiny_random
+
+
+def main() -> None:
+    """Overwrite all references with what the installed torch and diffusers compute."""
+    cases.REFERENCES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline = theirs.load(write_tiny_random(Path(folder) / "tiny-random"))
+        save("parts", theirs.parts(pipeline))
+        save("images", {name: theirs.image(pipeline, request) for name, request in cases.IMAGES.items()})
+    save("noise", {name: theirs.noise(*case) for name, case in cases.NOISE.items()})
+    save("trajectories", {name: theirs.trajectory(case) for name, case in cases.SCHEDULER_CONFIGS.items()})
+    save(
+        "schedules",
+        {
+            f"{name}/{steps}/{what}": values
+            for name, settings in cases.SCHEDULER_CONFIGS.items()
+            for steps in cases.STEP_COUNTS
+            if steps < 100
+            for what, values in theirs.schedule(settings, steps).items()
+        },
+    )
+
+
+def save(name: str, arrays: dict[str, np.ndarray]) -> None:
+    np.savez_compressed(cases.REFERENCES / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Against what PyTorch computed once, stored in `references/`; needs no torch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.parity import cases, ours
+from worker.sdxl.config import SchedulerConfig
+from worker.sdxl.noise import draw_noise
+from worker.sdxl.program import Model, PlainRequest, Program
+from worker.sdxl.schedule import make_schedule
+
+
+def reference(name: str) -> dict[str, np.ndarray]:
+    with np.load(cases.REFERENCES / f"{name}.npz") as stored:
+        return dict(stored)
+
+
+@pytest.fixture(scope="module")
+def parts(model: Model) -> dict[str, Any]:
+    return ours.parts(model)
+
+
+@pytest.mark.parametrize("name", ["context", "context_2", "pooled", "unet", "vae"])
+def test_each_network_agrees(parts: dict[str, Any], name: str) -> None:
+    expected = reference("parts")[name]
+    assert parts[name].shape == expected.shape
+    assert cases.relative_error(parts[name], expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", cases.NOISE)
+def test_the_noise_of_a_seed_agrees(name: str) -> None:
+    seed, height, width = cases.NOISE[name]
+    expected = reference("noise")[name]
+    np.testing.assert_allclose(draw_noise(seed, height, width, 4), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [steps for steps in cases.STEP_COUNTS if steps < 100])
+@pytest.mark.parametrize("name", cases.SCHEDULER_CONFIGS)
+def test_schedules_agree(name: str, steps: int) -> None:
+    schedule = make_schedule(SchedulerConfig(**cases.SCHEDULER_CONFIGS[name]), steps)
+    stored = reference("schedules")
+    for what in ("timesteps", "sigmas", "initial_scale"):
+        expected = stored[f"{name}/{steps}/{what}"]
+        np.testing.assert_allclose(getattr(schedule, what), expected, rtol=2e-5, atol=1e-6, err_msg=what)
+
+
+@pytest.mark.parametrize("name", cases.SCHEDULER_CONFIGS)
+def test_trajectories_agree(name: str) -> None:
+    """Measured against all of the way, start included: some of these subtract nearly all of a huge start."""
+    got = ours.trajectory(cases.SCHEDULER_CONFIGS[name])
+    assert cases.relative_error(got, reference("trajectories")[name]) < 1e-5
+
+
+@pytest.mark.parametrize("name", cases.IMAGES)
+def test_whole_pictures_agree(program_for: Callable[[PlainRequest], Program], name: str) -> None:
+    request = cases.IMAGES[name]
+    got, expected = ours.image(program_for(request), request), reference("images")[name]
+    assert got.shape == expected.shape == (request.height, request.width, 3)
+    assert cases.psnr(got, expected) >= 60
+    assert np.abs(got.astype(int) - expected).max() <= 1

@@ -1,0 +1,247 @@
+"""docker-compose.yml and the Dockerfile, where no Docker engine runs: the schema, what must hold, each service's command.
+
+The commands run here as they stand in the file, with only the addresses changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+
+from producer.output import Put, open_output
+from tests.fake_gcs import fake_gcs_binary, free_port, wait_for_http
+from worker.settings import WorkerSettings
+
+ROOT = Path(__file__).parents[1]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+WORKERS = [name for name in SERVICES if name.startswith("worker")]
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+
+Process = subprocess.Popen[bytes]
+
+
+def words(service: str) -> list[str]:
+    """The service's command, its program looked for beside our Python first."""
+    program, *arguments = shlex.split(SERVICES[service]["command"])
+    found = shutil.which(program, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI has no {program}")
+        pytest.skip(f"no {program} here")
+    return [found, *arguments]
+
+
+def environment(service: str, broker: str) -> dict[str, str]:
+    """Ours with the service's, Redis being elsewhere. What compose passes on is passed on already."""
+    given = {name: value for name, value in SERVICES[service]["environment"].items() if value is not None}
+    assert given["PROMPTMILL_BROKER"].startswith("redis://")
+    return {**os.environ, "XLA_FLAGS": "", **given, "PROMPTMILL_BROKER": broker}
+
+
+@contextlib.contextmanager
+def running(command: list[str], **options: Any) -> Iterator[Process]:
+    process = subprocess.Popen(command, **options)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def compose_redis(tmp_path: Path) -> Iterator[str]:
+    """The redis service, by its own command."""
+    port = free_port()
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    elsewhere = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+    with running([*words("redis"), *elsewhere], stdout=subprocess.DEVNULL) as process:
+        client = redis.Redis(port=port)
+        while True:
+            assert process.poll() is None, "redis ended at once"
+            with contextlib.suppress(redis.ConnectionError):
+                if client.ping():
+                    break
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+# --- the file ---------------------------------------------------------------------------------------------------
+
+
+def test_the_file_fits_composes_schema() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    checked = subprocess.run([*command, str(ROOT / "docker-compose.yml")], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_services_are_those_of_the_docs() -> None:
+    assert set(SERVICES) == {"redis", "worker", "worker-tpu", "worker-cuda", "flower", "fake-gcs"}
+    started = {name for name, service in SERVICES.items() if not service.get("profiles")}
+    assert started == {"redis", "worker", "flower"}
+
+
+@pytest.mark.parametrize("name", [*WORKERS, "flower"])
+def test_whoever_talks_to_redis_waits_until_it_is_healthy(name: str) -> None:
+    service = SERVICES[name]
+    assert service["depends_on"]["redis"]["condition"] == "service_healthy"
+    assert "test" in SERVICES["redis"]["healthcheck"]
+    host = re.fullmatch(r"redis://([^:]+):6379/0", service["environment"]["PROMPTMILL_BROKER"])
+    assert host is not None
+    # On the host's own network there are no service names, but there are published ports.
+    assert host[1] == ("127.0.0.1" if service.get("network_mode") == "host" else "redis")
+    assert "127.0.0.1:6379:6379" in SERVICES["redis"]["ports"]
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_a_worker_is_given_the_time_to_stop_and_started_again(name: str) -> None:
+    service = SERVICES[name]
+    grace_s = int(service["stop_grace_period"].removesuffix("s"))
+    settings = WorkerSettings()
+    assert grace_s > settings.drain_s
+    assert grace_s > settings.lease_s
+    assert service["restart"] == "unless-stopped"
+    assert {"./out:/out", "cache:/cache"} <= set(service["volumes"])
+    assert "STORAGE_EMULATOR_HOST" in service["environment"]
+
+
+def test_nothing_is_open_to_other_hosts() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_named_volumes_are_declared() -> None:
+    mounted = {volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
+    assert {name for name in mounted if not name.startswith(".")} == set(COMPOSE["volumes"])
+
+
+def test_images_of_others_are_pinned() -> None:
+    others = [service["image"] for service in SERVICES.values() if "build" not in service]
+    assert all(re.search(r":\d", image) for image in others)
+
+
+# --- the Dockerfile ---------------------------------------------------------------------------------------------
+
+
+def instructions() -> list[tuple[str, str]]:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+def test_the_image_is_built_with_extras_that_exist() -> None:
+    defaults = [rest.removeprefix("EXTRAS=") for word, rest in instructions() if word == "ARG"]
+    given = [service["build"]["args"]["EXTRAS"] for service in SERVICES.values() if "build" in service]
+    assert len(given) == 4
+    for extras in defaults + given:
+        assert set(extras.split(",")) <= set(EXTRAS)
+    assert any(word == "RUN" and 'pip install ".[${EXTRAS}]"' in rest for word, rest in instructions())
+
+
+def test_what_the_image_copies_is_there_and_not_ignored() -> None:
+    let_in = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    copied = [source for word, rest in instructions() if word == "COPY" for source in rest.split()[:-1]]
+    assert {"producer", "worker", "promptmill", "pyproject.toml", "README.md", "LICENSE"} <= set(copied)
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        assert f"!{source}" in let_in
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    users = [rest for word, rest in instructions() if word == "USER"]
+    assert users[-1] != "root"
+
+
+# --- the commands -----------------------------------------------------------------------------------------------
+
+
+def test_redis_keeps_everything_on_disk_and_evicts_nothing(compose_redis: str) -> None:
+    config: Any = redis.Redis.from_url(compose_redis, decode_responses=True).config_get("*")
+    assert config["appendonly"] == "yes"
+    assert config["appendfsync"] == "everysec"
+    assert config["maxmemory-policy"] == "noeviction"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORKERS)
+def test_the_worker_gets_ready_is_healthy_and_stops(name: str, compose_redis: str, tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    env = environment(name, compose_redis)
+    with log.open("wb") as stderr, running(words(name), env=env, stderr=stderr, cwd=tmp_path) as process:
+        # When it runs
+        wait_for_line(r"@\S+ ready\.", log, process)
+        # Then it is healthy
+        health = SERVICES[name]["healthcheck"]["test"]
+        assert health[:2] == ["CMD", "python"]
+        subprocess.run([sys.executable, *health[2:]], env=env, cwd=ROOT, check=True, timeout=60)
+        # And when it is told to stop, it does so within the time it is given
+        process.send_signal(signal.SIGTERM)
+        grace_s = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
+        assert process.wait(timeout=grace_s) == 0, log.read_text()
+    # Then nobody is there any more to be healthy
+    unhealthy = subprocess.run([sys.executable, *health[2:]], env=env, cwd=ROOT, check=False, timeout=60)
+    assert unhealthy.returncode == 1
+
+
+def wait_for_line(pattern: str, log: Path, process: Process) -> None:
+    """Until a line of the log matches. pytest's own timeout is the limit."""
+    while not re.search(pattern, log.read_text(encoding="utf-8")):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.1)
+            pytest.fail(f"ended with {process.returncode} before it was ready:\n{log.read_text()}")
+
+
+@pytest.mark.slow
+def test_flower_answers(compose_redis: str, tmp_path: Path) -> None:
+    command = words("flower")
+    assert command[-1] == "--port=5555"
+    port = free_port()
+    log = tmp_path / "flower.log"
+    options: dict[str, Any] = {"env": environment("flower", compose_redis), "cwd": ROOT}
+    with log.open("wb") as stderr, running([*command[:-1], f"--port={port}"], stderr=stderr, **options) as process:
+        wait_for_http(f"http://127.0.0.1:{port}/healthcheck", process)
+        health = SERVICES["flower"]["healthcheck"]["test"]
+        assert health[:3] == ["CMD", "python", "-c"]
+        script = health[3].replace(":5555/", f":{port}/")
+        subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+        assert urllib.request.urlopen(f"http://127.0.0.1:{port}/workers").status == 200
+
+
+def test_the_fake_bucket_is_there_and_takes_objects_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given the service's volume, which lies where the server looks for buckets
+    (volume,) = SERVICES["fake-gcs"]["volumes"]
+    mount = Path(volume.partition(":")[2])
+    storage = tmp_path / "storage"
+    (storage / mount.name).mkdir(parents=True)
+    # When the image's entry point runs with the service's flags
+    port = free_port()
+    flags = shlex.split(SERVICES["fake-gcs"]["command"])
+    assert flags[flags.index("-filesystem-root") + 1] == str(mount.parent)
+    elsewhere = ["-port", str(port), "-host", "127.0.0.1", "-filesystem-root", str(storage)]
+    entry_point = [str(fake_gcs_binary()), "-data", "/data"]
+    command = [*entry_point, *flags, *elsewhere]
+    with running(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for_http(f"http://127.0.0.1:{port}/_internal/healthcheck", process)
+        assert SERVICES["fake-gcs"]["healthcheck"]["test"][-1].endswith(":4443/_internal/healthcheck")
+        # Then the bucket of the docs can be used, under whatever address the server thinks it has
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        output = open_output("gs://promptmill/pictures")
+        output.check()
+        assert output.put_once("a", b"pixels") is Put.CREATED
+        assert output.put_once("a", b"pixelz", ours=lambda there: there.read() == b"pixels") is Put.ADOPTED

@@ -1,0 +1,137 @@
+"""A configuration is understood whole, or refused with file, field, value and what would be understood."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.sdxl.config import CLIPConfig, ModelConfig, SchedulerConfig, UNetConfig, VAEConfig
+from worker.sdxl.errors import ConfigError
+from worker.sdxl.tiny import CONFIGS, write_tiny_random
+
+UNET = CONFIGS["unet/config.json"]
+VAE = CONFIGS["vae/config.json"]
+
+
+def written(folder: Path, values: Any) -> Path:
+    path = folder / "config.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+def test_the_published_sdxl_base_configurations_are_understood(tmp_path: Path) -> None:
+    published = {
+        **UNET,
+        "act_fn": "silu",
+        "addition_time_embed_dim": 256,
+        "attention_head_dim": [5, 10, 20],
+        "block_out_channels": [320, 640, 1280],
+        "cross_attention_dim": 2048,
+        "layers_per_block": 2,
+        "norm_num_groups": 32,
+        "projection_class_embeddings_input_dim": 2816,
+        "sample_size": 128,
+        "transformer_layers_per_block": [1, 2, 10],
+        "_diffusers_version": "0.19.0.dev0",
+        "class_embed_type": None,
+        "time_cond_proj_dim": None,
+        "upcast_attention": None,
+    }
+    assert UNetConfig.from_file(written(tmp_path, published)) == UNetConfig.sdxl_base()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("act_fn", "gelu"),
+        ("class_embed_type", "timestep"),
+        ("dual_cross_attention", True),
+        ("resnet_time_scale_shift", "scale_shift"),
+        ("mid_block_scale_factor", 2),
+        ("num_attention_heads", 4),
+        ("addition_embed_type", "text"),
+        ("encoder_hid_dim", 5),
+    ],
+)
+def test_a_value_that_is_not_implemented_is_refused(tmp_path: Path, field: str, value: Any) -> None:
+    path = written(tmp_path, {**UNET, field: value})
+    with pytest.raises(ConfigError, match=rf"{path}: {field} is {value!r}, but only .* is implemented"):
+        UNetConfig.from_file(path)
+
+
+def test_a_field_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, {**UNET, "sharpen": 2})
+    with pytest.raises(ConfigError, match=rf"{path}: sharpen is 2, but this field is not implemented"):
+        UNetConfig.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"norm_num_groups": 5}, "norm_num_groups is 5, which does not divide 16 channels"),
+        ({"attention_head_dim": 3}, "attention_head_dim is 3 heads, which do not divide 16 channels"),
+        ({"attention_head_dim": [2, 4]}, "attention_heads has 2 levels, expected 3"),
+        (
+            {"down_block_types": ["DownBlock2D", "ResnetDownsampleBlock2D", "DownBlock2D"]},
+            "'ResnetDownsampleBlock2D'",
+        ),
+        ({"addition_time_embed_dim": None}, "must be set for text_time"),
+    ],
+)
+def test_fields_that_contradict_one_another_are_refused(tmp_path: Path, changes: dict, message: str) -> None:
+    path = written(tmp_path, {**UNET, **changes})
+    with pytest.raises(ConfigError, match=f"{path}: .*{message}"):
+        UNetConfig.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (CLIPConfig, {"hidden_act": "relu"}, "hidden_act is 'relu', but only 'quick_gelu' or 'gelu'"),
+        (VAEConfig, {**VAE, "shift_factor": 0.1}, "shift_factor is 0.1, but only None or 0.0"),
+        (VAEConfig, {**VAE, "latents_mean": [1, 2]}, "latents_mean has 2 values, expected 4"),
+        (VAEConfig, {**VAE, "up_block_types": ["AttnUpDecoderBlock2D"] * 4}, "only UpDecoderBlock2D"),
+        (SchedulerConfig, {"timestep_type": "continuous"}, "timestep_type is 'continuous'"),
+        (SchedulerConfig, {"use_beta_sigmas": True}, "use_beta_sigmas is True"),
+        (SchedulerConfig, {"timestep_spacing": "random"}, "timestep_spacing is 'random'"),
+        (SchedulerConfig, {"use_karras_sigmas": True, "use_exponential_sigmas": True}, "one at most"),
+    ],
+)
+def test_the_other_files_refuse_what_would_change_the_picture(
+    tmp_path: Path, kind: Any, values: dict, message: str
+) -> None:
+    path = written(tmp_path, values)
+    with pytest.raises(ConfigError, match=f"{path}: .*{message}"):
+        kind.from_file(path)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]"])
+def test_a_file_that_is_not_a_json_object_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"{path}: .*JSON"):
+        UNetConfig.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model_index.json": {"_class_name": "StableDiffusionPipeline"}},
+            "_class_name is 'StableDiffusionPipeline'",
+        ),
+        ({"model_index.json": {"add_watermarker": True}}, "add_watermarker is True"),
+        ({"unet/config.json": {"cross_attention_dim": 32}}, "cross_attention_dim is 32, but .* is 48"),
+        ({"unet/config.json": {"projection_class_embeddings_input_dim": 9}}, "input_dim is 9, but .* is 80"),
+        ({"unet/config.json": {"in_channels": 9}}, "unet in_channels is 9, but vae latent_channels is 4"),
+    ],
+)
+def test_a_folder_whose_parts_do_not_fit_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"{tmp_path}.*{message}"):
+        write_tiny_random(tmp_path / "model", changes=changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_size_is_the_unets_in_pixels(tiny_folder: Path) -> None:
+    assert ModelConfig.from_folder(tiny_folder).default_size == 64

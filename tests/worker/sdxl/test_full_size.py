@@ -1,0 +1,85 @@
+"""The real SDXL, as far as shapes can tell without its 7 GB of weights."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from worker.sdxl.config import CLIPConfig, ModelConfig, SchedulerConfig, UNetConfig, VAEConfig
+from worker.sdxl.generate import Inputs, generate
+from worker.sdxl.parts import builders
+from worker.sdxl.weights import parameters
+
+SDXL_BASE = ModelConfig(
+    text_encoder=CLIPConfig(
+        hidden_size=768,
+        intermediate_size=3072,
+        num_attention_heads=12,
+        projection_dim=768,
+        hidden_act="quick_gelu",
+        eos_token_id=2,
+    ),
+    text_encoder_2=CLIPConfig(
+        hidden_size=1280,
+        intermediate_size=5120,
+        num_attention_heads=20,
+        num_hidden_layers=32,
+        projection_dim=1280,
+        hidden_act="gelu",
+        eos_token_id=2,
+    ),
+    unet=UNetConfig.sdxl_base(),
+    vae=VAEConfig(
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        scaling_factor=0.13025,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    ),
+    scheduler=SchedulerConfig(),
+)
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, tuple[nnx.GraphDef, nnx.State]]:
+    return {name: nnx.split(nnx.eval_shape(build)) for name, build in builders(SDXL_BASE).items()}
+
+
+def test_each_network_has_its_published_number_of_parameters(networks: dict[str, Any]) -> None:
+    counts = {
+        name: sum(int(np.prod(parameter.shape)) for parameter in parameters(state))
+        for name, (_, state) in networks.items()
+    }
+    assert counts == {
+        "text_encoder": 123_060_480,
+        "text_encoder_2": 694_659_840,
+        "unet": 2_567_463_684,
+        "vae": 49_490_199,  # the decoder's half
+    }
+
+
+@pytest.mark.slow
+def test_one_guided_picture_of_1024_pixels_traces_in_bfloat16(networks: dict[str, Any]) -> None:
+    shape = jax.ShapeDtypeStruct
+    weights = {
+        name: jax.tree.map(lambda leaf, dtype=dtype: shape(leaf.shape, dtype), state)
+        for name, (_, state) in networks.items()
+        for dtype in [jnp.float32 if name == "vae" else jnp.bfloat16]
+    }
+    inputs = Inputs(
+        ids=shape((1, 2, 77), jnp.int32),
+        ids_2=shape((1, 2, 77), jnp.int32),
+        zero_negative=shape((1,), jnp.bool),
+        time_ids=shape((1, 2, 6), jnp.float32),
+        guidance_scale=shape((1,), jnp.float32),
+        noise=shape((1, 128, 128, 4), jnp.float32),
+        steps=shape((1,), jnp.int32),
+        timesteps=shape((1, 1000), jnp.float32),
+        sigmas=shape((1, 1001), jnp.float32),
+    )
+    graphs = {name: graph for name, (graph, _) in networks.items()}
+    result = jax.eval_shape(partial(generate, SDXL_BASE, graphs, "euler"), weights, inputs)
+    assert result.pixels.shape == (1, 1024, 1024, 3) and result.pixels.dtype == jnp.uint8

@@ -1,0 +1,193 @@
+"""A program renders each job as if it were alone, and compiles once."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from worker.sdxl.errors import RequestError
+from worker.sdxl.program import ImageRequest, Model, PlainRequest, Program, fetch
+
+CAT = PlainRequest("a cat in the rain", 64, 64, seed=7, num_inference_steps=3, guidance_scale=5.0)
+DOG = PlainRequest("a red dog", 64, 64, seed=8, num_inference_steps=6, guidance_scale=9.0, negative_prompt="fog")
+FOX = PlainRequest("a fox at night", 64, 64, seed=9, num_inference_steps=1, guidance_scale=2.0)
+
+
+def render(program: Program, requests: Sequence[ImageRequest]) -> np.ndarray:
+    pixels, finite = fetch(program.run(program.prepare(requests)), len(requests))
+    assert finite.all()
+    return pixels
+
+
+@contextmanager
+def counted_compilations() -> Iterator[list[str]]:
+    compiled: list[str] = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_a_picture_is_neither_flat_nor_saturated(program: Program) -> None:
+    (pixels,) = render(program, [CAT])
+    assert pixels.shape == (64, 64, 3) and pixels.dtype == np.uint8
+    assert (pixels.std(axis=(0, 1)) > 20).all()
+    assert np.isin(pixels, (0, 255)).mean() < 0.5
+
+
+def test_a_batch_is_one_image_a_device_times_the_per_device_batch(program: Program, program_of_three: Program) -> None:
+    assert program.batch == program.model.device_count == jax.local_device_count() == 8
+    assert program_of_three.batch == 3
+
+
+def test_pixels_do_not_depend_on_place_or_neighbours_across_devices(program: Program) -> None:
+    (alone,) = render(program, [CAT])
+    crowd = [DOG, FOX, CAT, DOG, DOG, FOX, FOX, CAT]
+    pictures = render(program, crowd)
+    assert np.array_equal(pictures[2], alone) and np.array_equal(pictures[7], alone)
+
+
+def test_pixels_do_not_depend_on_place_or_neighbours_on_one_device(program_of_three: Program) -> None:
+    (alone,) = render(program_of_three, [CAT])
+    for batch in ([CAT, DOG], [DOG, CAT], [DOG, FOX, CAT], [FOX, CAT, CAT]):
+        assert np.array_equal(render(program_of_three, batch)[batch.index(CAT)], alone)
+
+
+def test_a_job_with_fewer_steps_than_its_neighbour_stops_at_its_own(program_of_three: Program) -> None:
+    longer = dataclasses.replace(CAT, num_inference_steps=4)
+    short, long = render(program_of_three, [CAT, longer])
+    assert not np.array_equal(short, long)
+    assert np.array_equal(render(program_of_three, [CAT])[0], short)
+
+
+def test_a_short_batch_is_padded_and_nothing_that_is_traced_recompiles(program: Program) -> None:
+    render(program, [CAT])
+    with counted_compilations() as compiled:
+        render(program, [DOG, CAT])
+        render(program, [dataclasses.replace(CAT, seed=2**63, num_inference_steps=11, guidance_scale=3.5)] * 8)
+        render(program, [dataclasses.replace(CAT, original_size=(100, 200), negative_prompt="")])
+    assert compiled == []
+
+
+def test_compilations_are_counted_at_all() -> None:
+    with counted_compilations() as compiled:
+        jax.jit(lambda x: x * 3 + 1).lower(jnp.zeros(5)).compile()
+    assert compiled
+
+
+def test_no_device_waits_for_another(program: Program) -> None:
+    text = program.compiled_text()
+    assert "while" in text
+    for collective in ("all-reduce", "all-gather", "collective-permute", "all-to-all", "reduce-scatter"):
+        assert collective not in text, collective
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 8},
+        {"prompt": "a dog in the rain"},
+        {"prompt_2": "a dog in the rain"},
+        {"negative_prompt": ""},
+        {"negative_prompt": "fog"},
+        {"num_inference_steps": 4},
+        {"guidance_scale": 5.5},
+        {"original_size": (500, 64)},
+        {"target_size": (64, 500)},
+        {"crops_coords_top_left": (0, 100)},
+        {"negative_original_size": (900, 64), "negative_target_size": (64, 64)},
+    ],
+    ids=lambda change: "+".join(change),
+)
+def test_every_setting_changes_the_picture(program: Program, change: dict[str, object]) -> None:
+    plain, changed = render(program, [CAT, dataclasses.replace(CAT, **change)])  # type: ignore[arg-type]
+    assert not np.array_equal(plain, changed)
+
+
+def test_a_negative_prompt_for_the_second_encoder_alone_counts(program: Program) -> None:
+    plain = dataclasses.replace(CAT, negative_prompt="fog")
+    first, second = render(program, [plain, dataclasses.replace(plain, negative_prompt_2="snow")])
+    assert not np.array_equal(first, second)
+
+
+def test_without_a_negative_prompt_its_text_for_the_second_encoder_does_not_count(program: Program) -> None:
+    """diffusers zeroes the whole negative pass when `negative_prompt` is None."""
+    first, second = render(program, [CAT, dataclasses.replace(CAT, negative_prompt_2="snow")])
+    assert np.array_equal(first, second)
+
+
+def test_one_image_that_is_not_finite_harms_only_itself(program_of_three: Program) -> None:
+    inputs = program_of_three.prepare([CAT, DOG, FOX])
+    whole, _ = fetch(program_of_three.run(inputs), 3)
+    noise = inputs.noise.copy()
+    noise[1] = np.nan
+    broken, finite = fetch(program_of_three.run(inputs._replace(noise=noise)), 3)
+    assert finite.tolist() == [True, False, True]
+    assert np.array_equal(broken[[0, 2]], whole[[0, 2]])
+
+
+def test_inputs_can_be_run_again(program: Program) -> None:
+    inputs = program.prepare([CAT, DOG])
+    first, second = fetch(program.run(inputs), 2)[0], fetch(program.run(inputs), 2)[0]
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 72}, r"request 1 of the batch: width x height is 72 x 64, but .* renders 64 x 64"),
+        ({"guidance_scale": 1.0}, r"request 1 of the batch: guidance_scale is 1.0, .* with guidance"),
+        ({"num_inference_steps": 0}, r"num_inference_steps must be between 1 and 1000, got 0"),
+        ({"num_inference_steps": 1001}, r"num_inference_steps must be between 1 and 1000, got 1001"),
+    ],
+)
+def test_a_request_of_another_shape_is_refused(program: Program, change: dict[str, int], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        program.prepare([CAT, dataclasses.replace(CAT, **change)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_a_batch_is_neither_empty_nor_too_large(program: Program, count: int) -> None:
+    with pytest.raises(RequestError, match=rf"1 to 8 requests, got {count}"):
+        program.prepare([CAT] * count)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"width": 60, "height": 64}, "width must be a positive multiple of 8, got 60"),
+        ({"width": 64, "height": 0}, "height must be a positive multiple of 8, got 0"),
+        ({"width": 64, "height": 64, "sampler": "magic"}, "sampler must be euler, got 'magic'"),
+        ({"width": 64, "height": 64, "per_device_batch": 0}, "per_device_batch must be at least 1, got 0"),
+    ],
+)
+def test_a_shape_that_cannot_be_compiled_is_refused(model: Model, shape: dict, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        model.compile(guided=True, **shape)
+
+
+def test_the_longest_schedule_runs(program: Program) -> None:
+    """Its sigmas fill the tables to the last place."""
+    inputs = program.prepare([dataclasses.replace(CAT, num_inference_steps=1000)])
+    assert inputs.steps[0] == 1000 and inputs.sigmas[0, -1] == 0
+
+
+def test_bfloat16_gives_nearly_the_same_picture(tiny_folder: Path, program: Program) -> None:
+    model = Model.load(tiny_folder, devices=jax.local_devices()[:1], dtype=jnp.bfloat16)
+    (coarse,) = render(model.compile(width=64, height=64, guided=True), [CAT])
+    (fine,) = render(program, [CAT])
+    dtypes = {name: {leaf.dtype for leaf in jax.tree.leaves(state)} for name, state in model.weights.items()}
+    assert dtypes["unet"] == dtypes["text_encoder"] == {jnp.dtype("bfloat16")}
+    assert dtypes["vae"] == {jnp.dtype("float32")}  # force_upcast
+    assert np.abs(coarse.astype(float) - fine).mean() < 10

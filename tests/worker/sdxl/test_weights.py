@@ -1,0 +1,181 @@
+"""Weights come from any safetensors layout that diffusers writes, or an error says what does not fit."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from safetensors.numpy import load_file, save_file
+
+from worker.sdxl.clip import CLIPText
+from worker.sdxl.config import CLIPConfig, VAEConfig
+from worker.sdxl.errors import WeightsError
+from worker.sdxl.vae import VAE
+from worker.sdxl.weights import load_weights
+
+Tensors = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def tensors(tiny_folder: Path) -> Tensors:
+    return load_file(tiny_folder / "vae" / "diffusion_pytorch_model.safetensors")
+
+
+@pytest.fixture(scope="session")
+def expected(tiny_folder: Path) -> nnx.State:
+    return load_vae(tiny_folder / "vae", tiny_folder)
+
+
+def load_vae(folder: Path, tiny_folder: Path, dtype: Any = jnp.float32) -> nnx.State:
+    config = VAEConfig.from_file(tiny_folder / "vae" / "config.json")
+    return load_weights(folder, partial(VAE, config), dtype=dtype, sharding=everywhere())[1]
+
+
+def everywhere() -> NamedSharding:
+    return NamedSharding(Mesh(np.array(jax.local_devices()), ("device",)), jax.P())
+
+
+def assert_same(got: nnx.State, expected: nnx.State) -> None:
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def write_shards(folder: Path, tensors: Tensors, index_name: str) -> None:
+    names = sorted(tensors)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, keys in shards.items():
+        save_file({key: tensors[key] for key in keys}, folder / file)
+    weight_map = {key: file for file, keys in shards.items() for key in keys}
+    (folder / index_name).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def test_a_kernel_is_turned_to_inputs_first(tensors: Tensors, expected: nnx.State) -> None:
+    kernel = expected["decoder"]["conv_in"]["kernel"][...]
+    assert np.array_equal(kernel, tensors["decoder.conv_in.weight"].transpose(2, 3, 1, 0))
+
+
+def test_weights_lie_whole_on_every_device(expected: nnx.State) -> None:
+    for leaf in jax.tree.leaves(expected):
+        assert leaf.sharding.is_fully_replicated and len(leaf.sharding.device_set) == jax.local_device_count()
+
+
+@pytest.mark.parametrize(
+    "index_name",
+    ["diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model.safetensors.index.fp16.json"],
+)
+def test_shards_are_read_by_their_index(
+    tmp_path: Path, tiny_folder: Path, tensors: Tensors, expected: nnx.State, index_name: str
+) -> None:
+    write_shards(tmp_path, tensors, index_name)
+    assert_same(load_vae(tmp_path, tiny_folder), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("wanted", [jnp.float32, jnp.bfloat16])
+def test_half_precision_files_are_cast_to_the_dtype_asked_for(
+    tmp_path: Path, tiny_folder: Path, tensors: Tensors, dtype: Any, wanted: Any
+) -> None:
+    halves = {key: value.astype(dtype) for key, value in tensors.items()}
+    save_file(halves, tmp_path / "diffusion_pytorch_model.fp16.safetensors")
+    state = load_vae(tmp_path, tiny_folder, wanted)
+    bias = state["decoder"]["conv_in"]["bias"][...]
+    assert bias.dtype == wanted
+    assert np.array_equal(np.asarray(bias), halves["decoder.conv_in.bias"].astype(wanted))
+
+
+def test_a_full_precision_file_is_preferred_to_a_half(
+    tmp_path: Path, tiny_folder: Path, tensors: Tensors, expected: nnx.State
+) -> None:
+    save_file(tensors, tmp_path / "diffusion_pytorch_model.safetensors")
+    save_file({}, tmp_path / "diffusion_pytorch_model.fp16.safetensors")
+    assert_same(load_vae(tmp_path, tiny_folder), expected)
+
+
+def test_the_attention_of_old_autoencoders_is_understood(
+    tmp_path: Path, tiny_folder: Path, tensors: Tensors, expected: nnx.State
+) -> None:
+    old = {}
+    for key, value in tensors.items():
+        for new, name in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+            key = key.replace(f".{new}.", f".{name}.")
+        old[key] = value[..., None, None] if "proj_attn.weight" in key else value
+    save_file(old, tmp_path / "diffusion_pytorch_model.safetensors")
+    assert_same(load_vae(tmp_path, tiny_folder), expected)
+
+
+def test_a_text_encoder_as_transformers_5_writes_it_is_understood(tmp_path: Path, tiny_folder: Path) -> None:
+    folder = tiny_folder / "text_encoder"
+    published = load_file(folder / "model.safetensors")
+    bare = {key.removeprefix("text_model."): value for key, value in published.items()}
+    bare["embeddings.position_ids"] = np.arange(77)[None]
+    save_file(bare, tmp_path / "model.safetensors")
+    build = partial(CLIPText, CLIPConfig.from_file(folder / "config.json"), projection=False)
+    load = partial(load_weights, build=build, dtype=jnp.float32, sharding=everywhere())
+    assert_same(load(tmp_path)[1], load(folder)[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("decoder.conv_in.bias"), "1 keys are missing: decoder.conv_in.bias"),
+        (lambda t: t.update({"decoder.lora": np.zeros(1, "f")}), "1 keys are unexpected: decoder.lora"),
+        (
+            lambda t: t.update({"decoder.conv_in.bias": np.zeros(9, "f")}),
+            r"of another shape: decoder.conv_in.bias is \[9\], expected \[32\]",
+        ),
+        (lambda t: t.clear(), r"[0-9]+ keys are missing: .* and [0-9]+ more"),
+    ],
+)
+def test_keys_that_do_not_fit_are_named(
+    tmp_path: Path, tiny_folder: Path, tensors: Tensors, change: Any, message: str
+) -> None:
+    changed = dict(tensors)
+    change(changed)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    save_file(changed, path)
+    with pytest.raises(WeightsError, match=f"{path} does not fit the configuration: .*{message}"):
+        load_vae(tmp_path, tiny_folder)
+
+
+def test_weights_that_are_not_numbers_of_floating_point_are_refused(
+    tmp_path: Path, tiny_folder: Path, tensors: Tensors
+) -> None:
+    quantised = {**tensors, "decoder.conv_in.bias": np.zeros(32, np.int8)}
+    save_file(quantised, tmp_path / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(WeightsError, match=r"decoder.conv_in.bias is int8, expected a floating point type"):
+        load_vae(tmp_path, tiny_folder)
+
+
+def test_pickled_weights_are_refused_with_the_reason(tmp_path: Path, tiny_folder: Path) -> None:
+    (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"diffusion_pytorch_model.bin.*can run any code"):
+        load_vae(tmp_path, tiny_folder)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path, tiny_folder: Path) -> None:
+    with pytest.raises(WeightsError, match=f"{tmp_path}: has no safetensors file"):
+        load_vae(tmp_path, tiny_folder)
+
+
+def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, tiny_folder: Path) -> None:
+    whole = (tiny_folder / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(whole[:-100])
+    with pytest.raises(WeightsError, match=f"{path}: cannot be read as safetensors"):
+        load_vae(tmp_path, tiny_folder)
+
+
+@pytest.mark.parametrize("shard", ["c.safetensors", "../a.safetensors"])
+def test_an_index_may_name_only_files_beside_it(
+    tmp_path: Path, tiny_folder: Path, tensors: Tensors, shard: str
+) -> None:
+    index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, shard)}))
+    with pytest.raises(WeightsError, match=f"{index}: names the shard [ac].safetensors, which is not beside it"):
+        load_vae(tmp_path, tiny_folder)

@@ -1,0 +1,1 @@
+"""How jobs become images in the output. Start reading at worker.render."""

@@ -1,0 +1,27 @@
+"""The Celery app: `celery -A worker.app ...`, or better `promptmill worker`. Imports no JAX, so Flower can use it."""
+
+import os
+import socket
+
+from celery import Celery
+
+from producer.broker import celery_settings
+from worker.puller import Puller
+from worker.settings import WorkerSettings
+
+
+def make_app(settings: WorkerSettings) -> Celery:
+    """A Celery app whose workers pull jobs as `settings` say."""
+    celery_app = Celery("promptmill")
+    celery_app.conf.update(celery_settings(settings.broker))
+    celery_app.conf.promptmill = settings
+    celery_app.steps["worker"].add(Puller)
+    return celery_app
+
+
+def default_hostname() -> str:
+    """A node name of its own for each worker of a host."""
+    return f"promptmill-{os.getpid()}@{socket.gethostname()}"
+
+
+app = make_app(WorkerSettings.from_env())

@@ -1,0 +1,204 @@
+"""The way of one batch: tokens -> images -> files -> output -> ledger. Read this first.
+
+    claims = queue.claim(shape, program.batch)           worker.puller, its own thread
+    batch = start(program, claims)                       tokens and noise, then the device works on its own
+    batch.fetch()                                        waits for the device: the fetcher's thread
+    Finisher.finish(claim, pixels, finite)               encode, upload, settle: the Celery pool's threads, a job each
+
+A job leaves the queue in `finish` and nowhere else: done after its object is safe, failed with a reason, or released
+for another try. Whatever happens to one job, its neighbours land.
+"""
+
+import contextlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+import redis
+from jaxtyping import Bool, UInt8
+
+from producer.output import MAX_METADATA_BYTES, Existing, Output, OutputError, OutputUnavailable, open_output
+from producer.queue import Claim, JobQueue
+from producer.submit import image_name
+from worker.encode import ENCODERS, job_id_inside, job_record
+from worker.events import JobEvents
+from worker.sdxl.errors import RequestError
+from worker.sdxl.program import Program, Result, fetch
+
+logger = logging.getLogger(__name__)
+
+EXTENSION = "png"
+MAX_PAUSE_S = 15.0  # between two tries of an output or a Redis that does not answer
+
+T = TypeVar("T")
+
+
+class Stopping(Exception):
+    """The worker has to stop now, before this job could be settled; it is released for others."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Claims of one shape, and their images once the device has them."""
+
+    claims: Sequence[Claim]
+    result: Result
+    started: float  # time.monotonic(), seconds
+
+    def fetch(self) -> tuple[UInt8[np.ndarray, "N H W 3"], Bool[np.ndarray, "N"]]:
+        """Waits for the device. A row a claim: its pixels, and whether they are finite."""
+        return fetch(self.result, len(self.claims))
+
+
+def start(program: Program, claims: Sequence[Claim]) -> Batch:
+    """Puts a batch on the device and returns at once. Raises RequestError where a job does not fit the model."""
+    inputs = program.prepare([claim.job for claim in claims])
+    return Batch(claims, program.run(inputs), time.monotonic())
+
+
+def split_unfit(program: Program, claims: Sequence[Claim]) -> tuple[list[Claim], list[tuple[Claim, str]]]:
+    """The claims that the program takes, and those that it does not, each with the reason."""
+    fit: list[Claim] = []
+    unfit: list[tuple[Claim, str]] = []
+    for claim in claims:
+        try:
+            program.prepare([claim.job])
+            fit.append(claim)
+        except RequestError as error:
+            unfit.append((claim, str(error)))
+    return fit, unfit
+
+
+class Finisher:
+    """What happens to a job after the device: encode, upload, settle. Thread-safe."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        events: JobEvents,
+        *,
+        is_revoked: Callable[[str], bool],
+        give_up: threading.Event,
+        open_run: Callable[[str, str], Output] | None = None,
+    ) -> None:
+        self._queue = queue
+        self._events = events
+        self._is_revoked = is_revoked
+        self._give_up = give_up
+        self._open_run = open_run or _run_outputs()
+
+    def finish(self, claim: Claim, pixels: UInt8[np.ndarray, "H W 3"], finite: bool, started: float) -> bool:
+        """Takes one rendered job to its end. True where its image is safe."""
+        if self._is_revoked(claim.job.id):
+            self.revoke(claim)
+            return False
+        if not finite:
+            self.fail(
+                claim,
+                "the model gave NaN or infinite values (float16 weights that overflow, often the VAE's)",
+            )
+            return False
+        try:
+            url = self._put(claim, pixels)
+            self._patiently(lambda: self._queue.done(claim))
+        except Stopping:
+            self.release([claim])
+            return False
+        except OutputError as error:
+            self.fail(claim, str(error))
+            return False
+        except Exception as error:  # one bad job harms one job, whatever is wrong with it
+            logger.exception("job %s of run %s", claim.job.id, claim.run)
+            self.retry([claim], f"{type(error).__name__}: {error}")
+            return False
+        self._events.succeeded(claim, url, time.monotonic() - started)
+        return True
+
+    def fail(self, claim: Claim, reason: str) -> None:
+        """Gives the job up, for a reason that a user can read."""
+        logger.error("job %s (%s/%d) failed: %s", claim.job.id, claim.run, claim.index, reason)
+        with contextlib.suppress(Stopping):  # then its lease runs out, and another worker finds the same
+            self._patiently(lambda: self._queue.failed(claim, reason))
+        self._events.failed(claim, reason)
+
+    def revoke(self, claim: Claim) -> None:
+        """Drops a job that somebody revoked, in Flower or with `celery control revoke`."""
+        with contextlib.suppress(Stopping):
+            self._patiently(lambda: self._queue.failed(claim, "revoked"))
+        self._events.revoked(claim)
+
+    def retry(self, claims: Sequence[Claim], reason: str) -> None:
+        """Another try for each, by anybody; its delivery counts. What was on its last is failed with the reason."""
+        for claim in claims:
+            if claim.last_chance:
+                self.fail(claim, reason)
+        again = [claim for claim in claims if not claim.last_chance]
+        with contextlib.suppress(Stopping):
+            self._patiently(lambda: self._queue.release(again, counted=True))
+        for claim in again:
+            self._events.retried(claim, reason)
+
+    def release(self, claims: Sequence[Claim]) -> None:
+        """Gives jobs back that were not tried. Where Redis does not answer, their leases run out."""
+        try:
+            self._queue.release(claims)
+        except redis.RedisError as error:
+            logger.warning("could not give %d jobs back; their leases run out: %s", len(claims), error)
+        for claim in claims:
+            self._events.retried(claim, "given back by a worker that stops")
+
+    def _put(self, claim: Claim, pixels: UInt8[np.ndarray, "H W 3"]) -> str:
+        """Writes the job's image, or finds it written; where it lies. Raises OutputError, Stopping."""
+        job = claim.job
+        content_type, encode = ENCODERS[EXTENSION]
+        data = encode(pixels, job)
+        name = image_name(job.id, EXTENSION)
+        output = self._open_run(claim.output, claim.run)
+
+        def same_job(existing: Existing) -> bool:
+            return existing.metadata.get("job_id") == job.id or job_id_inside(existing.read()) == job.id
+
+        self._patiently(
+            lambda: output.put_once(name, data, content_type=content_type, metadata=_metadata(claim), ours=same_job)
+        )
+        return f"{output.url}/{name}"
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """The call's result, however long the output or Redis is away. Raises Stopping when the worker must stop."""
+        pause = 0.2
+        while True:
+            try:
+                return call()
+            except (OutputUnavailable, redis.ConnectionError, redis.TimeoutError) as error:
+                logger.warning("again in %.1f s: %s", pause, error)
+                if self._give_up.wait(pause):
+                    raise Stopping from error
+                pause = min(2 * pause, MAX_PAUSE_S)
+
+
+def _metadata(claim: Claim) -> dict[str, str]:
+    """What the object says beside its bytes: the whole job as ASCII JSON, or its id alone where that is too long."""
+    ids = {"job_id": claim.job.id, "run": claim.run, "index": str(claim.index)}
+    record = json.dumps(json.loads(job_record(claim.job)))
+    whole = {**ids, "promptmill": record}
+    size = sum(len(name) + len(value) for name, value in whole.items())
+    return whole if size <= MAX_METADATA_BYTES else ids
+
+
+def _run_outputs() -> Callable[[str, str], Output]:
+    """Opens each run's output once: a bucket's client is expensive and shared."""
+    lock = threading.Lock()
+    opened: Any = cache(open_output)
+
+    def open_run(url: str, run: str) -> Output:
+        with lock:
+            output: Output = opened(url)
+        return output.child(run)
+
+    return open_run

@@ -1,0 +1,1 @@
+"""Stable Diffusion XL in Flax NNX, and nothing else: it knows no Redis, no Celery and no bucket."""

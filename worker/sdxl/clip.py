@@ -1,0 +1,108 @@
+"""The CLIP text encoders. Attribute names are the keys of the published checkpoints."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from worker.sdxl.attention import attention, join_heads, split_heads
+from worker.sdxl.config import CLIPConfig
+from worker.sdxl.layers import Embedding, LayerNorm, Linear, gelu, quick_gelu
+
+ACTIVATIONS = {"gelu": gelu, "quick_gelu": quick_gelu}
+# What the published configs hold; it means: pool where the largest id stands (transformers #24773).
+OLD_EOS_TOKEN_ID = 2
+
+
+class Embeddings(nnx.Module):
+    def __init__(self, config: CLIPConfig) -> None:
+        self.token_embedding = Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = Embedding(config.max_position_embeddings, config.hidden_size)
+
+    def __call__(self, ids: Int[Array, "B L"]) -> Float[Array, "B L C"]:
+        positions = self.position_embedding(jnp.arange(ids.shape[1])[None])
+        return self.token_embedding(ids) + positions
+
+
+class SelfAttention(nnx.Module):
+    def __init__(self, config: CLIPConfig) -> None:
+        width = config.hidden_size
+        self.q_proj = Linear(width, width)
+        self.k_proj = Linear(width, width)
+        self.v_proj = Linear(width, width)
+        self.out_proj = Linear(width, width)
+        self.heads = config.num_attention_heads
+
+    def __call__(self, x: Float[Array, "B L C"]) -> Float[Array, "B L C"]:
+        query, key, value = (split_heads(part(x), self.heads) for part in (self.q_proj, self.k_proj, self.v_proj))
+        return self.out_proj(join_heads(attention(query, key, value, causal=True)))
+
+
+class MLP(nnx.Module):
+    def __init__(self, config: CLIPConfig) -> None:
+        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
+        self.act = ACTIVATIONS[config.hidden_act]
+
+    def __call__(self, x: Float[Array, "B L C"]) -> Float[Array, "B L C"]:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Layer(nnx.Module):
+    def __init__(self, config: CLIPConfig) -> None:
+        self.layer_norm1 = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = SelfAttention(config)
+        self.layer_norm2 = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = MLP(config)
+
+    def __call__(self, x: Float[Array, "B L C"]) -> Float[Array, "B L C"]:
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class Encoder(nnx.Module):
+    def __init__(self, config: CLIPConfig) -> None:
+        self.layers = nnx.List([Layer(config) for _ in range(config.num_hidden_layers)])
+
+    def __call__(self, x: Float[Array, "B L C"]) -> tuple[Float[Array, "B L C"], Float[Array, "B L C"]]:
+        """What goes into the last layer, and what comes out of it."""
+        before_last = x
+        for layer in self.layers:
+            before_last, x = x, layer(x)
+        return before_last, x
+
+
+class TextTransformer(nnx.Module):
+    def __init__(self, config: CLIPConfig) -> None:
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.final_layer_norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.eos_token_id = config.eos_token_id
+
+    def __call__(self, ids: Int[Array, "B L"]) -> tuple[Float[Array, "B L C"], Float[Array, "B C"]]:
+        context, last = self.encoder(self.embeddings(ids))
+        place = _pooling_place(ids, self.eos_token_id)
+        pooled = jnp.take_along_axis(last, place[:, None, None], axis=1)[:, 0]
+        return context, self.final_layer_norm(pooled)
+
+
+class CLIPText(nnx.Module):
+    """A text encoder, with a projection of its pooled vector where the checkpoint has one.
+
+    Returns `hidden_states[-2]`, which is not normalised, and the pooled vector, which is.
+    """
+
+    def __init__(self, config: CLIPConfig, *, projection: bool) -> None:
+        self.text_model = TextTransformer(config)
+        if projection:
+            self.text_projection = Linear(config.hidden_size, config.projection_dim, bias=False)
+        self.projected = projection
+
+    def __call__(self, ids: Int[Array, "B L"]) -> tuple[Float[Array, "B L C"], Float[Array, "B P"]]:
+        context, pooled = self.text_model(ids)
+        return context, self.text_projection(pooled) if self.projected else pooled
+
+
+def _pooling_place(ids: Int[Array, "B L"], eos_token_id: int) -> Int[Array, "B"]:
+    if eos_token_id == OLD_EOS_TOKEN_ID:
+        return jnp.argmax(ids, axis=-1)
+    return jnp.argmax(ids == eos_token_id, axis=-1)

@@ -1,0 +1,211 @@
+"""The denoiser: diffusers' `UNet2DConditionModel` with SDXL's `text_time` conditioning, NHWC.
+
+Attribute names are the checkpoint's keys.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from worker.sdxl.blocks import Downsample, ResnetBlock, Upsample
+from worker.sdxl.config import UNetConfig
+from worker.sdxl.layers import Conv, GroupNorm, Linear
+from worker.sdxl.transformer import Transformer2D
+
+
+class TimestepEmbedding(nnx.Module):
+    def __init__(self, inputs: int, width: int, *, condition: int | None = None) -> None:
+        self.linear_1 = Linear(inputs, width)
+        self.cond_proj = Linear(condition, inputs, bias=False) if condition else None
+        self.linear_2 = Linear(width, width)
+
+    def __call__(self, x: Float[Array, "B I"], condition: Float[Array, "B W"] | None = None) -> Float[Array, "B T"]:
+        if self.cond_proj is not None and condition is not None:
+            x = x + self.cond_proj(condition)
+        return self.linear_2(jax.nn.silu(self.linear_1(x)))
+
+
+class _Level(nnx.Module):
+    """What one level of the UNet has, going down or up: resnets, each perhaps with attention to the text."""
+
+    def __init__(self, config: UNetConfig, level: int, widths: list[int], *, attends: bool) -> None:
+        width = config.block_out_channels[level]
+        self.resnets = nnx.List([_resnet(config, inputs, width) for inputs in widths])
+        self.attentions = nnx.List([_transformer(config, level) for _ in widths]) if attends else None
+
+    def layer(
+        self,
+        index: int,
+        x: Float[Array, "B H W C"],
+        time: Float[Array, "B T"],
+        context: Float[Array, "B L D"],
+    ) -> Float[Array, "B H W O"]:
+        x = self.resnets[index](x, time)
+        return x if self.attentions is None else self.attentions[index](x, context)
+
+
+class DownBlock(_Level):
+    def __init__(self, config: UNetConfig, level: int) -> None:
+        width = config.block_out_channels[level]
+        before = config.block_out_channels[max(level - 1, 0)]
+        widths = [before] + [width] * (config.layers[level] - 1)
+        super().__init__(config, level, widths, attends=config.down_block_types[level] == "CrossAttnDownBlock2D")
+        last = level == config.levels - 1
+        self.downsamplers = None if last else nnx.List([Downsample(width)])
+
+    def __call__(
+        self, x: Float[Array, "B H W C"], time: Float[Array, "B T"], context: Float[Array, "B L D"]
+    ) -> list[Float[Array, "B H2 W2 O"]]:
+        """Every output on the way; the up block of this level takes them back, the last is passed on."""
+        outputs = []
+        for index in range(len(self.resnets)):
+            x = self.layer(index, x, time, context)
+            outputs.append(x)
+        if self.downsamplers is not None:
+            outputs.append(self.downsamplers[0](x))
+        return outputs
+
+
+class MidBlock(nnx.Module):
+    def __init__(self, config: UNetConfig) -> None:
+        width = config.block_out_channels[-1]
+        self.resnets = nnx.List([_resnet(config, width, width) for _ in range(2)])
+        self.attentions = nnx.List([_transformer(config, config.levels - 1)])
+
+    def __call__(
+        self, x: Float[Array, "B H W C"], time: Float[Array, "B T"], context: Float[Array, "B L D"]
+    ) -> Float[Array, "B H W C"]:
+        x = self.resnets[0](x, time)
+        x = self.attentions[0](x, context)
+        return self.resnets[1](x, time)
+
+
+class UpBlock(_Level):
+    """`place` counts the up blocks; `level` the widths, which they run through backwards."""
+
+    def __init__(self, config: UNetConfig, place: int) -> None:
+        level = config.levels - 1 - place
+        channels = config.block_out_channels
+        width, below, above = (
+            channels[level],
+            channels[min(level + 1, config.levels - 1)],
+            channels[max(level - 1, 0)],
+        )
+        count = config.layers[level] + 1
+        skips = [width] * (count - 1) + [above]
+        widths = [(below if index == 0 else width) + skip for index, skip in enumerate(skips)]
+        super().__init__(config, level, widths, attends=config.up_block_types[place] == "CrossAttnUpBlock2D")
+        self.upsamplers = None if level == 0 else nnx.List([Upsample(width)])
+
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        skips: list[Float[Array, "B H W S"]],
+        time: Float[Array, "B T"],
+        context: Float[Array, "B L D"],
+    ) -> Float[Array, "B H2 W2 O"]:
+        """Takes its skips off the end of `skips`; the next one left says to which size it upsamples."""
+        for index in range(len(self.resnets)):
+            x = self.layer(index, jnp.concatenate([x, skips.pop()], axis=-1), time, context)
+        if self.upsamplers is not None:
+            x = self.upsamplers[0](x, size=skips[-1].shape[1:3])
+        return x
+
+
+class UNet(nnx.Module):
+    def __init__(self, config: UNetConfig) -> None:
+        first = config.block_out_channels[0]
+        added = config.projection_class_embeddings_input_dim
+        assert added is not None  # UNetConfig has checked it
+        self.conv_in = Conv(config.in_channels, first)
+        self.time_embedding = TimestepEmbedding(first, 4 * first, condition=config.time_cond_proj_dim)
+        self.add_embedding = TimestepEmbedding(added, 4 * first)
+        self.down_blocks = nnx.List([DownBlock(config, level) for level in range(config.levels)])
+        self.mid_block = MidBlock(config)
+        self.up_blocks = nnx.List([UpBlock(config, place) for place in range(config.levels)])
+        self.conv_norm_out = GroupNorm(first, groups=config.norm_num_groups, eps=config.norm_eps)
+        self.conv_out = Conv(first, config.out_channels)
+        self.config = config
+
+    def __call__(
+        self,
+        latents: Float[Array, "B H W C"],
+        timestep: Float[Array, "B"],
+        context: Float[Array, "B L D"],
+        pooled: Float[Array, "B P"],
+        time_ids: Float[Array, "B 6"],
+        guidance: Float[Array, "B"] | None = None,
+    ) -> Float[Array, "B H W C"]:
+        """The model's prediction for `latents` (already scaled) at `timestep`.
+
+        `guidance` is the scale of a guidance-distilled model (`time_cond_proj_dim`), embedded with the time.
+        """
+        time = self._embed_time(timestep, guidance, context.dtype) + self._embed_added(pooled, time_ids)
+        x = self.conv_in(latents)
+        skips = [x]
+        for down in self.down_blocks:
+            skips += down(skips[-1], time, context)
+        x = self.mid_block(skips[-1], time, context)
+        for up in self.up_blocks:
+            x = up(x, skips, time, context)
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+
+    def _embed_time(
+        self, timestep: Float[Array, "B"], guidance: Float[Array, "B"] | None, dtype: jnp.dtype
+    ) -> Float[Array, "B T"]:
+        condition = None
+        width = self.config.time_cond_proj_dim
+        if width and guidance is not None:
+            condition = guidance_embedding(guidance, width).astype(dtype)
+        embedded = self._waves(timestep, self.config.block_out_channels[0]).astype(dtype)
+        return self.time_embedding(embedded, condition)
+
+    def _embed_added(self, pooled: Float[Array, "B P"], time_ids: Float[Array, "B 6"]) -> Float[Array, "B T"]:
+        width = self.config.addition_time_embed_dim
+        assert width is not None  # UNetConfig has checked it
+        waves = self._waves(time_ids.reshape(-1), width).reshape(time_ids.shape[0], -1)  # (B 6) C -> B (6 C)
+        return self.add_embedding(jnp.concatenate([pooled, waves.astype(pooled.dtype)], axis=-1))
+
+    def _waves(self, values: Float[Array, "N"], width: int) -> Float[Array, "N C"]:
+        return sinusoids(values, width, cosine_first=self.config.flip_sin_to_cos, freq_shift=self.config.freq_shift)
+
+
+def sinusoids(values: Float[Array, "N"], width: int, *, cosine_first: bool, freq_shift: float) -> Float[Array, "N C"]:
+    """Sines and cosines of `values` at frequencies from 1 down to about 1e-4, in float32.
+
+    Source: Ho et al. 2020 (DDPM), as in diffusers `get_timestep_embedding`.
+    """
+    half = width // 2
+    exponents = -math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / (half - freq_shift)
+    angles = values.astype(jnp.float32)[:, None] * jnp.exp(exponents)[None, :]
+    parts = [jnp.cos(angles), jnp.sin(angles)] if cosine_first else [jnp.sin(angles), jnp.cos(angles)]
+    return jnp.pad(jnp.concatenate(parts, axis=-1), ((0, 0), (0, width % 2)))
+
+
+def guidance_embedding(guidance: Float[Array, "B"], width: int) -> Float[Array, "B C"]:
+    """The embedding of a guidance scale that distilled models take (Meng et al. 2023, arXiv 2210.03142)."""
+    return sinusoids((guidance - 1.0) * 1000.0, width, cosine_first=False, freq_shift=1)
+
+
+def _resnet(config: UNetConfig, inputs: int, outputs: int) -> ResnetBlock:
+    return ResnetBlock(
+        inputs,
+        outputs,
+        groups=config.norm_num_groups,
+        eps=config.norm_eps,
+        time_width=4 * config.block_out_channels[0],
+    )
+
+
+def _transformer(config: UNetConfig, level: int) -> Transformer2D:
+    return Transformer2D(
+        config.block_out_channels[level],
+        config.cross_attention_dim,
+        heads=config.attention_heads[level],
+        layers=config.transformer_layers[level],
+        groups=config.norm_num_groups,
+        linear=config.use_linear_projection,
+    )
