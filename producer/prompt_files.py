@@ -7,6 +7,7 @@ A new format is one reader and one row in READERS.
 """
 
 import json
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 
 from producer.errors import JobError, PromptFileError
 from producer.job import check_text
+
+MAX_DIGITS = 400
+"""Of a whole number in JSON: more than any float has, and less than what Python refuses to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +39,40 @@ def read_prompt_file(path: str | Path) -> Iterator[Row | PromptFileError]:
     """
     name, path = str(path), Path(path)
     reader = READERS.get(path.suffix.lower())
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError as error:
+        raise PromptFileError(name, 0, None, "no such file") from error
+    except OSError as error:
+        raise PromptFileError(name, 0, None, f"cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL in its name
+        raise PromptFileError(name, 0, None, f"cannot be read: {error}") from error
+    if is_folder:
+        raise PromptFileError(name, 0, None, "is a folder, not a prompt file")
     if reader is None:
         raise PromptFileError(name, 0, None, f"is not a known prompt file ({', '.join(READERS)})")
-    if not path.exists():
-        raise PromptFileError(name, 0, None, "no such file")
-    if path.is_dir():
-        raise PromptFileError(name, 0, None, "is a folder, not a prompt file")
     return reader(name, path)
 
 
 def _lines(name: str, path: Path) -> Iterator[tuple[int, str] | PromptFileError]:
-    """Numbered lines of UTF-8 text, with or without a byte order mark, any line ending."""
+    """Numbered lines of UTF-8 text, with or without a byte order mark, ended as on Unix or on Windows."""
+    for number, raw in enumerate(_raw_lines(name, path), start=1):
+        if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise PromptFileError(name, 1, None, "is UTF-16; save it as UTF-8")
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            yield PromptFileError(name, number, None, f"is not UTF-8 at byte {error.start + 1} of the line")
+            continue
+        yield number, line.rstrip("\r\n")
+
+
+def _raw_lines(name: str, path: Path) -> Iterator[bytes]:
     try:
-        file = path.open("rb")
+        with path.open("rb") as file:
+            yield from file
     except OSError as error:
         raise PromptFileError(name, 0, None, f"cannot be read: {error.strerror}") from error
-    with file:
-        for number, raw in enumerate(file, start=1):
-            if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise PromptFileError(name, 1, None, "is UTF-16; save it as UTF-8")
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                yield PromptFileError(name, number, None, f"is not UTF-8 at byte {error.start + 1} of the line")
-                continue
-            yield number, line.rstrip("\r\n")
 
 
 def read_txt(name: str, path: Path) -> Iterator[Row | PromptFileError]:
@@ -70,7 +83,7 @@ def read_txt(name: str, path: Path) -> Iterator[Row | PromptFileError]:
             continue
         number, line = item
         prompt = line.strip(" \t")
-        if not prompt or prompt.startswith("#"):
+        if not prompt.strip() or prompt.startswith("#"):
             continue
         try:
             yield Row(number, {"prompt": check_text("prompt", prompt)})
@@ -96,7 +109,7 @@ def read_jsonl(name: str, path: Path) -> Iterator[Row | PromptFileError]:
 
 
 def _json_object(line: str) -> dict[str, Any]:
-    value = json.loads(line, object_pairs_hook=_no_field_twice, parse_constant=_no_constant)
+    value = json.loads(line, object_pairs_hook=_no_field_twice, parse_constant=_no_constant, parse_int=_whole)
     if not isinstance(value, dict):
         raise ValueError(f'must be a JSON object such as {{"prompt": "..."}}, got {type(value).__name__}')
     return value
@@ -109,6 +122,12 @@ def _no_field_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise JobError(twice, "is given twice in this row")
     return fields
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"has a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _no_constant(constant: str) -> None:

@@ -5,7 +5,6 @@ promptmill:workers   hash   worker name -> JSON of a WorkerReport; a report olde
 
 import dataclasses
 import json
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +29,10 @@ class WorkerReport:
     images: int = 0
     images_per_s: float = 0.0
     problem: str = ""
-    at: float = 0.0  # seconds since the epoch
+    at: float = 0.0  # seconds since the epoch, by Redis' clock: those of the hosts may differ
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(WorkerReport))
 
 
 class Workers:
@@ -40,7 +42,7 @@ class Workers:
         self._redis: Any = client  # redis-py types every answer as "or awaitable"
 
     def report(self, report: WorkerReport) -> None:
-        stamped = dataclasses.replace(report, at=time.time())
+        stamped = dataclasses.replace(report, at=self._now())
         self._redis.hset(WORKERS, report.name, canonical_json(dataclasses.asdict(stamped)))
 
     def leave(self, name: str) -> None:
@@ -49,10 +51,17 @@ class Workers:
     def alive(self) -> list[WorkerReport]:
         """The workers that reported lately, by name; what is stale is swept."""
         reports = []
+        now = self._now()
         for name, text in sorted(self._redis.hgetall(WORKERS).items()):
-            report = WorkerReport(**json.loads(text))
-            if time.time() - report.at < STALE_S:
+            said = json.loads(text)
+            # A worker of another version may say more than we know.
+            report = WorkerReport(**{field: said[field] for field in FIELDS if field in said})
+            if now - report.at < STALE_S:
                 reports.append(report)
             else:
                 self._redis.hdel(WORKERS, name)
         return reports
+
+    def _now(self) -> float:
+        seconds, microseconds = self._redis.time()
+        return float(seconds + microseconds / 1e6)

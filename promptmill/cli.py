@@ -32,15 +32,16 @@ class Verbs(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in VERBS:
-            return None
-        module = importlib.import_module(f"promptmill.{name}")
-        command: click.Command = module.command
-        return command
+        return _command(name) if name in VERBS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
+
+
+def _command(verb: str) -> click.Command:
+    command: click.Command = importlib.import_module(f"promptmill.{verb}").command
+    return command
 
 
 CONTEXT = {
@@ -66,27 +67,55 @@ def cli(ctx: click.Context) -> None:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings file as click's defaults: keys at the top serve every verb, a table `[render]` that verb alone."""
+    """The settings file as click's defaults: keys at the top serve every verb, a table `[render]` that verb alone.
+
+    A key is a flag of the verb, with `_` or `-`. Raises click.ClickException for what no verb knows.
+    """
     if not path.exists():
         return {}
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise click.ClickException(f"{path}: {error}") from error
-    tables = {name for name, value in settings.items() if isinstance(value, dict)}
-    if tables - set(VERBS):
-        raise click.ClickException(f"{path}: [{min(tables - set(VERBS))}] is no verb ({', '.join(VERBS)})")
-    common = {_option(name): value for name, value in settings.items() if name not in tables}
-    own = {verb: {_option(name): value for name, value in settings.get(verb, {}).items()} for verb in VERBS}
-    return {verb: {**common, **own[verb]} for verb in VERBS}
+    tables = {name: value for name, value in settings.items() if isinstance(value, dict)}
+    for name in tables:
+        if name not in VERBS:
+            raise click.ClickException(f"{path}: [{name}] is no verb ({', '.join(VERBS)})")
+    common = {name: value for name, value in settings.items() if name not in tables}
+    flags = {verb: _flags(verb) for verb in VERBS}
+    for name in common:
+        if not any(_flag(name) in known for known in flags.values()):
+            raise click.ClickException(f"{path}: {name} is no setting of any verb")
+    defaults: dict[str, Any] = {}
+    for verb, known in flags.items():
+        own = tables.get(verb, {})
+        for name in own:
+            if _flag(name) not in known:
+                raise click.ClickException(f"{path}: {name} is no setting of [{verb}]")
+        said = {**common, **own}
+        defaults[verb] = {known[_flag(name)]: _as_typed(said[name]) for name in said if _flag(name) in known}
+    return defaults
 
 
-def _option(name: str) -> str:
-    return name.replace("-", "_")
+def _flags(verb: str) -> dict[str, str]:
+    """The verb's flags, without the dashes in front, and the names of their parameters."""
+    options = [param for param in _command(verb).params if isinstance(param, click.Option) and param.name]
+    return {flag.lstrip("-"): str(option.name) for option in options for flag in option.opts}
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _as_typed(value: Any) -> str:
+    """The value as it would be typed after its flag: click checks text, and lets a float pass for a whole number."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def main() -> None:
     """The console script. Every error that the user can mend is one sentence and exit code 2."""
+    import redis
+
     from producer.errors import PromptmillError
 
     try:
@@ -105,6 +134,9 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `promptmill status | head`
         sys.exit(0)
+    except redis.RedisError as error:  # it was there when we began
+        click.echo(f"promptmill: Redis: {error}", err=True)
+        sys.exit(2)
     except PromptmillError as error:
         click.echo(f"promptmill: {error}", err=True)
         sys.exit(2)

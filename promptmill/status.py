@@ -49,7 +49,9 @@ def collect(client: Any, run: str | None) -> dict[str, Any]:
         rates = {"images_per_s": status.images_per_s, "eta_s": status.eta_s}
         runs.append({**dataclasses.asdict(status), **figures, **rates})
     if run:
-        runs[0]["failures"] = [dataclasses.asdict(failure) for failure in ledger.failures(run)]
+        runs[0]["failures"] = [
+            dataclasses.asdict(failure) for failure in sorted(ledger.failures(run), key=lambda f: f.index)
+        ]
     backlog = JobQueue(client).backlog()
     return {
         "runs": runs,
@@ -68,6 +70,8 @@ def table(data: dict[str, Any]) -> str:
         lines.append(f"{run['run']}: {run['done']} of {run['images']} images{failed}{rate}{eta}  {run['output']}")
         for failure in run.get("failures", [])[:SHOWN_FAILURES]:
             lines.append(f"  failed: place {failure['index']}: {failure['reason']}")
+        more = len(run.get("failures", [])) - SHOWN_FAILURES
+        lines += [f"  ... and {more} more: --json lists them all"] if more > 0 else []
     lines += [] if data["runs"] else ["no runs"]
     for queue in data["queue"]:
         lines.append(f"queue {queue['shape']}: {queue['waiting']} waiting, {queue['held']} with workers")

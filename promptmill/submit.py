@@ -34,9 +34,9 @@ def command(
 
     plan = read_plan(files, job_defaults(given))
     place = open_output(output)
+    run = name_run(run, plan, files, place.url)
     place.check()
     client = connect(broker or DEFAULT_URL)
-    run = name_run(run, plan, files, place.url)
     warn_of_noise(plan)
     with Progress("enqueued", len(plan.jobs)) as progress:
         result = submit(

@@ -63,6 +63,7 @@ def command(concurrency: int | None, hostname: str | None, loglevel: str, **give
     )  # JSON only: no pickle to fear
     worker = make_app(settings).Worker(
         hostname=hostname or default_hostname(),
+        pool_cls="threads",
         concurrency=concurrency or 8,
         loglevel=loglevel.upper(),
         task_events=True,

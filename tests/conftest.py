@@ -1,18 +1,33 @@
 """What every test may ask for: a real Redis, a real GCS server, and JAX as on a host with eight devices."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 # Before anything imports JAX: eight virtual devices, and shapes that must match without silent broadcasting.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+# Models of this session's own; compiled programs are kept for the next session, which is most of the time it takes.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="promptmill-tests-")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
 
 import pytest
 import redis
 
 from producer.broker import connect, embedded_server, find_server
 from producer.errors import BrokerError
+from tests.fake_gcs import fake_gcs
+
+__all__ = ["fake_gcs"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_left_behind() -> Iterator[None]:
+    yield
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

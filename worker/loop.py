@@ -40,6 +40,7 @@ from worker.settings import WorkerSettings
 from worker.turns import Turns
 
 logger = logging.getLogger(__name__)
+logging.getLogger("jax").setLevel(logging.WARNING)  # at INFO it tells of every accelerator that is not there
 
 IDLE_S = 0.1  # between two looks for work
 AFTER_ERROR_S = 1.0

@@ -1,6 +1,7 @@
 """A worker's models and compiled programs: loaded, compiled and run once before a job is claimed for them."""
 
 import logging
+import os
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -88,7 +89,11 @@ def _warm_up_job(shape: Shape) -> Job:
 
 
 def keep_compiled_programs(folder: Path) -> None:
-    """Lets XLA keep its programs in `folder` over restarts, if nobody else can write there: what it holds is run."""
+    """Lets XLA keep its programs in `folder` over restarts, if nobody else can write there: what it holds is run.
+
+    JAX_COMPILATION_CACHE_DIR, where it is set, names the folder instead.
+    """
+    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     mode = folder.stat()
     if mode.st_mode & 0o022:

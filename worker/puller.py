@@ -4,7 +4,6 @@ from typing import Any
 
 from celery import bootsteps
 from celery.concurrency.thread import TaskPool as ThreadPool
-from celery.exceptions import ImproperlyConfigured
 
 NO_OTHER_POOL = (
     "promptmill's worker needs Celery's `threads` pool, got {}: one process has to own all of the host's accelerators, "
@@ -20,7 +19,8 @@ class Puller(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
         if not issubclass(parent.pool_cls, ThreadPool):
-            raise ImproperlyConfigured(NO_OTHER_POOL.format(parent.pool_cls.__module__.rpartition(".")[2]))
+            # Not an exception of Celery's: those end in a traceback, and this is a sentence for whoever typed it.
+            raise SystemExit(NO_OTHER_POOL.format(parent.pool_cls.__module__.rpartition(".")[2]))
         self._loop: Any = None
 
     def start(self, parent: Any) -> None:

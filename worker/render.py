@@ -23,7 +23,7 @@ import numpy as np
 import redis
 from jaxtyping import Bool, UInt8
 
-from producer.output import MAX_METADATA_BYTES, Existing, Output, OutputError, OutputUnavailable, open_output
+from producer.output import Existing, Output, OutputError, OutputUnavailable, open_output
 from producer.queue import Claim, JobQueue
 from producer.submit import image_name
 from worker.encode import ENCODERS, job_id_inside, job_record
@@ -34,6 +34,7 @@ from worker.sdxl.program import Program, Result, fetch
 logger = logging.getLogger(__name__)
 
 EXTENSION = "png"
+MAX_METADATA_BYTES = 3000  # Google takes 8 KiB, fake-gcs-server on a file system what an attribute of a file holds
 MAX_PAUSE_S = 15.0  # between two tries of an output or a Redis that does not answer
 
 T = TypeVar("T")
@@ -106,6 +107,8 @@ class Finisher:
             return False
         try:
             url = self._put(claim, pixels)
+            # Before the job is settled: whoever dies in between leaves a job that is told again, not one never told.
+            self._events.succeeded(claim, url, time.monotonic() - started)
             self._patiently(lambda: self._queue.done(claim))
         except Stopping:
             self.release([claim])
@@ -117,7 +120,6 @@ class Finisher:
             logger.exception("job %s of run %s", claim.job.id, claim.run)
             self.retry([claim], f"{type(error).__name__}: {error}")
             return False
-        self._events.succeeded(claim, url, time.monotonic() - started)
         return True
 
     def fail(self, claim: Claim, reason: str) -> None:

@@ -13,8 +13,11 @@ def main() -> None:
     """Overwrite all references with what the installed torch and diffusers compute."""
     cases.REFERENCES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        pipeline = theirs.load(write_tiny_random(Path(folder) / "tiny-random"))
+        tiny = write_tiny_random(Path(folder) / "tiny-random")
+        quiet = cases.write_quiet(Path(folder) / "quiet", tiny)
+        pipeline = theirs.load(tiny)
         save("parts", theirs.parts(pipeline))
+        save("quiet", theirs.parts(theirs.load(quiet)))
         save("images", {name: theirs.image(pipeline, request) for name, request in cases.IMAGES.items()})
     save("noise", {name: theirs.noise(*case) for name, case in cases.NOISE.items()})
     save("trajectories", {name: theirs.trajectory(case) for name, case in cases.SCHEDULER_CONFIGS.items()})

@@ -34,9 +34,12 @@ def parts(model: Model) -> dict[str, Any]:
 
 
 def run(model: Model, name: str, *arrays: np.ndarray) -> Any:
-    graph = model.graphs[name]
-    network = jax.jit(lambda weights, *inputs: nnx.merge(graph, weights)(*inputs))
-    return jax.device_get(network(model.weights[name], *arrays))
+    return jax.device_get(_apply(model.graphs[name], model.weights[name], *arrays))
+
+
+@partial(jax.jit, static_argnums=0)
+def _apply(graph: nnx.GraphDef, weights: nnx.State, *arrays: jax.Array) -> Any:
+    return nnx.merge(graph, weights)(*arrays)
 
 
 def trajectory(settings: dict[str, Any]) -> np.ndarray:

@@ -22,7 +22,6 @@ from worker.sdxl.tiny import write_tiny_random
 EOS_TOKEN_ID = 965
 
 ODD_MODELS: dict[str, dict[str, dict[str, Any]]] = {
-    "as-it-is": {},
     "other-numbers": {
         "text_encoder/config.json": {
             "hidden_act": "gelu",

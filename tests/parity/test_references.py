@@ -1,8 +1,10 @@
 """Against what PyTorch computed once, stored in `references/`; needs no torch."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -23,11 +25,22 @@ def parts(model: Model) -> dict[str, Any]:
     return ours.parts(model)
 
 
+@pytest.fixture(scope="module")
+def quiet_parts(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = cases.write_quiet(tmp_path_factory.mktemp("parity") / "quiet", tiny_folder)
+    return ours.parts(Model.load(folder, devices=jax.local_devices()[:1]))
+
+
 @pytest.mark.parametrize("name", ["context", "context_2", "pooled", "unet", "vae"])
 def test_each_network_agrees(parts: dict[str, Any], name: str) -> None:
     expected = reference("parts")[name]
     assert parts[name].shape == expected.shape
     assert cases.relative_error(parts[name], expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["context", "context_2", "pooled", "unet", "vae"])
+def test_each_network_agrees_where_signals_are_as_small_as_eps(quiet_parts: dict[str, Any], name: str) -> None:
+    assert cases.relative_error(quiet_parts[name], reference("quiet")[name]) < 1e-5
 
 
 @pytest.mark.parametrize("name", cases.NOISE)

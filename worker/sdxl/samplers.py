@@ -42,12 +42,14 @@ SAMPLERS = {"euler": Sampler(make_schedule, euler_step)}
 
 
 def pad_tables(schedule: Schedule) -> dict[str, np.ndarray]:
-    """One job's tables at the length that all jobs share; what is padded on is never read."""
-    ones = MAX_STEPS - schedule.steps
+    """One job's tables at the length that all jobs share.
+
+    What is padded on is read for a job that is done, whose step is computed beside the others' and thrown away.
+    """
+    missing = MAX_STEPS - schedule.steps
     return {
-        "timesteps": np.pad(schedule.timesteps, (0, ones)),
-        # Not zero: a finished job's step is computed and thrown away, and should not divide by zero.
-        "sigmas": np.pad(schedule.sigmas, (0, ones), constant_values=1.0),
+        "timesteps": np.pad(schedule.timesteps, (0, missing)),
+        "sigmas": np.pad(schedule.sigmas, (0, missing)),
     }
 
 

@@ -1,0 +1,310 @@
+"""What a job promises: valid from its constructor on, and known by an id that means its pixels."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from producer.errors import JobError
+from producer.job import (
+    ALIASES,
+    FIELD_NAMES,
+    MAX_PROMPT_CHARS,
+    MAX_SEED,
+    SAMPLERS,
+    Job,
+    Shape,
+    canonical_json,
+    canonical_names,
+)
+
+PLAIN = Job(prompt="a red apple on a blue background")
+PLAIN_ID = "da94beacddcbc58e7bb0b8f249bbe977"
+
+FULL = Job(
+    prompt="ein Apfel – 苹果 🍎",
+    prompt_2="oil painting",
+    negative_prompt="",
+    negative_prompt_2="blurry",
+    seed=MAX_SEED,
+    width=832,
+    height=1216,
+    num_inference_steps=30,
+    guidance_scale=7.5,
+    sampler="euler",
+    model="org/model@main",
+    original_size=(1216, 832),
+    target_size=(1216, 832),
+    crops_coords_top_left=(0, 0),
+    negative_original_size=(512, 512),
+    negative_target_size=(1024, 1024),
+    negative_crops_coords_top_left=(8, 16),
+)
+FULL_ID = "c0c897e12fc42cdd285f74b8d3b88690"
+
+ANOTHER_VALUE: dict[str, Any] = {
+    "prompt": "a green apple",
+    "prompt_2": "x",
+    "negative_prompt": "x",
+    "negative_prompt_2": "x",
+    "seed": 1,
+    "width": 512,
+    "height": 512,
+    "num_inference_steps": 49,
+    "guidance_scale": 5.5,
+    "model": "org/other",
+    "original_size": (8, 8),
+    "target_size": (8, 8),
+    "crops_coords_top_left": (1, 0),
+    "negative_original_size": (8, 8),
+    "negative_target_size": (8, 8),
+    "negative_crops_coords_top_left": (0, 1),
+}
+
+
+def job_with(field: str, value: Any) -> Job:
+    return Job(**{"prompt": "p", field: value})
+
+
+def problem_of(field: str, value: Any) -> str:
+    with pytest.raises(JobError) as caught:
+        job_with(field, value)
+    assert caught.value.field == field
+    assert str(caught.value) == f"{field}: {caught.value.problem}"
+    return caught.value.problem
+
+
+def test_a_job_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PLAIN.seed = 2  # type: ignore[misc]
+
+
+def test_equal_jobs_are_one_in_a_set():
+    assert {Job(prompt="p", guidance_scale=5), Job(prompt="p", guidance_scale=5.0)} == {Job(prompt="p")}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("prompt", "", "is empty"),
+        ("prompt", " \t\n", "is empty"),
+        ("prompt", None, "must be text, got None"),
+        ("prompt", 5, "must be text, got 5"),
+        ("prompt", "a\x00b", "has a control character (U+0000) at character 2"),
+        ("prompt", "a\rb", "has a control character (U+000D) at character 2"),
+        ("prompt", "\x7f", "has a control character (U+007F) at character 1"),
+        ("prompt", "ab\ud800", "has half a surrogate pair (U+D800) at character 3"),
+        ("prompt", "x" * (MAX_PROMPT_CHARS + 1), "must be at most 10000 characters, got 10001"),
+        ("negative_prompt", ["x"], "must be text, got ['x']"),
+        ("prompt_2", "\udfff", "has half a surrogate pair (U+DFFF) at character 1"),
+        ("negative_prompt_2", True, "must be text, got True"),
+        ("seed", -1, "must be from 0 to 18446744073709551615, got -1"),
+        ("seed", MAX_SEED + 1, "must be from 0 to 18446744073709551615, got 18446744073709551616"),
+        ("seed", 1.5, "must be a whole number, got 1.5"),
+        ("seed", "7", "must be a whole number, got '7'"),
+        ("seed", True, "must be a whole number, got True"),
+        ("seed", float("inf"), "must be a whole number, got inf"),
+        ("seed", None, "must be a whole number, got None"),
+        ("width", 1030, "must be a multiple of 8, got 1030"),
+        ("width", 0, "must be from 8 to 4096, got 0"),
+        ("height", 4104, "must be from 8 to 4096, got 4104"),
+        ("height", 7, "must be from 8 to 4096, got 7"),
+        ("num_inference_steps", 0, "must be from 1 to 1000, got 0"),
+        ("num_inference_steps", 1001, "must be from 1 to 1000, got 1001"),
+        ("guidance_scale", -0.1, "must be from 0 to 100, got -0.1"),
+        ("guidance_scale", float("nan"), "must be from 0 to 100, got nan"),
+        ("guidance_scale", float("inf"), "must be from 0 to 100, got inf"),
+        ("guidance_scale", "5", "must be a number, got '5'"),
+        ("guidance_scale", False, "must be a number, got False"),
+        ("sampler", "heun", "must be one of euler; got 'heun'"),
+        ("sampler", ["euler"], "must be one of euler; got ['euler']"),
+        ("model", "", "must be a hub id (org/name) or a folder, got an empty name"),
+        ("model", "a\nb", "must be a hub id (org/name) or a folder, got an empty name"),
+        ("model", 5, "must be text, got 5"),
+        ("original_size", (0, 8), "must be from 1 to 65536, got 0"),
+        ("original_size", (8,), "must be two whole numbers, got (8,)"),
+        ("target_size", "8,8", "must be two whole numbers, got '8,8'"),
+        ("target_size", (8, 65537), "must be from 1 to 65536, got 65537"),
+        ("crops_coords_top_left", (-1, 0), "must be from 0 to 65536, got -1"),
+        ("negative_original_size", (1, None), "must be a whole number, got None"),
+        ("negative_target_size", (1, 2, 3), "must be two whole numbers, got (1, 2, 3)"),
+        ("negative_crops_coords_top_left", {}, "must be two whole numbers, got {}"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_was_got_and_what_is_expected(field: str, value: Any, problem: str):
+    assert problem_of(field, value) == problem
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("field", FIELD_NAMES)
+@pytest.mark.parametrize(
+    "value",
+    [10**5000, -(10**5000), nested(100_000), "x" * 10**6, 1e308, object(), b"x", {"a": nested(990)}],
+    ids=["huge", "huge negative", "deep", "long", "1e308", "object", "bytes", "deeper than repr goes"],
+)
+def test_a_monstrous_value_is_refused_in_one_short_line(field: str, value: Any):
+    problem = problem_of(field, value)
+    assert len(problem) < 200
+    assert "\n" not in problem
+
+
+def test_what_means_the_same_is_one_job():
+    assert job_with("guidance_scale", -0.0).id == job_with("guidance_scale", 0).id
+    assert job_with("seed", 7.0).id == job_with("seed", 7).id
+    assert job_with("target_size", [8, 16]).id == job_with("target_size", (8.0, 16)).id
+    assert '"guidance_scale":0.0' in job_with("guidance_scale", -0.0).to_json()
+
+
+def test_the_largest_seeds_are_seeds():
+    assert job_with("seed", MAX_SEED).fields()["seed"] == 2**64 - 1
+    assert job_with("seed", MAX_SEED).id != job_with("seed", MAX_SEED - 1).id, "not by way of a float"
+
+
+def test_newlines_and_tabs_stay_in_a_prompt():
+    assert Job(prompt="one\n\ttwo").prompt == "one\n\ttwo"
+
+
+def test_an_empty_negative_prompt_is_not_a_missing_one():
+    missing, empty = Job(prompt="p"), Job(prompt="p", negative_prompt="")
+    assert "negative_prompt" not in missing.fields()
+    assert empty.fields()["negative_prompt"] == ""
+    assert missing.id != empty.id
+
+
+@pytest.mark.parametrize(("scale", "guided"), [(0, False), (1, False), (1.0001, True), (5, True)])
+def test_guidance_at_most_one_is_none(scale: float, guided: bool):
+    assert Job(prompt="p", guidance_scale=scale).guided is guided
+    assert Job(prompt="p", guidance_scale=scale).shape.guided is guided
+
+
+def test_the_id_is_what_it_was():
+    """A change of these is a change of every object's name in every bucket: raise JOB_FORMAT and say why."""
+    assert PLAIN.id == PLAIN_ID
+    assert FULL.id == FULL_ID
+
+
+def test_the_id_is_the_same_in_another_process():
+    code = f"from producer.job import Job; print(Job(**{FULL.fields()!r}).id)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == FULL_ID
+
+
+def test_every_field_decides_the_id():
+    assert set(ANOTHER_VALUE) | {"sampler"} == set(FIELD_NAMES), "there is one sampler yet"
+    others = [dataclasses.replace(PLAIN, **{field: value}) for field, value in ANOTHER_VALUE.items()]
+    assert len({PLAIN.id, *(job.id for job in others)}) == len(ANOTHER_VALUE) + 1
+
+
+def test_the_json_is_canonical():
+    assert canonical_json({"b": [1, 2], "a": "é"}) == '{"a":"é","b":[1,2]}'
+    fields = dict(reversed(FULL.fields().items()))
+    assert Job.from_fields(fields).to_json() == FULL.to_json()
+    assert json.loads(FULL.to_json()) == FULL.fields()
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_a_short_name_is_the_field(alias: str):
+    value = {"steps": 9, "guidance": 3.0, "scheduler": "euler"}[alias]
+    job = Job.from_fields({"prompt": "p", alias: value})
+    assert job == Job.from_fields({"prompt": "p", ALIASES[alias]: value})
+
+
+def test_a_field_under_both_its_names_is_refused():
+    with pytest.raises(JobError, match="steps: is given twice: num_inference_steps"):
+        canonical_names({"num_inference_steps": 8, "steps": 9})
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("promt", "prompt"), ("negativ_prompt", "negative_prompt"), ("step", "steps"), ("Seed", "seed"), ("hight", "height")],
+)
+def test_an_unknown_field_is_told_the_nearest(name: str, near: str):
+    with pytest.raises(JobError, match=f"{name}: is not a field of a job; did you mean '{near}'"):
+        Job.from_fields({"prompt": "p", name: 1})
+
+
+def test_an_unknown_field_near_to_none_is_told_all():
+    with pytest.raises(JobError, match=r"known: prompt, prompt_2, .*negative_crops_coords_top_left"):
+        canonical_names({"zzz": 1})
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31mred", "", "x" * 10_000, "\ud800"])
+def test_an_unprintable_field_name_is_shown_in_one_line(name: str):
+    with pytest.raises(JobError) as caught:
+        canonical_names({name: 1})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def test_a_job_without_prompt_is_refused():
+    with pytest.raises(JobError, match="prompt: is missing"):
+        Job.from_fields({"seed": 1})
+
+
+def test_every_sampler_of_a_job_is_the_models_and_the_other_way_round():
+    from worker.sdxl import samplers
+
+    assert set(SAMPLERS) == set(samplers.SAMPLERS)
+
+
+text = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t"), max_size=30)
+side = st.integers(1, 512).map(lambda latents: 8 * latents)
+sizes = st.none() | st.tuples(st.integers(1, 65_536), st.integers(1, 65_536))
+crops = st.none() | st.tuples(st.integers(0, 65_536), st.integers(0, 65_536))
+models = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters=":/x@"), min_size=1).filter(str.strip)
+jobs = st.builds(
+    Job,
+    prompt=text.filter(str.strip),
+    prompt_2=st.none() | text,
+    negative_prompt=st.none() | text,
+    negative_prompt_2=st.none() | text,
+    seed=st.integers(0, MAX_SEED),
+    width=side,
+    height=side,
+    num_inference_steps=st.integers(1, 1000),
+    guidance_scale=st.floats(0, 100),
+    model=models,
+    original_size=sizes,
+    target_size=sizes,
+    crops_coords_top_left=crops,
+    negative_original_size=sizes,
+    negative_target_size=sizes,
+    negative_crops_coords_top_left=crops,
+)
+
+
+@settings(deadline=None)
+@given(jobs)
+def test_a_job_comes_back_from_its_json(job: Job):
+    again = Job.from_fields(json.loads(job.to_json()))
+    assert again == job
+    assert again.id == job.id
+
+
+@settings(deadline=None)
+@given(jobs, jobs)
+def test_two_jobs_have_one_id_only_if_they_are_equal(one: Job, other: Job):
+    assert (one.id == other.id) == (one == other)
+
+
+@settings(deadline=None)
+@given(jobs)
+def test_a_shape_comes_back_from_its_key(job: Job):
+    assert Shape.from_key(job.shape.key) == job.shape
+
+
+@pytest.mark.parametrize("model", ["org/name", "C:/models/x", "/a:b/8x8:guided:c", "a@b:c"])
+def test_a_models_name_may_look_like_a_key(model: str):
+    shape = Shape(model, 1024, 512, "euler", True)
+    assert Shape.from_key(shape.key) == shape

@@ -1,0 +1,103 @@
+"""Which models there are to name, and the sizes they bring."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from producer.errors import ModelNameError
+from producer.models import SDXL_DEFAULTS, TINY_RANDOM, model_defaults, resolve_model
+
+MakeModel = Callable[..., Path]
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> MakeModel:
+    """A folder in diffusers' layout, as far as the producer looks into it."""
+
+    def make(sample_size: Any = 64, blocks: Any = (16, 32)) -> Path:
+        folder = tmp_path / "model"
+        for name, content in {
+            "model_index.json": {},
+            "unet/config.json": {"sample_size": sample_size},
+            "vae/config.json": {"block_out_channels": blocks},
+        }.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(json.dumps(content))
+        return folder
+
+    return make
+
+
+def test_a_folder_becomes_absolute_for_workers_elsewhere_on_this_host(make_model, monkeypatch):
+    folder = make_model()
+    monkeypatch.chdir(folder.parent)
+    assert resolve_model("model") == resolve_model("./model") == str(folder)
+
+
+def test_a_folder_may_be_in_the_home(make_model, monkeypatch):
+    folder = make_model()
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert resolve_model("~/model") == str(folder)
+
+
+@pytest.mark.parametrize("name", [TINY_RANDOM, "org/name", "org/na.me-1@refs/pr/3"])
+def test_a_built_in_or_a_hub_id_keeps_its_name(name: str):
+    assert resolve_model(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "nonsense", "./missing", "/missing/model", "~/missing", "~no-such-user/x", "a/b/c", "a b/c", "a\0/b", "x" * 5000],
+)
+def test_what_is_no_model_is_refused(name: str):
+    with pytest.raises(ModelNameError, match="no model .*expected tiny-random, a folder in diffusers' layout, or a hub id"):
+        resolve_model(name)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path):
+    with pytest.raises(ModelNameError, match=r"it has no model_index\.json"):
+        resolve_model(str(tmp_path))
+
+
+def test_the_empty_name_is_not_the_current_folder(make_model, monkeypatch):
+    monkeypatch.chdir(make_model())
+    with pytest.raises(ModelNameError, match="no model ''"):
+        resolve_model("")
+
+
+def test_a_folders_own_size_is_the_default(make_model):
+    folder = make_model(sample_size=128, blocks=[1, 2, 3, 4])
+    assert (model_defaults(str(folder)).width, model_defaults(str(folder)).height) == (1024, 1024)
+    folder = make_model(sample_size=32, blocks=[1, 2])
+    assert model_defaults(str(folder)).width == 64
+
+
+def test_a_hub_id_gets_sdxls_own(tmp_path: Path):
+    assert model_defaults("org/name") == SDXL_DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("sample_size", "blocks"), [(None, [1]), ("x", [1]), ([64, 64], [1]), (64, None), (64, 4)], ids=str
+)
+def test_a_config_without_a_size_is_refused(make_model, sample_size: Any, blocks: Any):
+    folder = make_model(sample_size, blocks)
+    with pytest.raises(ModelNameError, match="is no SDXL model folder"):
+        model_defaults(str(folder))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "{}", "\xff"])
+def test_a_broken_config_is_refused(make_model, content: str):
+    folder = make_model()
+    (folder / "unet" / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ModelNameError, match="is no SDXL model folder"):
+        model_defaults(str(folder))
+
+
+def test_a_folder_with_nothing_but_an_index_is_refused(make_model):
+    folder = make_model()
+    (folder / "vae" / "config.json").unlink()
+    with pytest.raises(ModelNameError, match="is no SDXL model folder"):
+        model_defaults(str(folder))

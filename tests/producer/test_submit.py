@@ -1,0 +1,200 @@
+"""Submission: every job into the queue once, whatever is killed, wiped, repeated or done at the same time."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from producer.errors import LedgerError, PlanError
+from producer.job import Job
+from producer.ledger import Ledger, done_key
+from producer.output import Folder
+from producer.plan import Plan, read_run
+from producer.queue import CHUNK, JobQueue, queue_key
+from producer.submit import Submission, image_name, images_present, submit
+
+SHAPE = Job(prompt="x", width=64, height=64).shape
+
+MANY = 30_000  # jobs: it takes a second to enqueue them, time enough to be killed in
+
+SUBMITTER = """
+import sys
+from producer.broker import connect
+from producer.job import Job
+from producer.output import Folder
+from producer.plan import Plan
+from producer.submit import submit
+from pathlib import Path
+
+url, folder, count = sys.argv[1:]
+plan = Plan([Job(prompt=f"picture {n}", seed=n, width=64, height=64) for n in range(int(count))])
+submit(plan, output=Folder(Path(folder)), run="r", client=connect(url))
+"""
+
+
+def some_jobs(count: int) -> list[Job]:
+    return [Job(prompt=f"picture {n}", seed=n, width=64, height=64) for n in range(count)]
+
+
+def waiting(client: redis.Redis, job: Job | None = None) -> list[int]:
+    """The places in the run of the jobs in a stream, in its order."""
+    return [int(fields["i"]) for _, fields in client.xrange(queue_key(job.shape if job else SHAPE))]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "out")
+
+
+@pytest.fixture
+def enter(client: redis.Redis, output: Folder) -> Callable[..., Submission]:
+    return lambda jobs, **given: submit(Plan(jobs), output=output, run="r", client=client, **given)
+
+
+@pytest.fixture
+def render(output: Folder) -> Callable[[Job], object]:
+    """Puts what stands for the job's image in its place."""
+    return lambda job: output.child("r").put_once(image_name(job.id), b"an image")
+
+
+@pytest.fixture
+def start_submitter(redis_url: str, output: Folder) -> Callable[[int], subprocess.Popen[bytes]]:
+    return lambda count: subprocess.Popen([sys.executable, "-c", SUBMITTER, redis_url, str(output.root), str(count)])
+
+
+def test_every_job_is_enqueued_once_in_order(client, output, enter):
+    jobs = some_jobs(2 * CHUNK + 1)
+    told: list[int] = []
+    done = enter(jobs, sources=["cats.txt"], progress=told.append)
+    assert done == Submission("r", f"{output.url}/r", len(jobs), len(jobs), 0, len(jobs))
+    assert waiting(client) == list(range(len(jobs)))
+    assert told == [CHUNK, 2 * CHUNK, len(jobs)]
+    run = read_run(output.child("r"))
+    assert run is not None
+    assert run["sources"] == ["cats.txt"]
+
+
+def test_what_comes_out_of_the_queue_is_what_was_submitted(client, output, enter):
+    jobs = [*some_jobs(2), Job(prompt="wide", negative_prompt="", width=128, height=64, target_size=(8, 16))]
+    enter(jobs)
+    queue = JobQueue(client, "w")
+    claims = [claim for shape in queue.claimable() for claim in queue.claim(shape, 8)]
+    assert sorted((claim.index, claim.job.id) for claim in claims) == [(n, job.id) for n, job in enumerate(jobs)]
+    assert {(claim.run, claim.output) for claim in claims} == {("r", output.url)}
+
+
+def test_a_second_submission_enqueues_nothing(client, enter):
+    enter(some_jobs(3))
+    assert enter(some_jobs(3)).enqueued == 0
+    assert waiting(client) == [0, 1, 2]
+
+
+def test_a_submission_of_what_was_rendered_meanwhile_enqueues_nothing(client, enter):
+    enter(some_jobs(2))
+    queue = JobQueue(client, "w")
+    for claim in queue.claim(SHAPE, 2):
+        queue.done(claim)
+    assert enter(some_jobs(2)).enqueued == 0
+    assert waiting(client) == []
+    assert Ledger(client).status("r").finished
+
+
+def test_rows_that_mean_the_same_are_enqueued_once(client, enter):
+    one, other = some_jobs(2)
+    done = enter([one, other, one, one])
+    assert (done.jobs, done.images, done.enqueued) == (4, 2, 2)
+    assert waiting(client) == [0, 1]
+
+
+def test_images_that_are_in_the_output_are_counted_and_not_enqueued(client, enter, render):
+    jobs = some_jobs(4)
+    render(jobs[1])
+    render(jobs[3])
+    done = enter([*jobs, jobs[1]])
+    assert (done.present, done.enqueued) == (2, 2)
+    assert waiting(client) == [0, 2]
+    status = Ledger(client).status("r")
+    assert (status.done, status.present, status.left) == (2, 2, 2)
+    assert [client.getbit(done_key("r"), place) for place in range(5)] == [0, 1, 0, 1, 0]
+
+
+def test_only_images_count_as_present(output, enter, render):
+    (job,) = some_jobs(1)
+    render(job)
+    output.child("r").put_once("notes.txt", b"mine")
+    assert images_present(output.child("r")) == {job.id}
+    assert images_present(output.child("elsewhere")) == set()
+
+
+def test_an_image_of_another_run_is_not_this_runs(output, enter, client):
+    (job,) = some_jobs(1)
+    output.child("other").put_once(image_name(job.id), b"an image")
+    assert enter([job]).enqueued == 1
+
+
+def test_after_a_wiped_redis_just_what_is_missing_is_enqueued(client, enter, render):
+    jobs = some_jobs(CHUNK + 10)
+    enter(jobs)
+    rendered = {0, 7, CHUNK, CHUNK + 9}
+    for place in rendered:
+        render(jobs[place])
+    client.flushall()
+    done = enter(jobs)
+    assert (done.present, done.enqueued) == (len(rendered), len(jobs) - len(rendered))
+    assert waiting(client) == [place for place in range(len(jobs)) if place not in rendered]
+
+
+def test_a_submission_that_was_cut_off_goes_on_where_it_was(client, enter):
+    jobs = some_jobs(2 * CHUNK)
+
+    def cut(entered: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        enter(jobs, progress=cut)
+    assert waiting(client) == list(range(CHUNK))
+    assert enter(jobs).enqueued == CHUNK
+    assert waiting(client) == list(range(2 * CHUNK))
+
+
+def test_other_jobs_under_the_same_name_are_refused(client, enter):
+    enter(some_jobs(2))
+    with pytest.raises(PlanError, match="--run"):
+        enter(some_jobs(3))
+    assert waiting(client) == [0, 1]
+
+
+def test_the_same_run_at_another_output_is_refused(client, tmp_path, enter):
+    enter(some_jobs(2))
+    with pytest.raises(LedgerError, match="--run"):
+        submit(Plan(some_jobs(2)), output=Folder(tmp_path / "elsewhere"), run="r", client=client)
+    assert waiting(client) == [0, 1]
+
+
+@pytest.mark.slow
+def test_a_submitter_killed_in_the_middle_and_run_again_enters_each_job_once(client, start_submitter):
+    killed = start_submitter(MANY)
+    try:
+        while killed.poll() is None and not client.exists(queue_key(SHAPE)):
+            time.sleep(0.001)
+    finally:
+        killed.kill()
+        killed.wait()
+    entered = Ledger(client).status("r").enqueued
+    assert 0 < entered < MANY, "killed too early or too late to show anything"
+    assert len(waiting(client)) == entered
+    assert start_submitter(MANY).wait() == 0
+    assert waiting(client) == list(range(MANY))
+    assert Ledger(client).status("r").enqueued == MANY
+
+
+@pytest.mark.slow
+def test_two_submitters_at_once_enter_each_job_once(client, output, start_submitter):
+    count = 20 * CHUNK
+    assert [submitter.wait() for submitter in [start_submitter(count), start_submitter(count)]] == [0, 0]
+    assert waiting(client) == list(range(count))
+    assert len(list(output.child("r").list("plan/"))) == 1

@@ -1,0 +1,287 @@
+"""Prompts in, images out: real Redis, real Celery workers, real storage clients, the compiled program."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from producer.broker import connect
+from producer.job import Job
+from producer.output import open_output
+from producer.plan import read_plan
+from producer.submit import image_name, images_present
+from tests.fake_gcs import FakeGcs, free_port
+from tests.farm import Farm, farm_of, wait_until
+from worker.app import make_app
+from worker.encode import job_id_inside
+from worker.settings import WorkerSettings
+
+pytestmark = pytest.mark.slow
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+EIGHT_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+
+
+@pytest.fixture
+def farm(client: object, redis_url: str, tmp_path: Path) -> Iterator[Farm]:
+    with farm_of(redis_url, tmp_path) as farm:
+        yield farm
+
+
+def render(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """`promptmill render ARGS`, with a Redis and a worker of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "promptmill", "render", *args],
+        env={**os.environ, "XLA_FLAGS": "", **environ},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def check_images(folder: Path, jobs: list[Job]) -> None:
+    """Each job's image is there once, whole, of its size, with the job inside; and nothing else is."""
+    files = {path.stem: path for path in folder.glob("images/*/*")}
+    assert set(files) == {job.id for job in jobs}
+    for job in jobs:
+        data = files[job.id].read_bytes()
+        assert job_id_inside(data) == job.id
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.size == (job.width, job.height)
+
+
+def test_render_with_nothing_configured_and_then_again(tmp_path):
+    out = tmp_path / "out"
+    first = render(str(EXAMPLES / "prompts.txt"), "--output", str(out))
+    assert first.returncode == 0, first.stderr
+    assert "NOISE" in first.stderr
+    assert "first image after" in first.stderr
+    images = Path(first.stdout.strip())
+    check_images(images.parent, list(read_plan([EXAMPLES / "prompts.txt"], {}).jobs))
+    assert (images.parent / "run.json").exists()
+    assert list((images.parent / "plan").glob("*.jsonl.zst"))
+
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    again = render(str(EXAMPLES / "prompts.txt"), "--output", str(out))
+    assert again.returncode == 0, again.stderr
+    assert "nothing to render" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == written
+
+
+def test_render_of_a_mixed_file_draws_every_row_as_it_says(tmp_path):
+    answer = render(
+        str(EXAMPLES / "prompts.jsonl"), "--output", str(tmp_path), "--run", "mixed", "--steps", "2", "--json"
+    )
+    assert answer.returncode == 0, answer.stderr
+    jobs = list(read_plan([EXAMPLES / "prompts.jsonl"], {"steps": 2}).jobs)
+    assert len({job.shape for job in jobs}) > 2
+    check_images(tmp_path / "mixed", jobs)
+    report = json.loads(answer.stdout)
+    assert (report["rendered"], report["failed"]) == (len(jobs), 0)
+
+
+def test_render_on_eight_devices_into_a_bucket(fake_gcs: FakeGcs, tmp_path, monkeypatch):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake_gcs.url)
+    url = fake_gcs.create_bucket("eight")
+    args = (str(EXAMPLES / "prompts.txt"), "--output", f"{url}/some/prefix", "--run", "r", "--steps", "2")
+    answer = render(*args, **EIGHT_DEVICES)
+    assert answer.returncode == 0, answer.stderr
+    jobs = read_plan([EXAMPLES / "prompts.txt"], {"steps": 2}).jobs
+    names = list(open_output(url).list("some/prefix/r/images/"))
+    assert sorted(names) == sorted(f"some/prefix/r/{image_name(job.id)}" for job in jobs)
+    assert job_id_inside(open_output(url).get(names[0])) == Path(names[0]).stem
+
+
+def test_the_same_job_gives_the_same_picture_on_one_device_and_on_eight(tmp_path):
+    """Bits are promised within one compiled program; these are two, so a last bit of float32 may round otherwise."""
+    (tmp_path / "p.txt").write_text("\n".join(f"prompt {n}" for n in range(5)))
+    for name, flags in (("one", {}), ("eight", EIGHT_DEVICES)):
+        assert render(str(tmp_path / "p.txt"), "--output", str(tmp_path), "--run", name, **flags).returncode == 0
+    for path in (tmp_path / "one").glob("images/*/*"):
+        there = tmp_path / "eight" / "images" / path.parent.name / path.name
+        one, eight = (np.asarray(Image.open(file)).astype(int) for file in (path, there))
+        assert abs(one - eight).max() <= 2
+
+
+def test_ctrl_c_stops_everything_and_the_same_command_does_the_rest(tmp_path):
+    (tmp_path / "p.txt").write_text("\n".join(f"prompt {n}" for n in range(400)))
+    out = open_output(str(tmp_path)).child("r")
+    args = [str(tmp_path / "p.txt"), "--output", str(tmp_path), "--run", "r", "--steps", "20"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "promptmill", "render", *args],
+        env={**os.environ, "XLA_FLAGS": "", "PROMPTMILL_MARK": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: images_present(out), "the first image is there")
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command again" in words
+    assert not _processes_with(f"PROMPTMILL_MARK={tmp_path}")
+    there = images_present(out)
+    assert 0 < len(there) < 400, "nothing was left to interrupt"
+
+    (tmp_path / "p.txt").write_text("\n".join(f"prompt {n}" for n in range(400)))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("r/images/*/*")}
+    answer = render(*args, "--json")
+    assert answer.returncode == 0, answer.stderr
+    report = json.loads(answer.stdout)
+    assert (report["present"], report["rendered"]) == (len(there), 400 - len(there))
+    assert all(path.stat().st_mtime_ns == before[path] for path in before)
+
+
+def _processes_with(mark: str) -> list[str]:
+    """Living processes whose environment holds `mark` (Linux)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (entry / "environ").read_bytes() and int(entry.name) != os.getpid():
+                found.append((entry / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+def test_a_model_that_is_not_there_ends_render_with_a_sentence(tmp_path):
+    (tmp_path / "p.txt").write_text("a cat")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model_index.json").write_text("{}")
+    answer = render(str(tmp_path / "p.txt"), "--output", str(tmp_path), "--model", str(tmp_path / "model"))
+    assert answer.returncode == 2
+    assert "Traceback" not in answer.stderr
+    assert str(tmp_path / "model") in answer.stderr
+
+
+def test_two_workers_flower_and_the_death_of_one(farm: Farm, tmp_path):
+    flower_port = free_port()
+    flower = farm.start_worker(
+        *(sys.executable, "-m", "celery", "-A", "worker.app", "flower"),
+        *("--address=127.0.0.1", f"--port={flower_port}"),
+    )
+    url = f"http://127.0.0.1:{flower_port}"
+    wait_until(lambda: _get(f"{url}/healthcheck"), "Flower answers")
+    victim, survivor = farm.start_worker(), farm.start_worker()
+    farm.wait_until_ready(1)
+    farm.wait_until_ready(2)
+    prompts = [f"prompt {n}" for n in range(160)]
+    farm.submit(prompts, str(tmp_path), "r")
+    wait_until(lambda: farm.run("r")["done"] > 20, "some images are there")
+    victim.kill()
+    run = farm.wait_until_finished("r")
+    assert (run["done"], run["failed"]) == (160, 0)
+    (tmp_path / "again.txt").write_text("\n".join(prompts))
+    jobs = list(read_plan([tmp_path / "again.txt"], {}).jobs)
+    check_images(tmp_path / "r", jobs)
+
+    tasks = wait_until(lambda: _all_succeeded(f"{url}/api/tasks?limit=1000", len(jobs)), "Flower has heard of all")
+    assert set(tasks) == {job.id for job in jobs}
+    assert {task["name"] for task in tasks.values()} == {"promptmill.render"}
+    workers = Counter(task["worker"] for task in tasks.values())
+    assert len(workers) == 2, "both rendered"
+    assert all("prompt " in task["args"] for task in tasks.values())
+
+    survivor.terminate()
+    assert survivor.wait(timeout=40) == 0
+    flower.terminate()
+
+
+def _get(url: str) -> bytes | None:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            data: bytes = answer.read()
+            return data
+    except (urllib.error.URLError, ConnectionError):
+        return None
+
+
+def _all_succeeded(url: str, count: int) -> dict | None:
+    tasks = json.loads(_get(url) or "{}")
+    return tasks if len(tasks) == count and {task["state"] for task in tasks.values()} == {"SUCCESS"} else None
+
+
+def test_a_revoked_prompt_is_not_rendered(farm: Farm, redis_url: str, tmp_path):
+    farm.start_worker()
+    farm.wait_until_ready(0)
+    app = make_app(WorkerSettings(broker=redis_url))
+    wait_until(lambda: app.control.ping(timeout=0.5), "the worker hears remote control")
+    (tmp_path / "r.txt").write_text("keep\ndrop\nkeep too")
+    keep, drop, keep_too = read_plan([tmp_path / "r.txt"], {}).jobs
+    app.control.revoke(drop.id)
+    wait_until(lambda: drop.id in str(app.control.inspect(timeout=0.5).revoked()), "the worker knows")
+    farm.submit(["keep", "drop", "keep too"], str(tmp_path), "r")
+    run = farm.wait_until_finished("r")
+    assert (run["done"], run["failed"]) == (2, 1)
+    assert [failure["reason"] for failure in run["failures"]] == ["revoked"]
+    check_images(tmp_path / "r", [keep, keep_too])
+    assert farm.call("status", "r").returncode == 1
+
+
+def test_sigterm_gives_back_what_is_not_begun_and_loses_nothing(farm: Farm, redis_url: str, tmp_path):
+    farm.start_worker()
+    farm.submit([f"prompt {n}" for n in range(60)], str(tmp_path), "r", "--steps", "40")
+    wait_until(lambda: farm.run("r")["done"] > 2, "some images are there")
+    (worker,) = farm._workers
+    worker.terminate()
+    assert worker.wait(timeout=40) == 0
+    status = farm.status("r")
+    assert status["runs"][0]["left"] > 0, "nothing was left to give back"
+    assert [queue["held"] for queue in status["queue"]] in ([0], [3]), "released jobs stay listed, held by nobody"
+    assert status["workers"] == []
+    farm.start_worker()
+    assert farm.wait_until_finished("r")["done"] == 60
+
+
+def test_a_shape_that_the_model_does_not_have_fails_and_the_others_land(farm: Farm, tmp_path):
+    """A broken model among good jobs: told by the worker, and no reason to stop for the others."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "model_index.json").write_text("{}")
+    rows = [
+        {"prompt": "good"},
+        {"prompt": "bad", "model": str(broken), "width": 64, "height": 64},
+        {"prompt": "good 2"},
+    ]
+    for sub, config in (("unet", {"sample_size": 8}), ("vae", {"block_out_channels": [8] * 4})):
+        (broken / sub).mkdir()
+        (broken / sub / "config.json").write_text(json.dumps(config))
+    (tmp_path / "r.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    assert farm.call("submit", str(tmp_path / "r.jsonl"), "--output", str(tmp_path), "--run", "r").returncode == 0
+    farm.start_worker()
+    wait_until(lambda: farm.run("r")["done"] == 2, "the good ones are there")
+    wait_until(lambda: [w for w in farm.status("r")["workers"] if "broken" in w["problem"]], "the worker tells")
+    assert "broken" in farm.call("status").stdout
+
+
+@pytest.mark.parametrize("pool", [["--pool", "prefork"], ["-P", "solo"], []])
+def test_any_pool_but_threads_is_refused_with_the_reason(farm: Farm, pool):
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", *pool]
+    answer = subprocess.run(command, env=farm.environ, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode != 0
+    assert "forked JAX is broken" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_the_redis_in_use_is_left_clean(farm: Farm, redis_url: str, tmp_path):
+    worker = farm.start_worker()
+    farm.submit(["a cat"], str(tmp_path), "r")
+    farm.wait_until_finished("r")
+    worker.terminate()
+    worker.wait(timeout=40)
+    client = connect(redis_url)
+    (stream,) = client.keys("promptmill:queue:*")
+    assert client.xlen(stream) == 0
+    assert client.xinfo_consumers(stream, "workers") == []
+    assert client.hgetall("promptmill:workers") == {}

@@ -1,0 +1,62 @@
+"""Image files say which job they are, and never get mixed up."""
+
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from producer.job import Job
+from worker.encode import a1111_parameters, encode_png, job_id_inside
+
+JOB = Job(prompt="ein Äpfel 🍎\nzweite Zeile", negative_prompt="blurry", seed=2**63, width=64, height=32)
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (32, 64, 3), np.uint8)
+
+
+def test_pixels_come_back_and_the_whole_job_with_them():
+    data = encode_png(noise(1), JOB)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == "PNG"
+        np.testing.assert_array_equal(np.asarray(image), noise(1))
+        record = json.loads(image.info["promptmill"])
+        parameters = image.info["parameters"]
+    assert record.pop("id") == JOB.id == job_id_inside(data)
+    assert Job.from_fields(record) == JOB
+    assert parameters == a1111_parameters(JOB)
+
+
+def test_parameters_read_as_a1111_writes_them():
+    lines = a1111_parameters(JOB).split("\n")
+    assert lines[:3] == ["ein Äpfel 🍎", "zweite Zeile", "Negative prompt: blurry"]
+    assert lines[3].startswith(f"Steps: 50, Sampler: Euler, CFG scale: 5, Seed: {2**63}, Size: 64x32, Model: ")
+
+
+def test_an_unguided_job_shows_no_negative_prompt():
+    assert "Negative" not in a1111_parameters(Job(prompt="a", negative_prompt="b", guidance_scale=1))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.95])
+def test_a_torn_file_is_no_image_of_ours(share):
+    data = encode_png(noise(1), JOB)
+    assert job_id_inside(data[: int(share * len(data))]) is None
+
+
+def test_a_picture_of_somebody_elses_is_not_ours():
+    file = io.BytesIO()
+    Image.fromarray(noise(1)).save(file, "PNG")
+    assert job_id_inside(file.getvalue()) is None
+    assert job_id_inside(b"") is None
+
+
+def test_many_threads_encode_without_mixing_jobs():
+    jobs = [Job(prompt=f"p{n}", seed=n) for n in range(60)]
+    with ThreadPoolExecutor(8) as threads:
+        files = list(threads.map(lambda job: encode_png(noise(job.seed), job), jobs))
+    for job, data in zip(jobs, files, strict=True):
+        assert job_id_inside(data) == job.id
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), noise(job.seed))

@@ -1,0 +1,166 @@
+"""The end of a job's way: encode, upload, settle. On a real Redis and a real folder."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+
+from producer.job import Job
+from producer.ledger import Ledger
+from producer.output import Output, OutputUnavailable, open_output
+from producer.queue import Claim, JobQueue
+from producer.submit import image_name
+from worker.app import make_app
+from worker.encode import encode_png, job_id_inside
+from worker.events import JobEvents
+from worker.render import Finisher, _metadata
+from worker.settings import WorkerSettings
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+
+@pytest.fixture
+def bench(client: redis.Redis, redis_url: str, tmp_path: Path) -> Iterator["Bench"]:
+    bench = Bench(client, redis_url, tmp_path)
+    yield bench
+    bench.events.close()
+
+
+class Bench:
+    """A run of some jobs in a real queue, and a Finisher for them."""
+
+    def __init__(self, client: redis.Redis, url: str, folder: Path) -> None:
+        self.ledger, self.queue = Ledger(client), JobQueue(client, "bench")
+        self.output: Output = open_output(str(folder)).child("r")
+        self.events = JobEvents(make_app(WorkerSettings(broker=url)), "bench@here")
+        self.give_up = threading.Event()
+        self.revoked: set[str] = set()
+        self.folder = folder
+
+    def claims(self, count: int, **fields: object) -> list[Claim]:
+        jobs = [Job(prompt=f"p{n}", seed=n, width=64, height=64, **fields) for n in range(count)]  # type: ignore[arg-type]
+        self.ledger.open("r", output=str(self.folder), digest="d", jobs=count, images=count, common={})
+        self.queue.enqueue("r", 0, count, list(enumerate(jobs)))
+        return self.queue.claim(jobs[0].shape, count)
+
+    def finisher(self, output: Output | None = None) -> Finisher:
+        return Finisher(
+            self.queue,
+            self.events,
+            is_revoked=self.revoked.__contains__,
+            give_up=self.give_up,
+            open_run=lambda url, run: output or self.output,
+        )
+
+    def finish(self, claim: Claim, finite: bool = True, output: Output | None = None) -> bool:
+        return self.finisher(output).finish(claim, PIXELS, finite, 0.0)
+
+    def reasons(self) -> dict[int, str]:
+        return {failure.index: failure.reason for failure in self.ledger.failures("r")}
+
+    def image(self, claim: Claim) -> bytes:
+        return self.output.get(image_name(claim.job.id))
+
+
+class Faulty:
+    """A real output before which something is wrong for a while."""
+
+    def __init__(self, output: Output, fault: Callable[[], None]) -> None:
+        self._output, self._fault, self.url = output, fault, output.url
+
+    def put_once(self, *args: object, **kwargs: object) -> object:
+        self._fault()
+        return self._output.put_once(*args, **kwargs)  # type: ignore[arg-type]
+
+
+def test_a_finished_job_has_its_image_and_is_done(bench):
+    (claim,) = bench.claims(1)
+    assert bench.finish(claim)
+    assert job_id_inside(bench.image(claim)) == claim.job.id
+    assert bench.ledger.status("r").done == 1
+
+
+def test_nan_fails_its_job_and_the_neighbours_land(bench):
+    claims = bench.claims(3)
+    for claim in claims:
+        bench.finish(claim, finite=claim.index != 1)
+    assert bench.ledger.status("r").done == 2
+    assert list(bench.reasons()) == [1]
+    assert "NaN" in bench.reasons()[1]
+    assert not bench.output.exists(image_name(claims[1].job.id))
+
+
+def test_a_revoked_job_is_not_written(bench):
+    claims = bench.claims(2)
+    bench.revoked.add(claims[0].job.id)
+    for claim in claims:
+        bench.finish(claim)
+    assert bench.reasons() == {0: "revoked"}
+    assert not bench.output.exists(image_name(claims[0].job.id))
+
+
+def test_a_name_taken_by_something_else_fails_the_job_and_is_left_alone(bench):
+    (claim,) = bench.claims(1)
+    bench.output.put_once(image_name(claim.job.id), b"somebody else's")
+    assert not bench.finish(claim)
+    assert list(bench.reasons()) == [0]
+    assert bench.image(claim) == b"somebody else's"
+
+
+def test_the_other_workers_image_of_the_job_is_adopted(bench):
+    (claim,) = bench.claims(1)
+    theirs = encode_png(255 - PIXELS, claim.job)
+    bench.output.put_once(image_name(claim.job.id), theirs)
+    assert bench.finish(claim)
+    assert bench.image(claim) == theirs
+    assert bench.ledger.status("r").done == 1
+
+
+def test_an_output_that_is_away_is_waited_for(bench):
+    (claim,) = bench.claims(1)
+    answers = iter([OutputUnavailable("503"), OutputUnavailable("503"), None])
+
+    def fault() -> None:
+        if error := next(answers):
+            raise error
+
+    assert bench.finish(claim, output=Faulty(bench.output, fault))
+    assert bench.reasons() == {}
+    assert bench.image(claim)
+
+
+def test_a_worker_that_must_stop_gives_back_what_it_cannot_write(bench):
+    (claim,) = bench.claims(1)
+
+    def fault() -> None:
+        bench.give_up.set()
+        raise OutputUnavailable("503")
+
+    assert not bench.finish(claim, output=Faulty(bench.output, fault))
+    (again,) = bench.queue.claim(claim.shape, 1)
+    assert (again.index, again.deliveries) == (0, 1), "it was not the job's fault"
+
+
+def test_an_unforeseen_error_is_tried_three_times_and_told(bench):
+    (claim,) = bench.claims(1)
+
+    def fault() -> None:
+        raise ZeroDivisionError("planted")
+
+    for _ in range(3):
+        assert bench.reasons() == {}
+        bench.finish(claim, output=Faulty(bench.output, fault))
+        (claim,) = bench.queue.claim(claim.shape, 1) or (None,)
+    assert bench.reasons() == {0: "ZeroDivisionError: planted"}
+    assert claim is None
+
+
+def test_metadata_stay_within_what_google_takes(bench):
+    short, long = bench.claims(1)[0], Job(prompt="🍎" * 5000)
+    assert '"prompt":"p0"' in _metadata(short)["promptmill"].replace('": "', '":"')
+    import dataclasses
+
+    assert "promptmill" not in _metadata(dataclasses.replace(short, job=long))
