@@ -20,7 +20,7 @@ RUN --mount=type=cache,target=/root/.cache/pip pip install ".[${EXTRAS}]"
 # Whichever user runs it may write here: models from the hub and XLA's programs in /cache, pictures in /out.
 RUN useradd --uid 1000 --create-home promptmill && install --directory --mode 1777 /cache /out
 ENV HF_HOME=/cache/huggingface \
-    JAX_COMPILATION_CACHE_DIR=/cache/xla
+    XDG_CACHE_HOME=/cache
 VOLUME /cache
 
 USER promptmill

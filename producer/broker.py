@@ -38,8 +38,8 @@ def connect(url: str) -> redis.Redis:
         ) from error
     except (redis.RedisError, ValueError, TypeError) as error:  # the latter two: no such host name, no such option
         raise BrokerError(
-            f"no Redis at {without_password(url)}: {str(error).rstrip('.')}. "
-            "Start one (redis-server, or docker compose up redis), or say where it is with --broker or PROMPTMILL_BROKER"
+            f"no Redis at {without_password(url)}: {str(error).rstrip('.')}. Start one (redis-server, or "
+            "docker compose up redis), or say where it is with --broker or PROMPTMILL_BROKER"
         ) from error
     return client
 

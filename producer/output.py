@@ -48,6 +48,8 @@ _CHECK_RETRY_SECONDS = 10
 
 # What the system answers to link() where the file system has no hard links: FAT, SMB, most of FUSE, Android.
 _NO_HARD_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+# What it answers where it has no nameless files: other systems than Linux, NFS, no /proc.
+_NO_NAMELESS_FILES = {*_NO_HARD_LINKS, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV}
 _PASSING_ERRNOS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -192,9 +194,9 @@ def _adopt(where: str, data: bytes, there: Existing, same: bool, ours: Callable[
 class Folder:
     """An output in a folder, also one that several machines share.
 
-    A file appears under its name complete or not at all: it is written under a temporary name, made durable,
-    and then linked, which fails where the name is taken. A process that dies in between leaves a temporary
-    file behind, which no listing shows and anyone may delete.
+    A file appears under its name complete or not at all: it is written without a name, made durable, and then
+    linked, which fails where the name is taken. Where the system has no nameless files it has a temporary name
+    instead, and a process that dies in between leaves it behind: no listing shows it and anyone may delete it.
     """
 
     root: Path
@@ -215,8 +217,7 @@ class Folder:
         target = self._path(name)
         with _folder_errors("write", target):
             _make_directories(target.parent)
-            with _temporary_file(target.parent, data) as temporary:
-                created = _publish(temporary, target)
+            created = _create(target, data)
             # Also when another writer created it: it may have died before it made the name durable.
             _sync_directory(target.parent)
             if created:
@@ -273,6 +274,35 @@ def _make_directories(directory: Path) -> None:
     _make_directories(directory.parent)
     directory.mkdir(exist_ok=True)
     _sync_directory(directory.parent)
+
+
+def _create(target: Path, data: bytes) -> bool:
+    """Write the file, whole and durable, unless its name is taken. Whether it was free."""
+    try:
+        return _create_from_nameless(target, data)
+    except OSError as error:
+        if error.errno not in _NO_NAMELESS_FILES:
+            raise
+    with _temporary_file(target.parent, data) as temporary:
+        return _publish(temporary, target)
+
+
+def _create_from_nameless(target: Path, data: bytes) -> bool:
+    """`_create` with a file that is gone with its process until it has its name: Linux, on most of its file systems."""
+    if not hasattr(os, "O_TMPFILE"):
+        raise OSError(errno.EOPNOTSUPP, "no nameless files", str(target))
+    open_files = os.open("/proc/self/fd", os.O_RDONLY)
+    try:
+        with os.fdopen(os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            os.link(str(file.fileno()), target, src_dir_fd=open_files)
+    except FileExistsError:
+        return False
+    finally:
+        os.close(open_files)
+    return True
 
 
 @contextlib.contextmanager

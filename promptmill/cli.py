@@ -112,6 +112,16 @@ def _as_typed(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+def _origin(error: click.ClickException) -> str:
+    """Where a wrong value came from, unless it was typed."""
+    if not isinstance(error, click.BadParameter) or not error.ctx or not error.param or not error.param.name:
+        return ""
+    source = error.ctx.get_parameter_source(error.param.name)
+    if source is click.core.ParameterSource.ENVIRONMENT:
+        return f" (from {error.param.envvar})"
+    return f" (from {SETTINGS_FILE})" if source is click.core.ParameterSource.DEFAULT_MAP else ""
+
+
 def main() -> None:
     """The console script. Every error that the user can mend is one sentence and exit code 2."""
     import redis
@@ -122,10 +132,8 @@ def main() -> None:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
-    except click.UsageError as error:
-        error.show()
-        sys.exit(2)
     except click.ClickException as error:
+        error.message += _origin(error)
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):

@@ -103,7 +103,12 @@ class PullLoop:
     # The puller's thread.
 
     def _pull_all(self) -> None:
-        self._get_ready()
+        try:
+            self._get_ready()
+        except Exception:
+            logger.critical("this worker cannot start", exc_info=True)
+            self._stopping.set()
+            os.kill(os.getpid(), signal.SIGTERM)
         while not self._stopping.is_set():
             try:
                 if not self._pull_one():

@@ -227,7 +227,13 @@ def test_a_field_under_both_its_names_is_refused():
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("promt", "prompt"), ("negativ_prompt", "negative_prompt"), ("step", "steps"), ("Seed", "seed"), ("hight", "height")],
+    [
+        ("promt", "prompt"),
+        ("negativ_prompt", "negative_prompt"),
+        ("step", "steps"),
+        ("Seed", "seed"),
+        ("hight", "height"),
+    ],
 )
 def test_an_unknown_field_is_told_the_nearest(name: str, near: str):
     with pytest.raises(JobError, match=f"{name}: is not a field of a job; did you mean '{near}'"):
@@ -262,7 +268,9 @@ text = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters
 side = st.integers(1, 512).map(lambda latents: 8 * latents)
 sizes = st.none() | st.tuples(st.integers(1, 65_536), st.integers(1, 65_536))
 crops = st.none() | st.tuples(st.integers(0, 65_536), st.integers(0, 65_536))
-models = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters=":/x@"), min_size=1).filter(str.strip)
+models = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters=":/x@"), min_size=1).filter(
+    str.strip
+)
 jobs = st.builds(
     Job,
     prompt=text.filter(str.strip),

@@ -50,10 +50,23 @@ def test_a_built_in_or_a_hub_id_keeps_its_name(name: str):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "nonsense", "./missing", "/missing/model", "~/missing", "~no-such-user/x", "a/b/c", "a b/c", "a\0/b", "x" * 5000],
+    [
+        "",
+        "nonsense",
+        "./missing",
+        "/missing/model",
+        "~/missing",
+        "~no-such-user/x",
+        "a/b/c",
+        "a b/c",
+        "a\0/b",
+        "x" * 5000,
+    ],
 )
 def test_what_is_no_model_is_refused(name: str):
-    with pytest.raises(ModelNameError, match="no model .*expected tiny-random, a folder in diffusers' layout, or a hub id"):
+    with pytest.raises(
+        ModelNameError, match=r"no model .*expected tiny-random, a folder in diffusers' layout, or a hub id"
+    ):
         resolve_model(name)
 
 

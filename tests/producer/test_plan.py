@@ -90,15 +90,17 @@ def test_a_flag_of_none_is_not_given_and_one_of_zero_is(read):
 
 
 def test_each_row_gets_the_defaults_of_its_own_model(read):
-    plan = read([{"prompt": "x"}, {"prompt": "y", "model": "org/name"}, {"prompt": "z", "model": "org/name", "width": 512}])
+    plan = read(
+        [{"prompt": "x"}, {"prompt": "y", "model": "org/name"}, {"prompt": "z", "model": "org/name", "width": 512}]
+    )
     sizes = [(job.width, job.height, job.num_inference_steps) for job in plan.jobs]
     assert sizes == [(64, 64, 8), (1024, 1024, 50), (512, 1024, 50)]
 
 
 def test_a_wrong_flag_is_told_once_and_without_a_line(read):
-    with pytest.raises(JobError, match="^width: must be a multiple of 8, got 1030$"):
+    with pytest.raises(JobError, match=r"^width: must be a multiple of 8, got 1030$"):
         read("one\ntwo", width=1030)
-    with pytest.raises(ModelNameError, match="^no model 'nonsense'"):
+    with pytest.raises(ModelNameError, match=r"^no model 'nonsense'"):
         read("one\ntwo", model="nonsense")
 
 
@@ -221,7 +223,7 @@ def test_a_second_write_adopts_the_first(output):
 def test_another_plan_under_the_same_name_is_refused_and_changes_nothing(output, other: Plan):
     write_plan(output, "r", plan_of(3))
     before = contents(output)
-    with pytest.raises(PlanError, match="run 'r' at .* has another plan: name this run otherwise"):
+    with pytest.raises(PlanError, match=r"run 'r' at .* has another plan: name this run otherwise"):
         write_plan(output, "r", other)
     assert contents(output) == before
 

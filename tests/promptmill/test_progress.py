@@ -1,0 +1,21 @@
+"""How far it is: words, so on stderr, and none too many where nobody watches."""
+
+import pytest
+
+from promptmill import progress
+from promptmill.progress import Progress
+
+
+def test_without_a_terminal_a_short_wait_says_nothing(capfd):
+    with Progress("images", 3) as bar:
+        bar.note("starting")
+        bar.to(3)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_a_terminal_a_long_wait_says_a_line(capfd, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    with Progress("images", 3) as bar:
+        bar.to(1)
+        bar.to(3)
+    assert capfd.readouterr() == ("", "images 1 of 3\nimages 3 of 3\n")

