@@ -26,6 +26,18 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_
     pytest.fail(f"not within {timeout_s:.0f} s: {what}")
 
 
+def living_with(mark: str) -> list[int]:
+    """Living processes whose environment holds `mark` (Linux)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
 class Farm:
     """Commands and workers of one broker. `log` keeps what the workers say."""
 

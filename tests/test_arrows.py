@@ -39,7 +39,9 @@ def _imports(node: ast.AST, at_start_only: bool) -> Iterator[str]:
             for alias in child.names:
                 inner = f"{child.module}.{alias.name}"
                 yield inner if inner in MODULES else str(child.module)
-        elif (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)) or (at_start_only and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)):
+        elif (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)) or (
+            at_start_only and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+        ):
             continue
         else:
             yield from _imports(child, at_start_only)

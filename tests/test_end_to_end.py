@@ -22,7 +22,7 @@ from producer.output import open_output
 from producer.plan import read_plan
 from producer.submit import image_name, images_present
 from tests.fake_gcs import FakeGcs, free_port
-from tests.farm import Farm, farm_of, wait_until
+from tests.farm import Farm, farm_of, living_with, wait_until
 from worker.app import make_app
 from worker.encode import job_id_inside
 from worker.settings import WorkerSettings
@@ -130,7 +130,7 @@ def test_ctrl_c_stops_everything_and_the_same_command_does_the_rest(tmp_path):
     _, words = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command again" in words
-    assert not _processes_with(f"PROMPTMILL_MARK={tmp_path}")
+    assert not living_with(f"PROMPTMILL_MARK={tmp_path}")
     there = images_present(out)
     assert 0 < len(there) < 400, "nothing was left to interrupt"
 
@@ -141,18 +141,6 @@ def test_ctrl_c_stops_everything_and_the_same_command_does_the_rest(tmp_path):
     report = json.loads(answer.stdout)
     assert (report["present"], report["rendered"]) == (len(there), 400 - len(there))
     assert all(path.stat().st_mtime_ns == before[path] for path in before)
-
-
-def _processes_with(mark: str) -> list[str]:
-    """Living processes whose environment holds `mark` (Linux)."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (entry / "environ").read_bytes() and int(entry.name) != os.getpid():
-                found.append((entry / "cmdline").read_text())
-        except OSError:
-            continue
-    return found
 
 
 def test_a_model_that_is_not_there_ends_render_with_a_sentence(tmp_path):

@@ -33,7 +33,7 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_a_single_file_is_refused_with_the_way_out(tmp_path: Path) -> None:
     file = tmp_path / "sdxl.safetensors"
     file.touch()
-    with pytest.raises(ModelNotFoundError, match="is a single file; `promptmill import-model`"):
+    with pytest.raises(ModelNotFoundError, match="is a single file, but a model is a folder"):
         find_model(str(file))
 
 
@@ -42,6 +42,7 @@ def test_a_model_that_the_hub_does_not_give_is_named(monkeypatch: pytest.MonkeyP
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(checkpoints, "snapshot_download", unreachable)
+    monkeypatch.setattr(checkpoints, "list_repo_files", unreachable)
     with pytest.raises(ModelNotFoundError, match=r"some/model: is neither .* no connection"):
         find_model("some/model")
 
@@ -51,7 +52,25 @@ def test_a_name_that_cannot_be_a_hub_id_is_refused_without_asking() -> None:
         find_model("not/a/folder")
 
 
-def test_only_what_rendering_reads_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+REPOSITORY = {  # as SDXL's own: what is there, and whether rendering reads it
+    "model_index.json": True,
+    "unet/config.json": True,
+    "unet/diffusion_pytorch_model.safetensors": True,
+    "unet/diffusion_pytorch_model.fp16.safetensors": False,
+    "vae/diffusion_pytorch_model.fp16.safetensors": True,  # its only one
+    "text_encoder/model-00001-of-00002.safetensors": True,
+    "text_encoder/model.safetensors.index.json": True,
+    "tokenizer_2/merges.txt": True,
+    "unet/diffusion_pytorch_model.bin": False,
+    "unet/model.onnx": False,
+    "sd_xl_base_1.0.safetensors": False,
+    "vae_1_0/config.json": False,
+}
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the hub was asked for; it gives an empty folder."""
     asked: dict[str, Any] = {}
 
     def download(name: str, **settings: Any) -> str:
@@ -59,16 +78,27 @@ def test_only_what_rendering_reads_is_asked_of_the_hub(tmp_path: Path, monkeypat
         return str(tmp_path)
 
     monkeypatch.setattr(checkpoints, "snapshot_download", download)
+    monkeypatch.setattr(checkpoints, "list_repo_files", lambda *_, **__: list(REPOSITORY))
+    return asked
+
+
+def test_only_what_rendering_reads_is_asked_of_the_hub(asked: dict[str, Any], tmp_path: Path) -> None:
     assert find_model("owner/model") == tmp_path
-    files = {
-        "model_index.json": True,
-        "unet/config.json": True,
-        "unet/diffusion_pytorch_model.fp16.safetensors": True,
-        "tokenizer_2/merges.txt": True,
-        "unet/diffusion_pytorch_model.bin": False,
-        "unet/model.onnx": False,
-        "sd_xl_base_1.0.safetensors": False,
-        "vae_1_0/config.json": False,
-    }
-    for name, wanted in files.items():
-        assert any(fnmatch(name, pattern) for pattern in asked["allow_patterns"]) == wanted, name
+    assert (asked["name"], asked["revision"]) == ("owner/model", None)
+    assert set(asked["allow_patterns"]) == {name for name, wanted in REPOSITORY.items() if wanted}
+
+
+def test_a_revision_may_be_named(asked: dict[str, Any]) -> None:
+    find_model("owner/model@v1.0")
+    assert (asked["name"], asked["revision"]) == ("owner/model", "v1.0")
+
+
+def test_without_a_network_the_earlier_download_serves(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: Any, **__: Any) -> list[str]:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(checkpoints, "list_repo_files", unreachable)
+    find_model("owner/model")
+    for name in REPOSITORY:
+        wanted = any(fnmatch(name, pattern) for pattern in asked["allow_patterns"])
+        assert wanted == (REPOSITORY[name] or "fp16" in name), name

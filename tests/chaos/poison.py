@@ -1,0 +1,28 @@
+"""A worker that dies of certain prompts: promptmill's own, but that `poison` on the device kills the process.
+
+`celery -A tests.chaos.poison worker --pool threads`
+"""
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+import worker.loop
+import worker.render
+from producer.queue import Claim
+from worker.app import make_app
+from worker.settings import WorkerSettings
+
+really_start = worker.render.start
+
+
+def start(program: Any, claims: Sequence[Claim]) -> worker.render.Batch:
+    """Starts the batch, unless one of its jobs is poison."""
+    if any("poison" in claim.job.prompt for claim in claims):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return really_start(program, claims)
+
+
+worker.loop.start = start
+app = make_app(WorkerSettings.from_env())

@@ -1,0 +1,101 @@
+"""Redis is killed under a working farm, and comes back with what it had written down."""
+
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from producer.broker import connect, find_server
+from producer.errors import BrokerError
+from producer.output import open_output
+from producer.submit import images_present
+from tests.fake_gcs import free_port
+from tests.farm import Farm, farm_of, living_with, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+class MortalRedis:
+    """A Redis as in production: append-only file, no eviction."""
+
+    def __init__(self, folder: Path) -> None:
+        self._password = secrets.token_hex(8)
+        self._port = free_port()
+        self._folder = folder
+        self.url = f"redis://:{self._password}@127.0.0.1:{self._port}/0"
+
+    def start(self) -> None:
+        options = ["--bind", "127.0.0.1", "--port", str(self._port), "--requirepass", self._password]
+        options += ["--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+        self._process = subprocess.Popen([find_server(), *options], stdout=subprocess.DEVNULL)
+        wait_until(self._answers, "Redis answers")
+
+    def kill(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            return bool(connect(self.url).ping())
+        except BrokerError:
+            return False
+
+
+@pytest.fixture
+def mortal_redis(tmp_path: Path) -> Iterator[MortalRedis]:
+    server = MortalRedis(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def farm(mortal_redis: MortalRedis, tmp_path: Path) -> Iterator[Farm]:
+    with farm_of(mortal_redis.url, tmp_path) as farm:
+        yield farm
+
+
+def test_a_redis_that_crashes_twice_loses_no_job_and_doubles_none(farm: Farm, mortal_redis: MortalRedis, tmp_path):
+    out = open_output(str(tmp_path)).child("r")
+    workers = [farm.start_worker(), farm.start_worker()]
+    farm.submit([f"prompt {n}" for n in range(250)], str(tmp_path), "r", "--steps", "12")
+    for some in (20, 120):
+        wait_until(lambda some=some: len(images_present(out)) > some, f"{some} images are there")
+        mortal_redis.kill()
+        mortal_redis.start()
+    run = farm.wait_until_finished("r")
+    assert (run["done"], run["failed"]) == (250, 0)
+    assert len(list(tmp_path.glob("r/images/*/*.png"))) == 250
+    assert [worker.poll() for worker in workers] == [None, None], "the workers lived through it"
+
+
+def test_a_redis_that_was_wiped_is_filled_again_with_what_is_missing(farm: Farm, mortal_redis: MortalRedis, tmp_path):
+    prompts = [f"prompt {n}" for n in range(120)]
+    out = open_output(str(tmp_path)).child("r")
+    farm.start_worker()
+    farm.submit(prompts, str(tmp_path), "r", "--steps", "12")
+    wait_until(lambda: len(images_present(out)) > 10, "some images are there")
+    connect(mortal_redis.url).flushall()
+    farm.submit(prompts, str(tmp_path), "r", "--steps", "12")
+    run = farm.wait_until_finished("r")
+    assert run["done"] == 120
+    assert 10 < run["present"] < 120
+    assert len(list(tmp_path.glob("r/images/*/*.png"))) == 120
+
+
+def test_render_killed_outright_leaves_no_process_behind(tmp_path):
+    """SIGKILL cannot be caught: the worker notices that it is alone, and stops its Redis too."""
+    (tmp_path / "p.txt").write_text("\n".join(f"prompt {n}" for n in range(500)))
+    mark = {"PROMPTMILL_MARK": str(tmp_path)}
+    command = ["python", "-m", "promptmill", "render", str(tmp_path / "p.txt"), "--output", str(tmp_path), "--run", "r"]
+    process = subprocess.Popen(
+        [*command, "--steps", "30"], env={**os.environ, "XLA_FLAGS": "", **mark}, stderr=subprocess.DEVNULL
+    )
+    wait_until(lambda: images_present(open_output(str(tmp_path)).child("r")), "the first image is there")
+    process.kill()
+    process.wait()
+    wait_until(lambda: not living_with(f"PROMPTMILL_MARK={tmp_path}"), "worker and Redis are gone", 60)
