@@ -37,9 +37,7 @@ def main() -> None:
     print(
         f"commit {git('rev-parse', '--short', 'HEAD')}{' with changes' if git('status', '--porcelain', '-uno') else ''}"
     )
-    print(
-        f"\n| caches | first image, s | last image, s | images/s between | command, runs {options.runs} |\n|---|---|---|---|---|"
-    )
+    print("\n| caches | first image, s | last image, s | images/s between | what |\n|---|---|---|---|---|")
     for name in ("cold", "warm"):
         with tempfile.TemporaryDirectory() as folder:
             if name == "warm":
@@ -69,7 +67,7 @@ def show(name: str, reports: list[dict[str, Any]]) -> None:
         spread([report[field] for report in reports]) for field in ("first_image_s", "last_image_s", "images_per_s")
     ]
     print(
-        f"| {name} | {' | '.join(cells)} | `promptmill render examples/prompts.txt`, {reports[0]['rendered']} images |"
+        f"| {name} | {' | '.join(cells)} | {reports[0]['rendered']} images, median and range of {len(reports)} runs |"
     )
 
 

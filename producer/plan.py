@@ -20,7 +20,7 @@ from typing import Any
 import zstandard
 
 from producer.errors import JobError, ModelNameError, PlanError, PromptFileError, PromptFileErrors
-from producer.job import Job, JobId, Shape, canonical_json, canonical_names
+from producer.job import ALIASES, Job, JobId, Shape, canonical_json, canonical_names
 from producer.models import DEFAULT_MODEL, model_defaults, resolve_model
 from producer.output import Existing, ObjectNotFound, Output
 from producer.prompt_files import Row, read_prompt_file
@@ -124,7 +124,8 @@ class _RowsToJobs:
             own = {name: value for name, value in canonical_names(row.fields).items() if value is not None}
             return Job.from_fields({"seed": place, **self._complete(own)})
         except JobError as error:
-            return PromptFileError(path, row.line, error.field, error.problem)
+            written = (name for name in row.fields if ALIASES.get(name, name) == error.field)
+            return PromptFileError(path, row.line, next(written, error.field), error.problem)
         except ModelNameError as error:
             return PromptFileError(path, row.line, "model", str(error))
 

@@ -34,6 +34,13 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         return _command(name) if name in VERBS else None
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `promptmill status | head`; click would exit with 1, and that means failed jobs
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
@@ -113,13 +120,13 @@ def _as_typed(value: Any) -> str:
 
 
 def _origin(error: click.ClickException) -> str:
-    """Where a wrong value came from, unless it was typed."""
+    """Where a wrong value came from, unless it was typed: then ''."""
     if not isinstance(error, click.BadParameter) or not error.ctx or not error.param or not error.param.name:
         return ""
     source = error.ctx.get_parameter_source(error.param.name)
     if source is click.core.ParameterSource.ENVIRONMENT:
-        return f" (from {error.param.envvar})"
-    return f" (from {SETTINGS_FILE})" if source is click.core.ParameterSource.DEFAULT_MAP else ""
+        return str(error.param.envvar)
+    return SETTINGS_FILE if source is click.core.ParameterSource.DEFAULT_MAP else ""
 
 
 def main() -> None:
@@ -133,15 +140,13 @@ def main() -> None:
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:
-        error.message += _origin(error)
         error.show()
+        if origin := _origin(error):
+            click.echo(f"That value is from {origin}.", err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `promptmill status | head`
-        sys.exit(0)
     except redis.RedisError as error:  # it was there when we began
         click.echo(f"promptmill: Redis: {error}", err=True)
         sys.exit(2)

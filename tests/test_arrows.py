@@ -18,6 +18,7 @@ MODULES = {
 }
 
 HEAVY = {"jax", "jaxlib", "flax", "numpy", "PIL", "celery", "kombu", "transformers", "huggingface_hub", "safetensors"}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 WORKER_MAY_USE = {
     f"producer.{name}"
     for name in ("job", "queue", "ledger", "broker", "output", "errors", "models", "submit", "workers")
@@ -39,12 +40,12 @@ def _imports(node: ast.AST, at_start_only: bool) -> Iterator[str]:
             for alias in child.names:
                 inner = f"{child.module}.{alias.name}"
                 yield inner if inner in MODULES else str(child.module)
-        elif (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)) or (
-            at_start_only and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-        ):
-            continue
-        else:
+        elif not (_is_for_types(child) or (at_start_only and isinstance(child, FUNCTIONS))):
             yield from _imports(child, at_start_only)
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
 
 
 def top(module: str) -> str:

@@ -276,10 +276,10 @@ def test_python_m_is_the_same_command(here):
     assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", "promptmill: missing.txt: no such file\n")
 
 
-def test_a_reader_that_has_seen_enough_ends_the_command_quietly(at_redis, client, here: Path):
-    for number in range(2000):  # more than a pipe holds
-        Ledger(client).open(f"run-{number}", output="/out" * 10, digest="d", jobs=1, images=1, common={})
-    command = f"set -o pipefail; {sys.executable} -m promptmill status | head -1"
-    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=here)
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(here: Path, at_redis):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    words = [sys.executable, "-m", "promptmill", "status"]
+    ran = subprocess.run(words, stdout=write_end, stderr=subprocess.PIPE, text=True, cwd=here)
+    os.close(write_end)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.startswith("run-1999: 0 of 1 images")
