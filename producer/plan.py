@@ -124,8 +124,10 @@ class _RowsToJobs:
             own = {name: value for name, value in canonical_names(row.fields).items() if value is not None}
             return Job.from_fields({"seed": place, **self._complete(own)})
         except JobError as error:
-            written = (name for name in row.fields if ALIASES.get(name, name) == error.field)
-            return PromptFileError(path, row.line, next(written, error.field), error.problem)
+            field = error.field  # under its own name; the user may have written another one
+            if field not in row.fields:
+                field = next((name for name in row.fields if ALIASES.get(name) == field), field)
+            return PromptFileError(path, row.line, field, error.problem)
         except ModelNameError as error:
             return PromptFileError(path, row.line, "model", str(error))
 

@@ -15,7 +15,8 @@ import redis
 from producer.broker import connect, embedded_server
 from producer.ledger import Failure, Ledger, RunStatus
 from producer.models import TINY_RANDOM
-from producer.output import Output, open_output
+from producer.output import Output
+from producer.outputs import open_output
 from producer.plan import Plan, check_run_name, read_plan, write_plan
 from producer.submit import images_present, submit
 from producer.workers import Workers

@@ -26,7 +26,7 @@ def command(
     that do not say otherwise. Submitting the same again enqueues nothing twice. Prints the run's name.
     """
     from producer.broker import DEFAULT_URL, connect
-    from producer.output import open_output
+    from producer.outputs import open_output
     from producer.plan import read_plan
     from producer.submit import submit
     from promptmill.progress import Progress

@@ -21,7 +21,7 @@ HEAVY = {"jax", "jaxlib", "flax", "numpy", "PIL", "celery", "kombu", "transforme
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 WORKER_MAY_USE = {
     f"producer.{name}"
-    for name in ("job", "queue", "ledger", "broker", "output", "errors", "models", "submit", "workers")
+    for name in ("job", "queue", "ledger", "broker", "output", "outputs", "errors", "models", "submit", "workers")
 }
 
 

@@ -23,7 +23,8 @@ import pytest
 import redis
 import yaml
 
-from producer.output import Put, open_output
+from producer.output import Put
+from producer.outputs import open_output
 from tests.fake_gcs import fake_gcs_binary, free_port, wait_for_http
 from worker.settings import WorkerSettings
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from producer.broker import connect
 from producer.job import Job
-from producer.output import open_output
+from producer.outputs import open_output
 from producer.plan import read_plan
 from producer.submit import image_name, images_present
 from tests.fake_gcs import FakeGcs, free_port

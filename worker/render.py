@@ -23,7 +23,8 @@ import numpy as np
 import redis
 from jaxtyping import Bool, UInt8
 
-from producer.output import Existing, Output, OutputError, OutputUnavailable, open_output
+from producer.output import Existing, Output, OutputError, OutputUnavailable
+from producer.outputs import open_output
 from producer.queue import Claim, JobQueue
 from producer.submit import image_name
 from worker.encode import ENCODERS, job_id_inside, job_record

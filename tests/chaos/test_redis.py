@@ -11,7 +11,7 @@ import pytest
 
 from producer.broker import connect, find_server
 from producer.errors import BrokerError
-from producer.output import open_output
+from producer.outputs import open_output
 from producer.submit import images_present
 from tests.fake_gcs import free_port
 from tests.farm import Farm, farm_of, living_with, wait_until

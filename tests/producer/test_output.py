@@ -26,8 +26,8 @@ from producer.output import (
     OutputUrlError,
     Put,
     check_name,
-    open_output,
 )
+from producer.outputs import open_output
 from tests.fake_gcs import FakeGcs
 
 WRITERS = 16
@@ -203,7 +203,8 @@ def test_without_hard_links_one_of_many_writers_creates(no_hard_links: None, tmp
 WRITE_MANY = """
 import os, sys, time
 from pathlib import Path
-from producer.output import Put, open_output
+from producer.output import Put
+from producer.outputs import open_output
 if sys.argv[2] == "rename":
     def refuse(source, target, **kwargs): raise PermissionError(1, "no hard links", str(source))
     os.link = refuse
@@ -235,7 +236,7 @@ def test_of_many_processes_one_creates_each_file(tmp_path: Path, way: str) -> No
 
 DIE_BEFORE_LINK = """
 import os, signal, sys
-from producer.output import open_output
+from producer.outputs import open_output
 os.link = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "link" and hasattr(os, "O_TMPFILE"):
     del os.O_TMPFILE
@@ -337,7 +338,12 @@ def test_a_url_that_cannot_be_meant_is_refused(url: str, message: str) -> None:
 
 def test_a_folder_needs_nothing_of_google() -> None:
     script = (
-        "import sys; from producer.output import open_output; open_output('.').check();"
+        "import sys; from producer.outputs import open_output; open_output('.').check();"
         "print([m for m in sys.modules if m.startswith(('google', 'requests'))])"
     )
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(OutputUrlError, match="not UTF-8"):
+        open_output(str(tmp_path / "caf\udce9"))

@@ -12,18 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import producer.output
-from producer.output import (
-    MAX_METADATA_BYTES,
-    Bucket,
-    Existing,
-    Output,
-    OutputError,
-    OutputUnavailable,
-    OutputUrlError,
-    Put,
-    open_output,
-)
+import producer.bucket
+from producer.bucket import MAX_METADATA_BYTES, Bucket
+from producer.output import Existing, Output, OutputError, OutputUnavailable, OutputUrlError, Put
+from producer.outputs import open_output
 from tests.fake_gcs import FakeGcs
 
 Answer = tuple[int, bytes]
@@ -104,8 +96,8 @@ def output(wire: Wire, fake_gcs: FakeGcs) -> Output:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer.output, "_RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(producer.output, "_CHECK_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(producer.bucket, "_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(producer.bucket, "_CHECK_RETRY_SECONDS", 0.1)
 
 
 # --- put_once --------------------------------------------------------------------------------------------

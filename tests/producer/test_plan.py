@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from producer import plan as plan_module
 from producer.errors import JobError, ModelNameError, PlanError
+from producer.folder import Folder
 from producer.job import Job
-from producer.output import Folder, Output, OutputConflict, open_output
+from producer.output import Output, OutputConflict
+from producer.outputs import open_output
 from producer.plan import Plan, check_run_name, clean_name, common_fields, read_plan, read_run, write_plan
 
 PLAN_FILE_JOBS = 4

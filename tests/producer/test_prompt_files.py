@@ -118,7 +118,7 @@ def test_a_wrong_line_of_a_txt_is_told_by_its_number(write, content: bytes, prob
         ('{"prompt": "x", "seed": 1e400}', "seed: must be a whole number, got inf"),
         ('{"prompt": "x", "seed": ' + "1" * 300 + "}", "seed: must be from 0 to 18446744073709551615, got 1111"),
         ('{"prompt": "x", "seed": ' + "1" * 5000 + "}", "has a number of 5000 digits"),
-        ('{"prompt": "x", "guidance": 1' + "0" * 390 + "}", "guidance_scale: must be from 0 to 100, got 1000"),
+        ('{"prompt": "x", "guidance": 1' + "0" * 390 + "}", "guidance: must be from 0 to 100, got 1000"),
         ('{"prompt": "x", "model": 5}', "model: must be text, got 5"),
         ('{"prompt": "x", "model": ""}', "model: no model ''"),
         ('{"prompt": "x", "model": "nonsense"}', "model: no model 'nonsense': expected tiny-random, a folder"),

@@ -10,9 +10,9 @@ import pytest
 import redis
 
 from producer.errors import LedgerError, PlanError
+from producer.folder import Folder
 from producer.job import Job
 from producer.ledger import Ledger, done_key
-from producer.output import Folder
 from producer.plan import Plan, read_run
 from producer.queue import CHUNK, JobQueue, queue_key
 from producer.submit import Submission, image_name, images_present, submit
@@ -25,7 +25,7 @@ SUBMITTER = """
 import sys
 from producer.broker import connect
 from producer.job import Job
-from producer.output import Folder
+from producer.folder import Folder
 from producer.plan import Plan
 from producer.submit import submit
 from pathlib import Path

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from producer.folder import Folder
 from producer.job import FIELD_NAMES, Job
 from producer.ledger import Ledger
 from producer.models import BUILT_IN, TINY_RANDOM
-from producer.output import Folder
 from producer.plan import read_plan
 from producer.queue import JobQueue
 from producer.submit import image_name

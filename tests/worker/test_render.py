@@ -10,7 +10,8 @@ import redis
 
 from producer.job import Job
 from producer.ledger import Ledger
-from producer.output import Output, OutputUnavailable, open_output
+from producer.output import Output, OutputUnavailable
+from producer.outputs import open_output
 from producer.queue import Claim, JobQueue
 from producer.submit import image_name
 from worker.app import make_app
