@@ -45,8 +45,8 @@ def read_prompt_file(path: str | Path) -> Iterator[Row | PromptFileError]:
         raise PromptFileError(name, 0, None, "no such file") from error
     except OSError as error:
         raise PromptFileError(name, 0, None, f"cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL in its name
-        raise PromptFileError(name, 0, None, f"cannot be read: {error}") from error
+    except ValueError as error:
+        raise PromptFileError(name, 0, None, "cannot be read: its name has a NUL") from error
     if is_folder:
         raise PromptFileError(name, 0, None, "is a folder, not a prompt file")
     if reader is None:

@@ -181,7 +181,7 @@ def test_the_first_twenty_are_listed_and_the_rest_is_counted(write):
         ("a.docx", "is not a known prompt file (.txt, .jsonl, .ndjson)"),
         ("x" * 300 + ".txt", "cannot be read: File name too long"),
         ("a.docx/a.txt", "cannot be read: Not a directory"),
-        ("a\0b.txt", "cannot be read: embedded null byte"),
+        ("a\0b.txt", "cannot be read: its name has a NUL"),
     ],
     ids=["missing", "missing, no suffix", "folder", "folder.txt", "suffix", "long name", "in a file", "NUL"],
 )
