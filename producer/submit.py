@@ -1,6 +1,6 @@
 """Plan -> queue and ledger, in bulk. Safe to kill at any moment and to run again: what is in stays in, once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 import redis
@@ -43,11 +43,13 @@ def submit(
     run: str,
     client: redis.Redis,
     sources: list[str] | None = None,
+    there: Set[JobId] | None = None,
     progress: Callable[[int], None] = lambda enqueued: None,
 ) -> Submission:
     """Writes the plan to the output, enters the run in Redis, and enqueues what has no image yet.
 
-    `output` is where runs lie; this one comes under its name. `progress` is told the places entered so far.
+    `output` is where runs lie; this one comes under its name. `there` are the jobs whose image is known to be
+    in the output; without it, the output is listed. `progress` is told the places entered so far.
     Raises PlanError, LedgerError, OutputError, and redis' own errors.
     """
     run_output = output.child(run)
@@ -61,7 +63,7 @@ def submit(
         images=len(plan.first_index),
         common=common_fields(plan.jobs),
     )
-    there = images_present(run_output)
+    there = images_present(run_output) if there is None else there
     entered = before = ledger.status(run).enqueued
     enqueued = 0
     while entered < len(plan.jobs):

@@ -5,6 +5,7 @@ promptmill:workers   hash   worker name -> JSON of a WorkerReport; a report olde
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ class WorkerReport:
     shape: str = ""
     images: int = 0
     images_per_s: float = 0.0
-    problem: str = ""
+    problems: Mapping[str, str] = dataclasses.field(default_factory=dict)  # model -> why it cannot be rendered with
     at: float = 0.0  # seconds since the epoch, by Redis' clock: those of the hosts may differ
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,8 @@ class LocalWorker:
     """`promptmill worker` as a child process. Use as a context manager."""
 
     def __init__(self, broker: str, *, verbose: bool, own_broker: bool) -> None:
-        self._environ = {env("lease_s"): str(LEASE_S), **os.environ, env("broker"): broker}
+        self.name = f"promptmill-render-{os.getpid()}@{socket.gethostname()}"
+        self._environ = {env("lease_s"): str(LEASE_S), **os.environ, env("broker"): broker, env("hostname"): self.name}
         if own_broker:  # should we be killed, the worker stops, and the Redis that was started for it
             self._environ[env("parent_pid")] = str(os.getpid())
         self._verbose = verbose

@@ -5,7 +5,8 @@ import dataclasses
 import json
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,14 @@ import click
 import redis
 
 from producer.broker import connect, embedded_server
+from producer.job import JobId
 from producer.ledger import Failure, Ledger, RunStatus
 from producer.models import TINY_RANDOM
 from producer.output import Output
 from producer.outputs import open_output
 from producer.plan import Plan, check_run_name, read_plan, write_plan
 from producer.submit import images_present, submit
-from producer.workers import Workers
+from producer.workers import WorkerReport, Workers
 from promptmill.local_worker import LocalWorker, WorkerFailed
 from promptmill.options import broker_option, env, job_defaults, job_options, json_option, run_option
 from promptmill.progress import Progress
@@ -90,7 +92,7 @@ def command(
         report = Report(run, place.child(run).url, len(there), len(there), 0, 0)
     else:
         with _sigterm_as_ctrl_c():
-            report = _render(plan, place, run, sources, broker, verbose, started)
+            report = _render(plan, place, run, there, sources, broker, verbose, started)
     _tell(report, as_json)
     return 1 if report.failed else 0
 
@@ -111,15 +113,23 @@ def warn_of_noise(plan: Plan) -> None:
 
 
 def _render(
-    plan: Plan, place: Output, run: str, sources: list[str], broker: str | None, verbose: bool, started: float
+    plan: Plan,
+    place: Output,
+    run: str,
+    there: Set[JobId],
+    sources: list[str],
+    broker: str | None,
+    verbose: bool,
+    started: float,
 ) -> Report:
     with contextlib.ExitStack() as stack:
         url = broker or stack.enter_context(embedded_server())
         client = connect(url)
         worker = stack.enter_context(LocalWorker(url, verbose=verbose, own_broker=broker is None))
-        submit(plan, output=place, run=run, client=client, sources=sources)
+        submit(plan, output=place, run=run, client=client, sources=sources, there=there)
+        missing = Counter(plan.jobs[at].model for job_id, at in plan.first_index.items() if job_id not in there)
         try:
-            status = _wait(client, run, worker)
+            status = _wait(client, run, worker, missing)
         except KeyboardInterrupt:
             status = Ledger(client).status(run)
             click.echo(f"stopping: {status.done} of {status.images} images are there", err=True)
@@ -128,8 +138,11 @@ def _render(
         return _report(place.child(run).url, status, list(Ledger(client).failures(run)), started)
 
 
-def _wait(client: redis.Redis, run: str, worker: LocalWorker) -> RunStatus:
-    """Until every job of the run is done or failed. Raises WorkerFailed where the worker cannot go on."""
+def _wait(client: redis.Redis, run: str, worker: LocalWorker, missing: Mapping[str, int]) -> RunStatus:
+    """Until every job of the run is done or failed. `missing` counts the images to render by model.
+
+    Raises WorkerFailed when nothing is left but what the worker cannot render, or the worker itself has stopped.
+    """
     ledger, workers = Ledger(client), Workers(client)
     status = ledger.status(run)
     with Progress("images", status.images) as progress:
@@ -139,10 +152,16 @@ def _wait(client: redis.Redis, run: str, worker: LocalWorker) -> RunStatus:
             progress.to(status.done + status.failed)
             worker.watch(status.done + status.failed)
             for report in workers.alive():
-                progress.note(f"{report.state}, {status.failed} failed" if status.failed else report.state)
-                if report.problem:
-                    raise WorkerFailed(report.problem)
+                if report.name == worker.name:
+                    progress.note(f"{report.state}, {status.failed} failed" if status.failed else report.state)
+                    if report.problems and status.left <= sum(missing[model] for model in report.problems):
+                        raise WorkerFailed(_problems(report, status))
     return status
+
+
+def _problems(report: WorkerReport, status: RunStatus) -> str:
+    reasons = [f"cannot render with {model}: {why}" for model, why in report.problems.items()]
+    return "\n".join([*reasons, f"{status.done} of {status.images} images are there"])
 
 
 def _report(url: str, status: RunStatus, failures: list[Failure], started: float) -> Report:

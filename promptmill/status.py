@@ -78,8 +78,7 @@ def table(data: dict[str, Any]) -> str:
     for worker in data["workers"]:
         devices = f"{worker['devices']} {worker['platform']}" if worker["devices"] else "no devices yet"
         lines.append(f"worker {worker['name']}: {worker['state']}, {devices}, {worker['images_per_s']:.2f} images/s")
-        if worker["problem"]:
-            lines.append(f"  {worker['problem']}")
+        lines += [f"  cannot render with {model}: {why}" for model, why in worker["problems"].items()]
     lines += [] if data["workers"] else ["no workers; start one with `promptmill worker`"]
     return "\n".join(lines)
 

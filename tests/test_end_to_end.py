@@ -153,6 +153,20 @@ def test_a_model_that_is_not_there_ends_render_with_a_sentence(tmp_path):
     assert str(tmp_path / "model") in answer.stderr
 
 
+def test_a_model_that_cannot_be_loaded_stops_render_after_the_others_are_done(tmp_path):
+    for folder, config in (("unet", {"sample_size": 8}), ("vae", {"block_out_channels": [8] * 4})):
+        (tmp_path / "broken" / folder).mkdir(parents=True)
+        (tmp_path / "broken" / folder / "config.json").write_text(json.dumps(config))
+    (tmp_path / "broken" / "model_index.json").write_text("{}")
+    rows = [{"prompt": "a", "model": str(tmp_path / "broken")}, {"prompt": "b"}, {"prompt": "c"}]
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    answer = render(str(tmp_path / "p.jsonl"), "--output", str(tmp_path), "--run", "r", "--steps", "2")
+    assert answer.returncode == 2
+    assert f"cannot render with {tmp_path / 'broken'}" in answer.stderr
+    assert "2 of 3 images are there" in answer.stderr
+    assert len(list(tmp_path.glob("r/images/*/*"))) == 2
+
+
 def test_two_workers_flower_and_the_death_of_one(farm: Farm, tmp_path):
     flower_port = free_port()
     flower = farm.start_worker(
@@ -249,7 +263,7 @@ def test_a_shape_that_the_model_does_not_have_fails_and_the_others_land(farm: Fa
     assert farm.call("submit", str(tmp_path / "r.jsonl"), "--output", str(tmp_path), "--run", "r").returncode == 0
     farm.start_worker()
     wait_until(lambda: farm.run("r")["done"] == 2, "the good ones are there")
-    wait_until(lambda: [w for w in farm.status("r")["workers"] if "broken" in w["problem"]], "the worker tells")
+    wait_until(lambda: [w for w in farm.status("r")["workers"] if str(broken) in w["problems"]], "the worker tells")
     assert "broken" in farm.call("status").stdout
 
 

@@ -163,13 +163,14 @@ class PullLoop:
             logger.exception("no program for %s", shape.key)
             self._refuse(shape.model, error)
             return None
-        self._say(state="rendering", shape=shape.key, problem="")
+        cured = {model: why for model, why in self._report.problems.items() if model != shape.model}
+        self._say(state="rendering", shape=shape.key, problems=cured)
         return program
 
     def _refuse(self, model: str, error: Exception) -> None:
         logger.error("cannot render with %s: %s", model, error)
         self._turns.refuse(model)
-        self._say(state="ready", problem=f"cannot render with {model}: {error}")
+        self._say(state="ready", problems={**self._report.problems, model: str(error)})
 
     def _fail_all(self, shape: Shape, reason: str) -> None:
         for claim in self._queue.claim(shape, 100):

@@ -21,10 +21,12 @@ def age(client: redis.Redis, name: str, seconds: float) -> None:
 
 def test_a_worker_is_known_by_its_last_report(workers):
     workers.report(WorkerReport("b", "starting"))
-    workers.report(WorkerReport("a", "ready", platform="tpu", devices=8, images=3, images_per_s=1.5, problem="none"))
+    workers.report(
+        WorkerReport("a", "ready", platform="tpu", devices=8, images=3, images_per_s=1.5, problems={"m": "why"})
+    )
     workers.report(WorkerReport("b", "compiling"))
     a, b = workers.alive()
-    assert (a.name, a.state, a.devices, a.images_per_s, a.problem) == ("a", "ready", 8, 1.5, "none")
+    assert (a.name, a.state, a.devices, a.images_per_s, a.problems) == ("a", "ready", 8, 1.5, {"m": "why"})
     assert (b.name, b.state) == ("b", "compiling")
 
 

@@ -107,8 +107,8 @@ def test_without_redis_it_is_a_sentence(promptmill):
 
 
 def test_a_workers_problem_is_shown(client, at_redis, promptmill):
-    Workers(client).report(WorkerReport("w", "starting", problem="no such model"))
+    Workers(client).report(WorkerReport("w", "starting", problems={"m": "no such model"}))
     assert promptmill("status").out.splitlines()[1:] == [
         "worker w: starting, no devices yet, 0.00 images/s",
-        "  no such model",
+        "  cannot render with m: no such model",
     ]
