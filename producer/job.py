@@ -4,7 +4,6 @@ A job is one image to render. It is frozen and valid from its constructor on, an
 everything that decides its pixels. Fields are named as in the call of diffusers' StableDiffusionXLPipeline.
 """
 
-import dataclasses
 import difflib
 import hashlib
 import json
@@ -112,7 +111,7 @@ class Job:
 
     def fields(self) -> dict[str, Any]:
         """The job's fields as JSON values, without those that are `None`."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name in FIELD_NAMES}
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()

@@ -13,7 +13,12 @@ from promptmill.options import broker_option, env
 @click.command("worker")
 @broker_option
 @click.option("--model", envvar=env("model"), help="Load and compile this model before anything is claimed.")
-@click.option("--dtype", envvar=env("dtype"), help="float32 or bfloat16.  [bfloat16 on TPU and GPU, float32 on CPU]")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    envvar=env("dtype"),
+    help="What the UNet and the text encoders compute in.  [bfloat16 on TPU and GPU, float32 on CPU]",
+)
 @click.option("--per-device-batch", type=click.IntRange(1, 64), envvar=env("per_device_batch"), help="Images.  [1]")
 @click.option(
     "--batches-in-flight",
