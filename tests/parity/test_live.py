@@ -18,6 +18,8 @@ from worker.sdxl.requests import is_guided
 from worker.sdxl.schedule import make_schedule
 from worker.sdxl.tiny import write_tiny_random
 
+pytestmark = pytest.mark.slow
+
 # What the tiny tokenizer's vocabulary ends with; a test below holds it.
 EOS_TOKEN_ID = 965
 
