@@ -80,6 +80,7 @@ def celery_settings(url: str) -> dict[str, Any]:
         "broker_url": url,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # Redis comes back; so do we
+        "broker_channel_error_retry": True,  # also where it answers and takes no writes: a full disk, a failover
         "worker_prefetch_multiplier": 1,  # facts of kombu: several prefetched messages do not survive a restart
         "worker_send_task_events": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,

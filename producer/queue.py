@@ -79,6 +79,15 @@ redis.call('HSET', KEYS[1], 'enqueued', ARGV[2])
 return tonumber(ARGV[2])
 """
 
+# KEYS: run, done bitmap, stream   ARGV: run, place, job. Enters a job anew whose image was there and is gone.
+_REENTER = """
+if redis.call('GETBIT', KEYS[2], ARGV[2]) == 0 then return 0 end
+redis.call('SETBIT', KEYS[2], ARGV[2], 0)
+redis.call('HINCRBY', KEYS[1], 'done', -1)
+redis.call('XADD', KEYS[3], '*', 'run', ARGV[1], 'i', ARGV[2], 'job', ARGV[3])
+return 1
+"""
+
 # KEYS: shapes   ARGV: lease in ms. Returns shape keys and, after each, 1 if a worker could claim from it now, else 0.
 _CLAIMABLE = """
 local found = {}
@@ -109,7 +118,9 @@ local deliveries, take, room, alone = {}, {}, count, false
 for _, p in ipairs(pending) do
   local id, before = p[1], tonumber(p[4])
   local last = before == max - 1
-  if before >= max then
+  if p[2] == consumer and tonumber(p[3]) < 10 * tonumber(lease) then
+    before = nil -- its own: it slept, or Redis did, and it renews them any moment
+  elseif before >= max then
     take[#take + 1] = id
   elseif not alone and (not last or room == count) then
     take[#take + 1] = id
@@ -225,7 +236,7 @@ class JobQueue:
             register(_CLAIM),
         )
         self._renew, self._release, self._settle = register(_RENEW), register(_RELEASE), register(_SETTLE)
-        self._leave = register(_LEAVE)
+        self._leave, self._reenter = register(_LEAVE), register(_REENTER)
 
     def enqueue(
         self, run: str, start: int, end: int, jobs: Iterable[tuple[int, Job]], present: Sequence[int] = ()
@@ -240,13 +251,22 @@ class JobQueue:
         streams: dict[str, int] = {}
         threes: list[Any] = []
         for index, job in jobs:
-            own = {name: value for name, value in job.fields().items() if name not in common}
             number = streams.setdefault(queue_key(job.shape), len(streams) + 4)
-            threes += (number, index, canonical_json(own))
+            threes += (number, index, _own_fields(job, common))
         keys = [run_key(run), done_key(run), SHAPES, *streams]
         entered = int(self._enqueue(keys, [start, end, run, json.dumps(list(present)), *threes]))
         if entered < 0:
             raise LedgerError(f"run {run!r} is not in this Redis any more")
+        return entered
+
+    def reenter(self, run: str, jobs: Iterable[tuple[int, Job]]) -> int:
+        """Enters jobs anew whose image somebody deleted: of these, those that count as done. Returns how many."""
+        settings = self._ledger.settings(run)
+        common = settings[1] if settings else {}
+        entered = 0
+        for index, job in jobs:
+            keys = [run_key(run), done_key(run), queue_key(job.shape)]
+            entered += int(self._reenter(keys, [run, index, _own_fields(job, common)]))
         return entered
 
     def claimable(self) -> list[Shape]:
@@ -330,6 +350,10 @@ class JobQueue:
 
 def _pairs(flat: Sequence[str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _own_fields(job: Job, common: Mapping[str, Any]) -> str:
+    return canonical_json({name: value for name, value in job.fields().items() if name not in common})
 
 
 def _by_shape(claims: Iterable[Claim]) -> dict[Shape, list[Claim]]:

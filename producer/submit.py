@@ -75,5 +75,7 @@ def submit(
         enqueued += len(missing) if at == end else 0
         entered = at
         progress(entered - before)
+    gone = (at for job_id, at in plan.first_index.items() if at < before and job_id not in there)
+    enqueued += queue.reenter(run, ((at, plan.jobs[at]) for at in gone))
     status = ledger.status(run)
     return Submission(run, run_output.url, status.jobs, status.images, status.present, enqueued)

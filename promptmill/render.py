@@ -135,7 +135,7 @@ def _render(
             click.echo(f"stopping: {status.done} of {status.images} images are there", err=True)
             click.echo("the same command again renders the rest", err=True)
             raise
-        return _report(place.child(run).url, status, list(Ledger(client).failures(run)), started)
+        return _report(place.child(run).url, status, len(there), list(Ledger(client).failures(run)), started)
 
 
 def _wait(client: redis.Redis, run: str, worker: LocalWorker, missing: Mapping[str, int]) -> RunStatus:
@@ -164,18 +164,18 @@ def _problems(report: WorkerReport, status: RunStatus) -> str:
     return "\n".join([*reasons, f"{status.done} of {status.images} images are there"])
 
 
-def _report(url: str, status: RunStatus, failures: list[Failure], started: float) -> Report:
-    rendered = status.done - status.present
+def _report(url: str, status: RunStatus, present: int, failures: list[Failure], started: float) -> Report:
+    first_now = status.first_done is not None and status.first_done >= started  # else a lasting Redis tells of before
     return Report(
         run=status.run,
         output=url,
         images=status.images,
-        present=status.present,
-        rendered=rendered,
+        present=present,
+        rendered=status.done - present,
         failed=status.failed,
-        first_image_s=round(status.first_done - started, 2) if status.first_done else None,
-        last_image_s=round(status.last_done - started, 2) if status.last_done else None,
-        images_per_s=round(status.images_per_s, 2) if status.images_per_s else None,
+        first_image_s=round(status.first_done - started, 2) if status.first_done and first_now else None,
+        last_image_s=round(status.last_done - started, 2) if status.last_done and first_now else None,
+        images_per_s=round(status.images_per_s, 2) if status.images_per_s and first_now else None,
         failures=[dataclasses.asdict(failure) for failure in sorted(failures, key=lambda failure: failure.index)],
     )
 

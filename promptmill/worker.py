@@ -1,7 +1,9 @@
 """`promptmill worker`: the Celery worker, started right."""
 
 import dataclasses
+import logging
 import os
+import sys
 import warnings
 from typing import Any
 
@@ -44,7 +46,7 @@ from promptmill.options import broker_option, env
 )
 @click.option("--hostname", "-n", envvar=env("hostname"), help="Celery node name.  [promptmill-PID@HOST]")
 @click.option("--loglevel", "-l", default="INFO", envvar=env("loglevel"), show_default=True, help="As Celery's.")
-def command(concurrency: int | None, hostname: str | None, loglevel: str, **given: Any) -> int:
+def command(concurrency: int | None, hostname: str | None, loglevel: str, **given: Any) -> None:
     """Render jobs from the queue on all accelerators of this host, until told to stop.
 
     SIGTERM, or Ctrl-C once: claim nothing more, finish what is held, give back what takes longer than --drain.
@@ -75,4 +77,8 @@ def command(concurrency: int | None, hostname: str | None, loglevel: str, **give
         quiet=True,
     )
     worker.start()
-    return int(worker.exitcode or 0)
+    # Not by the interpreter's own end: a thread that still compiles would be torn out of XLA, which aborts (SIGABRT).
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(worker.exitcode or 0))

@@ -152,7 +152,8 @@ class PullLoop:
 
     def _program(self, shape: Shape) -> Program | None:
         """The shape's program, made now if need be, while nothing is claimed for it; None where it cannot be."""
-        if shape not in self._programs:
+        is_new = shape not in self._programs
+        if is_new:
             self._say(state="compiling", shape=shape.key)
         try:
             program = self._programs.get(shape)
@@ -163,6 +164,8 @@ class PullLoop:
             logger.exception("no program for %s", shape.key)
             self._refuse(shape.model, error)
             return None
+        if is_new:
+            self._turns.begin()
         cured = {model: why for model, why in self._report.problems.items() if model != shape.model}
         self._say(state="rendering", shape=shape.key, problems=cured)
         return program
@@ -241,7 +244,12 @@ class PullLoop:
                 continue
             left = Countdown(len(batch.claims), self._places, taken)
             for claim, image, is_finite in zip(batch.claims, pixels, finite, strict=True):
-                self._pool.apply_async(self._finish, (claim, image, bool(is_finite), batch.started, left))
+                try:
+                    self._pool.apply_async(self._finish, (claim, image, bool(is_finite), batch.started, left))
+                except RuntimeError:  # the pool was shut before us: a second Ctrl-C
+                    self._finisher.release([claim])
+                    self._held.remove([claim])
+                    left.one_less()
 
     # The pool's threads.
 

@@ -178,7 +178,7 @@ class Finisher:
         while True:
             try:
                 return call()
-            except (OutputUnavailable, redis.ConnectionError, redis.TimeoutError) as error:
+            except (OutputUnavailable, redis.RedisError) as error:  # also a Redis that answers and takes no writes
                 logger.warning("again in %.1f s: %s", pause, error)
                 if self._give_up.wait(pause):
                     raise Stopping from error

@@ -29,6 +29,10 @@ class Turns:
             self._turn_ends = now + TURN_S
         return self._shape
 
+    def begin(self) -> None:
+        """The turn counts from here on: what it needs is loaded and compiled."""
+        self._turn_ends = time.monotonic() + TURN_S
+
     def refuse(self, model: str) -> None:
         """Leaves a model's shapes to other workers for REFUSED_S."""
         self._refused_until[model] = time.monotonic() + REFUSED_S

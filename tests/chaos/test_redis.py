@@ -87,6 +87,20 @@ def test_a_redis_that_was_wiped_is_filled_again_with_what_is_missing(farm: Farm,
     assert len(list(tmp_path.glob("r/images/*/*.png"))) == 120
 
 
+def test_a_redis_that_takes_no_writes_for_a_while_is_waited_for(farm: Farm, mortal_redis: MortalRedis, tmp_path):
+    out = open_output(str(tmp_path)).child("r")
+    worker = farm.start_worker()
+    farm.submit([f"prompt {n}" for n in range(80)], str(tmp_path), "r", "--steps", "12")
+    wait_until(lambda: len(images_present(out)) > 10, "some images are there")
+    client = connect(mortal_redis.url)
+    client.config_set("min-replicas-to-write", 1)
+    wait_until(lambda: "NOREPLICAS" in farm.log(0) or "replicas" in farm.log(0), "the worker has noticed")
+    client.config_set("min-replicas-to-write", 0)
+    run = farm.wait_until_finished("r")
+    assert (run["done"], run["failed"]) == (80, 0)
+    assert worker.poll() is None, "it lived through it"
+
+
 def test_render_killed_outright_leaves_no_process_behind(tmp_path):
     """SIGKILL cannot be caught: the worker notices that it is alone, and stops its Redis too."""
     (tmp_path / "p.txt").write_text("\n".join(f"prompt {n}" for n in range(500)))

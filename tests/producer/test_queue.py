@@ -209,6 +209,31 @@ def test_a_job_that_cannot_be_read_is_failed_and_its_neighbours_are_claimed(clie
     assert "from_the_future" in failure.reason
 
 
+def test_a_sleeper_does_not_take_back_its_own_but_others_do(enter, worker):
+    jobs = some_jobs(2)
+    enter(jobs)
+    a = worker("a")
+    a.claim(jobs[0].shape, 2)
+    let_leases_run_out()
+    assert a.claim(jobs[0].shape, 2) == []
+    assert indices(worker("b").claim(jobs[0].shape, 2)) == [0, 1]
+
+
+def test_a_job_whose_image_was_deleted_is_entered_anew_and_counted_once(client, enter, worker):
+    jobs = some_jobs(2)
+    queue = enter(jobs)
+    a = worker("a")
+    for claim in a.claim(jobs[0].shape, 2):
+        a.done(claim)
+    assert queue.reenter("r", [(1, jobs[1])]) == 1
+    assert queue.reenter("r", [(1, jobs[1])]) == 0, "it waits already"
+    assert Ledger(client).status("r").done == 1
+    (claim,) = a.claim(jobs[0].shape, 2)
+    assert claim.job == jobs[1]
+    a.done(claim)
+    assert Ledger(client).status("r").done == 2
+
+
 def test_one_name_for_two_runs_is_refused(client, enter):
     enter(some_jobs(1))
     with pytest.raises(LedgerError, match="--run"):

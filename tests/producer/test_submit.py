@@ -93,14 +93,28 @@ def test_a_second_submission_enqueues_nothing(client, enter):
     assert waiting(client) == [0, 1, 2]
 
 
-def test_a_submission_of_what_was_rendered_meanwhile_enqueues_nothing(client, enter):
+def test_a_submission_of_what_was_rendered_meanwhile_enqueues_nothing(client, enter, render):
     enter(some_jobs(2))
     queue = JobQueue(client, "w")
     for claim in queue.claim(SHAPE, 2):
+        render(claim.job)
         queue.done(claim)
     assert enter(some_jobs(2)).enqueued == 0
     assert waiting(client) == []
     assert Ledger(client).status("r").finished
+
+
+def test_an_image_that_was_deleted_is_enqueued_by_the_next_submission(client, enter, render):
+    """The bucket is the truth, Redis is a cache."""
+    enter(some_jobs(2))
+    queue = JobQueue(client, "w")
+    first, second = queue.claim(SHAPE, 2)
+    render(first.job)
+    for claim in (first, second):
+        queue.done(claim)
+    assert enter(some_jobs(2)).enqueued == 1
+    assert waiting(client) == [second.index]
+    assert Ledger(client).status("r").left == 1
 
 
 def test_rows_that_mean_the_same_are_enqueued_once(client, enter):
