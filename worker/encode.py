@@ -56,14 +56,19 @@ def a1111_parameters(job: Job) -> str:
     settings = {
         "Steps": job.num_inference_steps,
         "Sampler": job.sampler.capitalize(),
-        "CFG scale": f"{job.guidance_scale:g}",
+        "CFG scale": repr(job.guidance_scale).removesuffix(".0"),
         "Seed": job.seed,
         "Size": f"{job.width}x{job.height}",
-        "Model": job.model.rpartition("/")[2],
+        "Model": _quoted(job.model.partition("@")[0].rpartition("/")[2]),
         "Version": f"promptmill {version('promptmill')}",
     }
     lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))
     return "\n".join(lines)
+
+
+def _quoted(value: str) -> str:
+    """As A1111 writes a value that would end its field."""
+    return json.dumps(value, ensure_ascii=False) if any(char in value for char in ",:\n") else value
 
 
 Encoder = Callable[[UInt8[np.ndarray, "H W 3"], Job], bytes]

@@ -26,7 +26,6 @@ import redis
 from celery.worker import state as celery_state
 
 from producer.broker import client_of
-from producer.errors import PromptmillError
 from producer.job import Shape
 from producer.queue import Claim, JobQueue
 from producer.workers import REPORT_EVERY_S, WorkerReport, Workers
@@ -34,7 +33,7 @@ from worker.events import JobEvents
 from worker.held import Countdown, Held, Places, Rate
 from worker.programs import Programs
 from worker.render import Batch, Finisher, split_unfit, start
-from worker.sdxl.errors import ModelError, RequestError
+from worker.sdxl.errors import RequestError
 from worker.sdxl.program import Program
 from worker.settings import WorkerSettings
 from worker.turns import Turns
@@ -128,7 +127,8 @@ class PullLoop:
         if self._settings.model:
             try:
                 self._programs.preload(self._settings.model)
-            except (ModelError, PromptmillError) as error:
+            except Exception as error:
+                logger.exception("no program for %s", self._settings.model)
                 self._refuse(self._settings.model, error)
         self._say(state="ready")
         logger.info("ready to claim, on %d %s devices", len(devices), devices[0].platform)

@@ -30,6 +30,11 @@ class WorkerSettings:
     parent_pid: int = 0
     """The process that this worker and its Redis serve; when it is gone, so are they. 0: none."""
 
+    def __post_init__(self) -> None:
+        for field in ("per_device_batch", "batches_in_flight", "models_kept"):
+            if getattr(self, field) < 1:
+                raise PromptmillError(f"PROMPTMILL_{field.upper()}: must be at least 1, got {getattr(self, field)}")
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "WorkerSettings":
         """Raises PromptmillError for a number that is none."""

@@ -40,6 +40,11 @@ def test_an_unguided_job_shows_no_negative_prompt():
     assert "Negative" not in a1111_parameters(Job(prompt="a", negative_prompt="b", guidance_scale=1))
 
 
+def test_a_models_name_does_not_end_its_field():
+    assert 'Model: "my, model: v2", Version' in a1111_parameters(Job(prompt="a", model="/models/my, model: v2"))
+    assert "Model: name, Version" in a1111_parameters(Job(prompt="a", model="org/name@refs/pr/1"))
+
+
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.95])
 def test_a_torn_file_is_no_image_of_ours(share):
     data = encode_png(noise(1), JOB)

@@ -49,6 +49,7 @@ def _xla_attention(
         return attend(query, key, value)
     # A query's result does not depend on its neighbours, so what is padded on is simply cut off again.
     chunks = -(-queries // chunk)
+    chunk = -(-queries // chunks)  # all of one length, or most of the last would be padding
     padded = jnp.pad(query, ((0, 0), (0, chunks * chunk - queries), (0, 0), (0, 0)))
     # B (S q) N D -> S B q N D
     split = jnp.moveaxis(padded.reshape(batch, chunks, chunk, *query.shape[2:]), 1, 0)

@@ -287,7 +287,9 @@ class SchedulerConfig(_JsonConfig):
     }
     # Fields of other schedulers, which Euler has no use for; diffusers drops them just so.
     WITHOUT_EFFECT: ClassVar = _names(
-        """clip_sample clip_sample_range sample_max_value set_alpha_to_one skip_prk_steps thresholding
+        """use_dynamic_shifting time_shift_type predict_x0 disable_corrector solver_p shift_terminal
+        predictor_order corrector_order tau_func
+        clip_sample clip_sample_range sample_max_value set_alpha_to_one skip_prk_steps thresholding
         dynamic_thresholding_ratio algorithm_type solver_order solver_type lower_order_final
         euler_at_final use_lu_lambdas lambda_min_clipped variance_type original_inference_steps
         timestep_scaling use_flow_sigmas flow_shift"""

@@ -103,7 +103,7 @@ def _why_no_file(folder: Path) -> str:
 def _shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{index}: is not an index of safetensors shards: {error!r}") from error
     files = [index.parent / name for name in names]
     for file in files:
@@ -174,7 +174,7 @@ def _some(keys: list[str], most: int = 5) -> str:
 def _read(tensor: _Tensor) -> np.ndarray:
     try:
         return tensor.handle.get_tensor(tensor.name)
-    except (SafetensorError, TypeError, KeyError) as error:
+    except (SafetensorError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(f"{tensor.file}: {tensor.name} cannot be read: {error}") from error
 
 

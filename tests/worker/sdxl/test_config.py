@@ -135,3 +135,11 @@ def test_a_folder_whose_parts_do_not_fit_is_refused(tmp_path: Path, changes: dic
 
 def test_the_default_size_is_the_unets_in_pixels(tiny_folder: Path) -> None:
     assert ModelConfig.from_folder(tiny_folder).default_size == 64
+
+
+def test_what_another_sampler_left_in_the_scheduler_config_is_passed_over(tmp_path: Path) -> None:
+    """As diffusers does in `EulerDiscreteScheduler.from_config`: many a checkpoint was saved with DPM++."""
+    file = tmp_path / "scheduler_config.json"
+    left = {"time_shift_type": "exponential", "use_dynamic_shifting": False, "solver_order": 2, "predict_x0": True}
+    file.write_text(json.dumps({"_class_name": "DPMSolverMultistepScheduler", **left}))
+    assert SchedulerConfig.from_file(file) == SchedulerConfig()
