@@ -9,10 +9,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NewType
+from dataclasses import dataclass, fields
+from typing import Any, NewType, TypeVar
+from urllib.parse import quote, unquote
 
 from producer.errors import JobError
+
+T = TypeVar("T")
 
 JobId = NewType("JobId", str)
 """32 hexadecimal digits: the first 128 bits of a SHA-256."""
@@ -20,8 +23,16 @@ JobId = NewType("JobId", str)
 JOB_FORMAT = "promptmill-job-1"
 """Hashed in front of every job: raised when the same fields come to mean other pixels."""
 
-SAMPLERS = ("euler",)
+SAMPLERS = ("euler", "euler_a", "ddim", "dpm++_2m", "dpm++_2m_sde", "unipc", "lcm", "tcd", "heun")
 """What a job's `sampler` may be; worker.sdxl.samplers holds the arithmetic (a test compares the two)."""
+
+NOISY_SAMPLERS = ("euler_a", "dpm++_2m_sde", "lcm")
+"""Those that draw noise at each step; the samplers of ETA_SAMPLERS do where `eta` is not 0."""
+
+ETA_SAMPLERS = ("ddim", "tcd")
+
+TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
+SIGMA_SCHEDULES = ("plain", "karras", "exponential", "beta")
 
 SIZE_MULTIPLE = 8  # pixels a latent, in every SDXL VAE
 MAX_SIDE = 4096  # pixels; beyond it SDXL draws nothing of use and a mistyped size would fill the device
@@ -30,6 +41,10 @@ MAX_GUIDANCE = 100.0
 MAX_SEED = 2**64 - 1  # what torch.Generator.manual_seed takes
 MAX_PROMPT_CHARS = 10_000
 MAX_CONDITIONING = 65_536  # pixels, for the size and crop conditioning
+MAX_CLIP_SKIP = 31  # layers; the second encoder has 32
+MAX_PROMPT_CHUNKS = 8  # windows of 77 tokens, each of which every step attends to
+MAX_SIGMA = 1e5  # a zero terminal SNR begins at 4096
+MAX_AESTHETIC_SCORE = 10.0  # the scale that the refiner was trained with
 
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # all of ASCII's controls but tab and newline
 
@@ -48,31 +63,42 @@ class Shape:
     model: str
     width: int
     height: int
-    sampler: str
     guided: bool
+    noisy: bool = False  # whether the sampler draws noise at each step; else all samplers are one program
+    prompt_chunks: int = 1
+    refiner: str | None = None
 
     @property
     def key(self) -> str:
         """The shape as one readable string, part of its stream's name in Redis."""
-        guided = "guided" if self.guided else "unguided"
-        return f"{self.sampler}:{self.width}x{self.height}:{guided}:{self.model}"
+        kind = "+".join(name for name in ("guided", "noisy") if getattr(self, name)) or "plain"
+        models = ":".join(quote(name, safe="/@") for name in (self.model, self.refiner) if name is not None)
+        return f"{self.width}x{self.height}:{kind}:{self.prompt_chunks}:{models}"
 
     @classmethod
     def from_key(cls, key: str) -> "Shape":
         """The shape whose `key` this is."""
-        sampler, size, guided, model = key.split(":", 3)
+        size, kind, chunks, *models = key.split(":")
         width, height = size.split("x")
-        return cls(model, int(width), int(height), sampler, guided == "guided")
+        model, refiner = (*map(unquote, models), None)[:2]
+        assert model is not None
+        return cls(model, int(width), int(height), "guided" in kind, "noisy" in kind, int(chunks), refiner)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One image to render.
 
-    `width` and `height` are pixels, multiples of 8. The three pairs of conditioning are `(height, width)` or
+    `width` and `height` are pixels, multiples of 8. The pairs of conditioning are `(height, width)` or
     `(top, left)` in pixels, as in diffusers; `None` means what it means there: the image's own size, and no crop.
     `negative_prompt=None` means zeros where the model says so (SDXL does), `""` means the encoding of an empty text.
     `guidance_scale` at or under 1 turns guidance off.
+
+    `timestep_spacing` and `sigma_schedule` stand in for the model's own, `timesteps` or `sigmas` for all of it.
+    `refiner` names a second model, which takes over at `denoising_end` (a fraction of the noise schedule, as an
+    ensemble of experts) or, where that is `None`, renders the finished latents anew with `refiner_strength`.
+    A longer prompt than one window of 77 tokens is cut unless `prompt_chunks` is more; `prompt_weighting` gives
+    `(word:1.3)` its meaning. `None` is off, or diffusers' default, and leaves the job id alone.
 
     Raises JobError, which names the field, what was got and what was expected.
     """
@@ -94,10 +120,30 @@ class Job:
     negative_original_size: tuple[int, int] | None = None
     negative_target_size: tuple[int, int] | None = None
     negative_crops_coords_top_left: tuple[int, int] | None = None
+    timestep_spacing: str | None = None
+    sigma_schedule: str | None = None
+    timesteps: tuple[int, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
+    eta: float | None = None
+    guidance_rescale: float | None = None
+    clip_skip: int | None = None
+    prompt_chunks: int | None = None
+    prompt_weighting: bool | None = None
+    denoising_end: float | None = None
+    refiner: str | None = None
+    refiner_strength: float | None = None
+    aesthetic_score: float | None = None
+    negative_aesthetic_score: float | None = None
 
     def __post_init__(self) -> None:
         for field, check in _CHECKS.items():
-            object.__setattr__(self, field, check(field, getattr(self, field)))
+            value = getattr(self, field)
+            if value is None and field in _OPTIONAL:
+                continue
+            value = check(field, value)
+            off = field in _OFF and value == _OFF[field]  # said or not said, it is one job
+            object.__setattr__(self, field, None if off else value)
+        _check_together(self)
 
     @property
     def guided(self) -> bool:
@@ -105,9 +151,15 @@ class Job:
         return self.guidance_scale > 1.0
 
     @property
+    def noisy(self) -> bool:
+        """Whether its sampler draws noise at each step."""
+        return self.sampler in NOISY_SAMPLERS or (self.sampler in ETA_SAMPLERS and self.eta is not None)
+
+    @property
     def shape(self) -> Shape:
         """What has to be compiled for this job."""
-        return Shape(self.model, self.width, self.height, self.sampler, self.guided)
+        chunks = self.prompt_chunks or 1
+        return Shape(self.model, self.width, self.height, self.guided, self.noisy, chunks, self.refiner)
 
     def fields(self) -> dict[str, Any]:
         """The job's fields as JSON values, without those that are `None`."""
@@ -189,10 +241,6 @@ def _prompt(field: str, value: Any) -> str:
     return text
 
 
-def _optional_text(field: str, value: Any) -> str | None:
-    return None if value is None else check_text(field, value)
-
-
 def _whole(low: int, high: int) -> Callable[[str, Any], int]:
     def check(field: str, value: Any) -> int:
         if isinstance(value, float) and value.is_integer():
@@ -213,18 +261,62 @@ def _side(field: str, value: Any) -> int:
     return side
 
 
-def _guidance(field: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise JobError(field, f"must be a number, got {_kind(value)}")
-    if not 0 <= value <= MAX_GUIDANCE:  # a NaN is neither
-        raise JobError(field, f"must be from 0 to {MAX_GUIDANCE:g}, got {_kind(value)}")
-    return float(value) + 0.0  # -0.0 and 0.0 are one job
+def _number(low: float, high: float) -> Callable[[str, Any], float]:
+    def check(field: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise JobError(field, f"must be a number, got {_kind(value)}")
+        if not low <= value <= high:  # a NaN is neither
+            raise JobError(field, f"must be from {low:g} to {high:g}, got {_kind(value)}")
+        return float(value) + 0.0  # -0.0 and 0.0 are one job
+
+    return check
 
 
-def _sampler(field: str, value: Any) -> str:
-    if value not in SAMPLERS:
-        raise JobError(field, f"must be one of {', '.join(SAMPLERS)}; got {_kind(value)}")
-    return str(value)
+def _between_0_and_1(most: str) -> Callable[[str, Any], float]:
+    def check(field: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise JobError(field, f"must be a number, got {_kind(value)}")
+        if not 0 < value <= 1 or (value == 1 and most == "less than"):
+            raise JobError(field, f"must be more than 0 and {most} 1, got {_kind(value)}")
+        return float(value)
+
+    return check
+
+
+def _one_of(names: tuple[str, ...]) -> Callable[[str, Any], str]:
+    def check(field: str, value: Any) -> str:
+        if value not in names:
+            raise JobError(field, f"must be one of {', '.join(names)}; got {_kind(value)}")
+        return str(value)
+
+    return check
+
+
+def _flag(field: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise JobError(field, f"must be true or false, got {_kind(value)}")
+    return value
+
+
+def _list_of(check_item: Callable[[str, Any], T]) -> Callable[[str, Any], tuple[T, ...]]:
+    def check(field: str, value: Any) -> tuple[T, ...]:
+        if not isinstance(value, list | tuple) or not 1 <= len(value) <= MAX_STEPS:
+            raise JobError(field, f"must be a list of 1 to {MAX_STEPS} numbers, got {_kind(value)}")
+        return tuple(check_item(field, item) for item in value)
+
+    return check
+
+
+def _check_together(job: Job) -> None:
+    """What two fields must not say at once."""
+    if job.timesteps is not None and job.sigmas is not None:
+        raise JobError("sigmas", "cannot be given together with timesteps: either is the whole schedule")
+    if job.refiner is None and job.refiner_strength is not None:
+        raise JobError("refiner_strength", "needs a refiner")
+    if job.refiner_strength is not None and job.denoising_end is not None:
+        raise JobError("refiner_strength", "cannot be given together with denoising_end: that says where it begins")
+    if job.eta is not None and job.sampler not in ETA_SAMPLERS:
+        raise JobError("eta", f"is a setting of {' and '.join(ETA_SAMPLERS)}; the sampler is {job.sampler}")
 
 
 def _model(field: str, value: Any) -> str:
@@ -234,12 +326,10 @@ def _model(field: str, value: Any) -> str:
     return model
 
 
-def _pair(low: int) -> Callable[[str, Any], tuple[int, int] | None]:
+def _pair(low: int) -> Callable[[str, Any], tuple[int, int]]:
     whole = _whole(low, MAX_CONDITIONING)
 
-    def check(field: str, value: Any) -> tuple[int, int] | None:
-        if value is None:
-            return None
+    def check(field: str, value: Any) -> tuple[int, int]:
         if not isinstance(value, list | tuple) or len(value) != 2:
             raise JobError(field, f"must be two whole numbers, got {_kind(value)}")
         return whole(field, value[0]), whole(field, value[1])
@@ -258,15 +348,15 @@ def _kind(value: Any) -> str:
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "prompt": _prompt,
-    "prompt_2": _optional_text,
-    "negative_prompt": _optional_text,
-    "negative_prompt_2": _optional_text,
+    "prompt_2": check_text,
+    "negative_prompt": check_text,
+    "negative_prompt_2": check_text,
     "seed": _whole(0, MAX_SEED),
     "width": _side,
     "height": _side,
     "num_inference_steps": _whole(1, MAX_STEPS),
-    "guidance_scale": _guidance,
-    "sampler": _sampler,
+    "guidance_scale": _number(0, MAX_GUIDANCE),
+    "sampler": _one_of(SAMPLERS),
     "model": _model,
     "original_size": _pair(1),
     "target_size": _pair(1),
@@ -274,6 +364,25 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "negative_original_size": _pair(1),
     "negative_target_size": _pair(1),
     "negative_crops_coords_top_left": _pair(0),
+    "timestep_spacing": _one_of(TIMESTEP_SPACINGS),
+    "sigma_schedule": _one_of(SIGMA_SCHEDULES),
+    "timesteps": _list_of(_whole(0, MAX_STEPS - 1)),
+    "sigmas": _list_of(_number(0, MAX_SIGMA)),
+    "eta": _number(0, 1),
+    "guidance_rescale": _number(0, 1),
+    "clip_skip": _whole(0, MAX_CLIP_SKIP),
+    "prompt_chunks": _whole(1, MAX_PROMPT_CHUNKS),
+    "prompt_weighting": _flag,
+    "denoising_end": _between_0_and_1("less than"),
+    "refiner": _model,
+    "refiner_strength": _between_0_and_1("at most"),
+    "aesthetic_score": _number(0, MAX_AESTHETIC_SCORE),
+    "negative_aesthetic_score": _number(0, MAX_AESTHETIC_SCORE),
 }
+
+_OFF = {"eta": 0, "guidance_rescale": 0, "clip_skip": 0, "prompt_chunks": 1, "prompt_weighting": False}
+"""What says the same as `None`."""
+
+_OPTIONAL = frozenset(field.name for field in fields(Job) if field.default is None)
 
 FIELD_NAMES = tuple(_CHECKS)

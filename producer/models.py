@@ -1,15 +1,19 @@
 """Which models there are to name, and what a job gets where the user said nothing. Looks at JSON only: no JAX.
 
 A model is `tiny-random` (made by the worker itself), a folder in diffusers' layout, or a hub id, with `@revision`
-if one is wanted.
+if one is wanted. What a folder says of itself counts; a hub id is known by its name (producer.presets), if at all.
 """
 
+import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from producer.errors import ModelNameError
+from producer.presets import PRESETS, Preset, get_preset, preset_of_hub_id
 
 TINY_RANDOM = "tiny-random"
 """A small SDXL with random weights: its pictures are noise. For trying the machinery without a download."""
@@ -18,16 +22,60 @@ DEFAULT_MODEL = TINY_RANDOM
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
+RECORD = "_promptmill"
+"""Where `promptmill import-model` writes in a model_index.json what went in; diffusers skips keys with `_`."""
+
+SCHEDULER_CLASSES = {
+    "EulerDiscreteScheduler": "euler",
+    "EulerAncestralDiscreteScheduler": "euler_a",
+    "DDIMScheduler": "ddim",
+    "UniPCMultistepScheduler": "unipc",
+    "LCMScheduler": "lcm",
+    "TCDScheduler": "tcd",
+    "HeunDiscreteScheduler": "heun",
+}
+DPM_SOLVERS = {"dpmsolver++": "dpm++_2m", "sde-dpmsolver++": "dpm++_2m_sde"}
+"""The sampler of a DPMSolverMultistepScheduler, by its algorithm_type."""
+
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What decides a job's pixels where neither its row nor a flag does."""
+    """What decides a job's pixels where neither its row nor a flag does, and what is known of the model besides.
+
+    `guidance_as_input`: the UNet takes the guidance scale as an input (LCM), so no job of the model is guided.
+    `own_spacing` and `own_prediction_type` are what the folder's scheduler says; None where it is not read.
+    """
 
     width: int
     height: int
     num_inference_steps: int = 50
     guidance_scale: float = 5.0
+    sampler: str = "euler"
+    timestep_spacing: str | None = None
+    timesteps: tuple[int, ...] | None = None
+    eta: float | None = None
+    guidance_as_input: bool = False
+    preset: str | None = None
+    own_spacing: str | None = None
+    own_prediction_type: str | None = None
+    note: str | None = None
 
+    def job_fields(self) -> dict[str, Any]:
+        """The defaults as a job's fields, without those on which nothing is said."""
+        values = {name: getattr(self, name) for name in _JOB_FIELDS}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+_JOB_FIELDS = (
+    "width",
+    "height",
+    "num_inference_steps",
+    "guidance_scale",
+    "sampler",
+    "timestep_spacing",
+    "timesteps",
+    "eta",
+)
 
 BUILT_IN = {TINY_RANDOM: Defaults(width=64, height=64, num_inference_steps=8)}
 
@@ -44,6 +92,10 @@ def resolve_model(name: str) -> str:
         if not (folder / "model_index.json").is_file():
             raise ModelNameError(f"{folder} is no model folder: it has no model_index.json (diffusers' layout)")
         return str(folder.resolve())
+    if _is_file(name):
+        raise ModelNameError(
+            f"{name} is a file, but a model is a folder in diffusers' layout: promptmill import-model makes one of it"
+        )
     if name.startswith((".", "/", "~")) or not HUB_ID.fullmatch(name):
         raise ModelNameError(
             f"no model {name!r}: expected {', '.join(BUILT_IN)}, a folder in diffusers' layout, or a hub id (org/name)"
@@ -57,21 +109,82 @@ def _folder(name: str) -> Path | None:
     try:
         folder = Path(name).expanduser()
         return folder if folder.is_dir() else None
-    except (OSError, RuntimeError):  # a name too long for a file, no such user's home
+    except (OSError, RuntimeError, ValueError):  # a name too long for a file, no such user's home, a zero byte
         return None
 
 
-def model_defaults(model: str) -> Defaults:
-    """The defaults of a resolved model: a folder's own size is read from its JSON, a hub id gets SDXL's."""
-    if model in BUILT_IN:
-        return BUILT_IN[model]
-    folder = Path(model)
-    if not folder.is_dir():
-        return SDXL_DEFAULTS
+def _is_file(name: str) -> bool:
     try:
-        sample_size = json.loads((folder / "unet" / "config.json").read_text())["sample_size"]
-        blocks = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
-        side = int(sample_size) * 2 ** (len(blocks) - 1)
+        return Path(name).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def model_defaults(model: str, preset: str | None = None) -> Defaults:
+    """The defaults of a resolved model: from its folder's JSON or its name, and over those a preset's.
+
+    Without `preset`, the model's own counts: the one that a folder was imported with, or that of a well-known hub id.
+    Raises ModelNameError for a folder that is no SDXL model, PresetError for an unknown preset.
+    """
+    if model in BUILT_IN:
+        found, own = BUILT_IN[model], None
+    elif Path(model).is_dir():
+        found, own = _of_folder(Path(model))
+    else:
+        found, own = SDXL_DEFAULTS, preset_of_hub_id(model)
+    chosen = get_preset(preset) if preset else own
+    return _with_preset(found, chosen) if chosen else found
+
+
+def _with_preset(defaults: Defaults, preset: Preset) -> Defaults:
+    """The preset over the defaults. A size that a folder states is the model's own and stays."""
+    fields = preset.job_fields()
+    if defaults is not SDXL_DEFAULTS:
+        fields = {name: value for name, value in fields.items() if name not in ("width", "height")}
+    known = preset.name if preset.name != "base" else None
+    return dataclasses.replace(defaults, preset=known, note=None, **fields)
+
+
+def _of_folder(folder: Path) -> tuple[Defaults, Preset | None]:
+    """What the JSON of a model folder says, and the preset that it was imported with."""
+    try:
+        unet = _read_json(folder / "unet" / "config.json")
+        vae = _read_json(folder / "vae" / "config.json")
+        side = int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+        index = _read_json(folder / "model_index.json")
+        scheduler = _read_json(folder / "scheduler" / "scheduler_config.json", missing={})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelNameError(f"{folder} is no SDXL model folder: {error}") from error
-    return Defaults(width=side, height=side)
+    sampler, note = sampler_of(scheduler)
+    defaults = Defaults(
+        width=side,
+        height=side,
+        sampler=sampler,
+        guidance_as_input=unet.get("time_cond_proj_dim") is not None,
+        own_spacing=scheduler.get("timestep_spacing"),
+        own_prediction_type=scheduler.get("prediction_type"),
+        note=note,
+    )
+    record = index.get(RECORD)
+    preset = PRESETS.get(str(record.get("preset"))) if isinstance(record, dict) else None
+    return defaults, preset or (PRESETS["lcm"] if defaults.guidance_as_input else None)
+
+
+def sampler_of(scheduler: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The sampler that a scheduler_config.json asks for; where we have none such, Euler and a note that says so."""
+    name = scheduler.get("_class_name", "EulerDiscreteScheduler")
+    if name == "DPMSolverMultistepScheduler":
+        name = f"{name} with {scheduler.get('algorithm_type', 'dpmsolver++')}"
+        sampler = DPM_SOLVERS.get(scheduler.get("algorithm_type", "dpmsolver++"))
+    else:
+        sampler = SCHEDULER_CLASSES.get(name)
+    return (sampler, None) if sampler else ("euler", f"its scheduler is {name}, which is not here: euler stands in")
+
+
+def _read_json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, Any]:
+    if missing is not None and not path.exists():
+        return missing
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise TypeError(f"{path.name} holds no JSON object")
+    return values

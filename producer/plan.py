@@ -5,7 +5,6 @@ The plan is the run's jobs in order, JOBS_PER_FILE a file, as `plan/00000.jsonl.
 a `run.json` has its whole plan. Both are written once: the same command run again finds its own plan there.
 """
 
-import dataclasses
 import datetime
 import hashlib
 import json
@@ -23,6 +22,7 @@ from producer.errors import JobError, ModelNameError, PlanError, PromptFileError
 from producer.job import ALIASES, Job, JobId, Shape, canonical_json, canonical_names
 from producer.models import DEFAULT_MODEL, model_defaults, resolve_model
 from producer.output import Existing, ObjectNotFound, Output
+from producer.presets import over
 from producer.prompt_files import Row, read_prompt_file
 
 JOBS_PER_FILE = 10_000
@@ -85,8 +85,10 @@ def check_run_name(name: str) -> str:
     return name
 
 
-def read_plan(paths: Iterable[str | Path], defaults: Mapping[str, Any]) -> Plan:
+def read_plan(paths: Iterable[str | Path], defaults: Mapping[str, Any], preset: str | None = None) -> Plan:
     """The plan that prompt files mean. `defaults` are job fields for rows that do not say otherwise.
+
+    `preset` names what a kind of checkpoint needs (producer.presets): it stands under both, over the model's own.
 
     A row with no seed, where `defaults` has none either, gets its place in the run as seed: images differ, and the
     same files give the same plan again. A field that is `null` in a row counts as not given.
@@ -94,7 +96,7 @@ def read_plan(paths: Iterable[str | Path], defaults: Mapping[str, Any]) -> Plan:
     Raises PromptFileErrors, with the first 20 wrong rows listed, JobError for a wrong default and ModelNameError.
     """
     names = [str(path) for path in paths]
-    rows_to_jobs = _RowsToJobs(defaults)
+    rows_to_jobs = _RowsToJobs(defaults, preset)
     jobs: list[Job] = []
     errors: list[PromptFileError] = []
     for path in names:
@@ -114,7 +116,8 @@ def read_plan(paths: Iterable[str | Path], defaults: Mapping[str, Any]) -> Plan:
 class _RowsToJobs:
     """Rows to jobs, one after the other: the flags' defaults under the row's own fields, the model's under both."""
 
-    def __init__(self, defaults: Mapping[str, Any]) -> None:
+    def __init__(self, defaults: Mapping[str, Any], preset: str | None) -> None:
+        self._preset = preset
         self._defaults = {name: value for name, value in canonical_names(defaults).items() if value is not None}
         self._models: dict[str, dict[str, Any]] = {}
         Job.from_fields({"prompt": "any", **self._complete({})})  # a wrong flag is said once, not for each row
@@ -133,14 +136,14 @@ class _RowsToJobs:
 
     def _complete(self, own: Mapping[str, Any]) -> dict[str, Any]:
         said = {**self._defaults, **own}
-        return {**self._of_model(said.pop("model", DEFAULT_MODEL)), **said}
+        return over(self._of_model(said.pop("model", DEFAULT_MODEL)), said)
 
     def _of_model(self, name: Any) -> dict[str, Any]:
         if not isinstance(name, str):
             raise JobError("model", f"must be text, got {name!r}")
         if name not in self._models:
             model = resolve_model(name)
-            self._models[name] = {**dataclasses.asdict(model_defaults(model)), "model": model}
+            self._models[name] = {**model_defaults(model, self._preset).job_fields(), "model": model}
         return self._models[name]
 
 

@@ -1,5 +1,21 @@
 """promptmill: prompts in through Redis, Stable Diffusion XL on JAX, images out in a bucket, each job exactly once."""
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from promptmill.pipeline import Pipeline
+
+__all__ = ["Pipeline", "__version__"]
 
 __version__ = version("promptmill")
+
+_WHERE = {"Pipeline": "promptmill.pipeline"}
+
+
+def __getattr__(name: str) -> Any:
+    """What the package offers is imported when it is asked for: the command line must not wait for JAX."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'promptmill' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

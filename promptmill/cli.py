@@ -19,8 +19,12 @@ VERBS = {
     "submit": "Put prompt files into the queue, for workers to render.",
     "worker": "Render jobs from the queue on all accelerators of this host.",
     "status": "Show runs and workers.",
+    "import-model": "Make a model folder of a single file, LoRAs, textual inversions.",
 }
-"""Each verb is the click command of its own name in the module of its own name."""
+"""Each verb is `command` in the module of its own name."""
+
+WITHOUT_SETTINGS = ("import-model",)
+"""Verbs that take flags alone: a worker's `dtype` in the settings file is not what a model is to be stored in."""
 
 SETTINGS_FILE = "promptmill.toml"
 
@@ -47,7 +51,7 @@ class Verbs(click.Group):
 
 
 def _command(verb: str) -> click.Command:
-    command: click.Command = importlib.import_module(f"promptmill.{verb}").command
+    command: click.Command = importlib.import_module(f"promptmill.{verb.replace('-', '_')}").command
     return command
 
 
@@ -85,11 +89,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise click.ClickException(f"{path}: {error}") from error
     tables = {name: value for name, value in settings.items() if isinstance(value, dict)}
+    verbs = [verb for verb in VERBS if verb not in WITHOUT_SETTINGS]
     for name in tables:
-        if name not in VERBS:
-            raise click.ClickException(f"{path}: [{name}] is no verb ({', '.join(VERBS)})")
+        if name in WITHOUT_SETTINGS:
+            raise click.ClickException(f"{path}: [{name}] has no settings, flags alone")
+        if name not in verbs:
+            raise click.ClickException(f"{path}: [{name}] is no verb ({', '.join(verbs)})")
     common = {name: value for name, value in settings.items() if name not in tables}
-    flags = {verb: _flags(verb) for verb in VERBS}
+    flags = {verb: _flags(verb) for verb in verbs}
     for name in common:
         if not any(_flag(name) in known for known in flags.values()):
             raise click.ClickException(f"{path}: {name} is no setting of any verb")

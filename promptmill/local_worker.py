@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -30,9 +31,15 @@ class WorkerFailed(PromptmillError):
 class LocalWorker:
     """`promptmill worker` as a child process. Use as a context manager."""
 
-    def __init__(self, broker: str, *, verbose: bool, own_broker: bool) -> None:
+    def __init__(self, broker: str, *, verbose: bool, own_broker: bool, environ: Mapping[str, str]) -> None:
         self.name = f"promptmill-render-{os.getpid()}@{socket.gethostname()}"
-        self._environ = {env("lease_s"): str(LEASE_S), **os.environ, env("broker"): broker, env("hostname"): self.name}
+        self._environ = {
+            env("lease_s"): str(LEASE_S),
+            **os.environ,
+            **environ,
+            env("broker"): broker,
+            env("hostname"): self.name,
+        }
         if own_broker:  # should we be killed, the worker stops, and the Redis that was started for it
             self._environ[env("parent_pid")] = str(os.getpid())
         self._verbose = verbose

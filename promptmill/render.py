@@ -16,12 +16,14 @@ import redis
 from producer.broker import connect, embedded_server
 from producer.job import JobId
 from producer.ledger import Failure, Ledger, RunStatus
+from producer.mismatches import mismatches
 from producer.models import TINY_RANDOM
 from producer.output import Output
 from producer.outputs import open_output
 from producer.plan import Plan, check_run_name, read_plan, write_plan
 from producer.submit import images_present, submit
 from producer.workers import WorkerReport, Workers
+from promptmill.check_options import check_environ, check_options
 from promptmill.local_worker import LocalWorker, WorkerFailed
 from promptmill.options import broker_option, env, job_defaults, job_options, json_option, run_option
 from promptmill.progress import Progress
@@ -63,6 +65,7 @@ class Report:
 @broker_option
 @click.option("--verbose", "-v", is_flag=True, help="Show the worker's log.")
 @json_option
+@check_options
 @job_options
 def command(
     files: tuple[str, ...],
@@ -80,11 +83,11 @@ def command(
     what is missing. Exit code 1: some jobs failed.
     """
     started = time.time()
-    plan = read_plan(files, job_defaults(given))
+    plan = read_plan(files, job_defaults(given), given["preset"])
     place = open_output(output)
     place.check()
     run = name_run(run, plan, files, place.url)
-    warn_of_noise(plan)
+    warn(plan, given["preset"])
     sources = [Path(file).name for file in files]
     write_plan(place.child(run), run, plan, sources)
     there = images_present(place.child(run)) & plan.first_index.keys()
@@ -92,7 +95,7 @@ def command(
         report = Report(run, place.child(run).url, len(there), len(there), 0, 0)
     else:
         with _sigterm_as_ctrl_c():
-            report = _render(plan, place, run, there, sources, broker, verbose, started)
+            report = _render(plan, place, run, there, sources, broker, verbose, started, check_environ(given))
     _tell(report, as_json)
     return 1 if report.failed else 0
 
@@ -102,8 +105,10 @@ def name_run(run: str | None, plan: Plan, files: Sequence[str], output_url: str)
     return check_run_name(run) if run else plan.default_name(Path(files[0]).stem, output_url)
 
 
-def warn_of_noise(plan: Plan) -> None:
-    """Says it aloud when the pictures are going to be noise."""
+def warn(plan: Plan, preset: str | None) -> None:
+    """Says it aloud when the pictures are going to be noise, or settings do not suit their model."""
+    for sentence in mismatches(plan.jobs, preset):
+        click.secho(f"warning: {sentence}", err=True, fg="yellow")
     if any(shape.model == TINY_RANDOM for shape in plan.shapes):
         text = (
             f"{TINY_RANDOM}: a small SDXL with RANDOM weights. Its pictures are NOISE; they try the machinery only.\n"
@@ -121,11 +126,12 @@ def _render(
     broker: str | None,
     verbose: bool,
     started: float,
+    checks: Mapping[str, str],
 ) -> Report:
     with contextlib.ExitStack() as stack:
         url = broker or stack.enter_context(embedded_server())
         client = connect(url)
-        worker = stack.enter_context(LocalWorker(url, verbose=verbose, own_broker=broker is None))
+        worker = stack.enter_context(LocalWorker(url, verbose=verbose, own_broker=broker is None, environ=checks))
         submit(plan, output=place, run=run, client=client, sources=sources, there=there)
         missing = Counter(plan.jobs[at].model for job_id, at in plan.first_index.items() if job_id not in there)
         try:

@@ -30,14 +30,14 @@ def command(
     from producer.plan import read_plan
     from producer.submit import submit
     from promptmill.progress import Progress
-    from promptmill.render import name_run, warn_of_noise
+    from promptmill.render import name_run, warn
 
-    plan = read_plan(files, job_defaults(given))
+    plan = read_plan(files, job_defaults(given), given["preset"])
     place = open_output(output)
     run = name_run(run, plan, files, place.url)
     place.check()
     client = connect(broker or DEFAULT_URL)
-    warn_of_noise(plan)
+    warn(plan, given["preset"])
     with Progress("enqueued", len(plan.jobs)) as progress:
         result = submit(
             plan,

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from promptmill.check_options import check_options
 from promptmill.options import broker_option, env
 
 
@@ -29,6 +30,7 @@ from promptmill.options import broker_option, env
     help="Held at once.  [3]",
 )
 @click.option("--models-kept", type=click.IntRange(1), envvar=env("models_kept"), help="On the devices at once.  [1]")
+@check_options
 @click.option("--lease", "lease_s", type=click.FloatRange(1), envvar=env("lease_s"), help="Seconds.  [30]")
 @click.option(
     "--drain",

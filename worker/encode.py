@@ -1,15 +1,18 @@
 """Pixels -> the bytes of an image file, with the job inside.
 
-A PNG carries three text chunks: `promptmill`, the job's id and fields as JSON; `parameters`, the lines that A1111's
-tools read; and `Software`. A new format is one function and one row in ENCODERS.
+A PNG carries three text chunks: `promptmill`, the job's id and fields as JSON, with what else is to be said of this
+image under `notes`; `parameters`, the lines that A1111's tools read; and `Software`. A new format is one function and
+one row in ENCODERS.
 
 Pillow's `save` keeps its options on the image, so an image is made, saved and dropped inside one call, in one thread.
 """
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,16 +24,35 @@ from producer.job import Job, canonical_json
 JOB_CHUNK = "promptmill"
 PNG_COMPRESS_LEVEL = 1  # level 6 takes four times as long for a tenth of the size
 
+Notes = Mapping[str, Any]
+"""What an image's record says beside its job, as JSON values: what a worker cut, checked, hid or marked."""
 
-def job_record(job: Job) -> str:
-    """What an image says of its job: id and fields, as JSON."""
-    return canonical_json({"id": job.id, **job.fields()})
+NO_NOTES: Notes = MappingProxyType({})
+
+A1111_SAMPLERS = {
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "ddim": "DDIM",
+    "dpm++_2m": "DPM++ 2M",
+    "dpm++_2m_sde": "DPM++ 2M SDE",
+    "unipc": "UniPC",
+    "lcm": "LCM",
+    "tcd": "TCD",
+    "heun": "Heun",
+}
+A1111_SCHEDULES = {"karras": "Karras", "exponential": "Exponential", "beta": "Beta", "trailing": "SGM Uniform"}
+"""Our sigma schedules and spacings under A1111's names, matched as diffusers' page on schedulers matches them."""
 
 
-def encode_png(pixels: UInt8[np.ndarray, "H W 3"], job: Job) -> bytes:
+def job_record(job: Job, notes: Notes = NO_NOTES) -> str:
+    """What an image says of its job: id, fields and, where there are any, notes, as JSON."""
+    return canonical_json({"id": job.id, **job.fields(), **({"notes": dict(notes)} if notes else {})})
+
+
+def encode_png(pixels: UInt8[np.ndarray, "H W 3"], job: Job, notes: Notes = NO_NOTES) -> bytes:
     """A PNG of the pixels, with the job in its text chunks."""
     info = PngInfo()
-    info.add_itxt(JOB_CHUNK, job_record(job))
+    info.add_itxt(JOB_CHUNK, job_record(job, notes))
     info.add_itxt("parameters", a1111_parameters(job))
     info.add_text("Software", f"promptmill {version('promptmill')}")
     file = io.BytesIO()
@@ -53,17 +75,39 @@ def a1111_parameters(job: Job) -> str:
     lines = [job.prompt]
     if job.guided and job.negative_prompt:
         lines.append(f"Negative prompt: {job.negative_prompt}")
-    settings = {
-        "Steps": job.num_inference_steps,
-        "Sampler": job.sampler.capitalize(),
-        "CFG scale": repr(job.guidance_scale).removesuffix(".0"),
-        "Seed": job.seed,
-        "Size": f"{job.width}x{job.height}",
-        "Model": _quoted(job.model.partition("@")[0].rpartition("/")[2]),
-        "Version": f"promptmill {version('promptmill')}",
-    }
+    settings = {**_sampling(job), **_model(job), "RNG": "CPU", "Version": f"promptmill {version('promptmill')}"}
     lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))
     return "\n".join(lines)
+
+
+def _sampling(job: Job) -> dict[str, Any]:
+    schedule = A1111_SCHEDULES.get(job.sigma_schedule or "") or A1111_SCHEDULES.get(job.timestep_spacing or "")
+    return {
+        "Steps": job.num_inference_steps,
+        "Sampler": A1111_SAMPLERS[job.sampler],
+        **({"Schedule type": schedule} if schedule else {}),
+        "CFG scale": _number(job.guidance_scale),
+        "Seed": job.seed,
+        "Size": f"{job.width}x{job.height}",
+        # Both count from the last layer, A1111 with 1 for the last itself, diffusers from the one before it.
+        **({"Clip skip": job.clip_skip + 2} if job.clip_skip is not None else {}),
+        **({"Eta": _number(job.eta)} if job.eta is not None else {}),
+    }
+
+
+def _model(job: Job) -> dict[str, str]:
+    refined = {} if job.refiner is None else {"Refiner": _base_name(job.refiner)}
+    if job.refiner is not None and job.denoising_end is not None:
+        refined["Refiner switch at"] = _number(job.denoising_end)
+    return {"Model": _base_name(job.model), **refined}
+
+
+def _base_name(model: str) -> str:
+    return _quoted(model.partition("@")[0].rpartition("/")[2])
+
+
+def _number(value: float) -> str:
+    return repr(value).removesuffix(".0")
 
 
 def _quoted(value: str) -> str:
@@ -71,7 +115,7 @@ def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if any(char in value for char in ",:\n") else value
 
 
-Encoder = Callable[[UInt8[np.ndarray, "H W 3"], Job], bytes]
+Encoder = Callable[[UInt8[np.ndarray, "H W 3"], Job, Notes], bytes]
 
 ENCODERS: dict[str, tuple[str, Encoder]] = {"png": ("image/png", encode_png)}
 """File name extension -> content type and encoder."""

@@ -29,12 +29,13 @@ from producer.broker import client_of
 from producer.job import Shape
 from producer.queue import Claim, JobQueue
 from producer.workers import REPORT_EVERY_S, WorkerReport, Workers
+from worker.checks import Checks, load_checks
 from worker.events import JobEvents
 from worker.held import Countdown, Held, Places, Rate
 from worker.programs import Programs
-from worker.render import Batch, Finisher, split_unfit, start
+from worker.render import Batch, Finisher, Rendered, split_unfit, start
 from worker.sdxl.errors import RequestError
-from worker.sdxl.program import Program
+from worker.sdxl.program import AnyProgram
 from worker.settings import WorkerSettings
 from worker.turns import Turns
 
@@ -65,8 +66,13 @@ class PullLoop:
         self._stopping = threading.Event()  # claim nothing more
         self._give_up = threading.Event()  # wait for no output and no Redis any more
         self._finisher = Finisher(
-            self._queue, self._events, is_revoked=celery_state.revoked.__contains__, give_up=self._give_up
+            self._queue,
+            self._events,
+            is_revoked=celery_state.revoked.__contains__,
+            give_up=self._give_up,
+            settings=settings,
         )
+        self._checks: Checks
         self._programs: Programs
 
     def start(self) -> None:
@@ -123,7 +129,8 @@ class PullLoop:
         """Everything slow that can be done before the first claim."""
         devices = jax.local_devices()
         self._say(platform=devices[0].platform, devices=len(devices))
-        self._programs = Programs(self._settings)
+        self._checks = load_checks(self._settings)
+        self._programs = Programs(self._settings, self._checks)
         if self._settings.model:
             try:
                 self._programs.preload(self._settings.model)
@@ -150,7 +157,7 @@ class PullLoop:
             self._start(program, claims)
         return bool(claims)
 
-    def _program(self, shape: Shape) -> Program | None:
+    def _program(self, shape: Shape) -> AnyProgram | None:
         """The shape's program, made now if need be, while nothing is claimed for it; None where it cannot be."""
         is_new = shape not in self._programs
         if is_new:
@@ -193,7 +200,7 @@ class PullLoop:
                 self._held.remove([claim])
         return [claim for claim in claims if claim.job.id not in celery_state.revoked]
 
-    def _start(self, program: Program, claims: list[Claim]) -> None:
+    def _start(self, program: AnyProgram, claims: list[Claim]) -> None:
         """Puts the claims on the device; one on its last chance with nothing else in flight that it could kill."""
         taken = 1
         if claims[0].last_chance:
@@ -212,9 +219,9 @@ class PullLoop:
         else:
             self._places.give(taken)
 
-    def _try_start(self, program: Program, claims: list[Claim]) -> Batch | None:
+    def _try_start(self, program: AnyProgram, claims: list[Claim]) -> Batch | None:
         try:
-            return start(program, claims)
+            return start(program, claims, self._checks)
         except RequestError:
             fit, unfit = split_unfit(program, claims)
             for claim, reason in unfit:
@@ -237,28 +244,28 @@ class PullLoop:
         while True:
             batch, taken = self._on_device.get()
             try:
-                pixels, finite = batch.fetch()
+                images = batch.fetch()
             except Exception as error:  # noqa: BLE001 - an XLA error, say: the next batch goes on
                 self._lose(batch.claims, error)
                 self._places.give(taken)
                 continue
             left = Countdown(len(batch.claims), self._places, taken)
-            for claim, image, is_finite in zip(batch.claims, pixels, finite, strict=True):
+            for rendered in images:
                 try:
-                    self._pool.apply_async(self._finish, (claim, image, bool(is_finite), batch.started, left))
+                    self._pool.apply_async(self._finish, (rendered, left))
                 except RuntimeError:  # the pool was shut before us: a second Ctrl-C
-                    self._finisher.release([claim])
-                    self._held.remove([claim])
+                    self._finisher.release([rendered.claim])
+                    self._held.remove([rendered.claim])
                     left.one_less()
 
     # The pool's threads.
 
-    def _finish(self, claim: Claim, image: Any, is_finite: bool, started: float, left: Countdown) -> None:
+    def _finish(self, rendered: Rendered, left: Countdown) -> None:
         try:
-            if self._finisher.finish(claim, image, is_finite, started):
+            if self._finisher.finish(rendered):
                 self._rate.count()
         finally:
-            self._held.remove([claim])
+            self._held.remove([rendered.claim])
             left.one_less()
 
     # The keeper's thread.

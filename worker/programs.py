@@ -4,14 +4,17 @@ import logging
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
 
 from producer.job import Job, Shape
 from producer.models import model_defaults, resolve_model
+from worker.checks import Checks
 from worker.sdxl.checkpoints import cache_folder, find_model
-from worker.sdxl.program import Model, Program, fetch
+from worker.sdxl.program import AnyProgram, Model, RefinedProgram, fetch
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -20,41 +23,46 @@ logger = logging.getLogger(__name__)
 class Programs:
     """Compiled programs by shape. Used by one thread."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: WorkerSettings, checks: Checks) -> None:
+        self._settings, self._checks = settings, checks
         self._models: OrderedDict[str, Model] = OrderedDict()
-        self._programs: dict[Shape, Program] = {}
+        self._programs: dict[Shape, AnyProgram] = {}
         keep_compiled_programs(cache_folder() / "xla")
 
     def __contains__(self, shape: Shape) -> bool:
         return shape in self._programs
 
-    def get(self, shape: Shape) -> Program:
+    def get(self, shape: Shape) -> AnyProgram:
         """The program of a shape; what is not there yet is loaded, compiled and run once. Raises ModelError."""
         if shape not in self._programs:
             self._programs[shape] = self._compile(shape)
-        if shape.model in self._models:
-            self._models.move_to_end(shape.model)
+        for name in models_of(shape):
+            self._models.move_to_end(name)
         return self._programs[shape]
 
-    def preload(self, name: str) -> Program:
-        """The program of a model's own size, with guidance. Raises ModelError, ModelNameError."""
+    def preload(self, name: str) -> AnyProgram:
+        """The program of what a job of this model gets by default. Raises ModelError, ModelNameError."""
         model = resolve_model(name)
-        defaults = model_defaults(model)
-        return self.get(Shape(model, defaults.width, defaults.height, "euler", guided=defaults.guidance_scale > 1))
+        return self.get(Job(prompt="any", model=model, **model_defaults(model).job_fields()).shape)
 
-    def _compile(self, shape: Shape) -> Program:
-        model = self._model(shape.model)
+    def _compile(self, shape: Shape) -> AnyProgram:
+        models = [self._model(name, models_of(shape)) for name in models_of(shape)]
         start = time.monotonic()
-        program = model.compile(
+        compile_shape: Callable[..., AnyProgram] = (
+            models[0].compile if shape.refiner is None else partial(RefinedProgram, models[0], models[-1])
+        )
+        program = compile_shape(
             width=shape.width,
             height=shape.height,
-            sampler=shape.sampler,
             guided=shape.guided,
+            noisy=shape.noisy,
+            prompt_chunks=shape.prompt_chunks,
             per_device_batch=self._settings.per_device_batch,
         )
         compiled = time.monotonic()
-        fetch(program.run(program.prepare([_warm_up_job(shape)])), 1)
+        result = program.run(program.prepare([_warm_up_job(shape)]))
+        self._checks.start(result.pixels)  # compiled now, and not while jobs wait; nobody reads what comes out
+        fetch(result, 1)
         seconds = compiled - start, time.monotonic() - compiled
         logger.info(
             "compiled %s in %.1f s, first batch of %d in %.1f s",
@@ -65,15 +73,24 @@ class Programs:
         )
         return program
 
-    def _model(self, name: str) -> Model:
+    def _model(self, name: str, needed: Sequence[str]) -> Model:
+        """The model, loaded; others go for it, but not those that are `needed` with it."""
         if name not in self._models:
-            while len(self._models) >= self._settings.models_kept:
-                dropped, _ = self._models.popitem(last=False)
-                self._programs = {shape: p for shape, p in self._programs.items() if shape.model != dropped}
+            kept = max(self._settings.models_kept, len(needed))
+            for dropped in [other for other in self._models if other not in needed]:
+                if len(self._models) < kept:
+                    break
+                del self._models[dropped]
+                self._programs = {shape: p for shape, p in self._programs.items() if dropped not in models_of(shape)}
             start = time.monotonic()
             self._models[name] = Model.load(find_model(name), dtype=self._settings.dtype)
             logger.info("loaded %s in %.1f s", name, time.monotonic() - start)
         return self._models[name]
+
+
+def models_of(shape: Shape) -> list[str]:
+    """The models that a shape's program holds, each once."""
+    return list(dict.fromkeys(name for name in (shape.model, shape.refiner) if name is not None))
 
 
 def _warm_up_job(shape: Shape) -> Job:
@@ -81,10 +98,12 @@ def _warm_up_job(shape: Shape) -> Job:
         prompt="warm-up",
         width=shape.width,
         height=shape.height,
-        num_inference_steps=1,
+        # Enough that a refiner, which takes over at a fraction of the steps, has one too.
+        num_inference_steps=4 if shape.refiner else 1,
         guidance_scale=5.0 if shape.guided else 1.0,
-        sampler=shape.sampler,
+        sampler="euler_a" if shape.noisy else "euler",
         model=shape.model,
+        refiner=shape.refiner,
     )
 
 

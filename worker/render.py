@@ -3,7 +3,7 @@
     claims = queue.claim(shape, program.batch)           worker.puller, its own thread
     batch = start(program, claims)                       tokens and noise, then the device works on its own
     batch.fetch()                                        waits for the device: the fetcher's thread
-    Finisher.finish(claim, pixels, finite)               encode, upload, settle: the Celery pool's threads, a job each
+    Finisher.finish(rendered)                            encode, upload, settle: the Celery pool's threads, a job each
 
 A job leaves the queue in `finish` and nowhere else: done after its object is safe, failed with a reason, or released
 for another try. Whatever happens to one job, its neighbours land.
@@ -14,23 +14,26 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
 import redis
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 
 from producer.output import Existing, Output, OutputError, OutputUnavailable
 from producer.outputs import open_output
 from producer.queue import Claim, JobQueue
 from producer.submit import image_name
+from worker.checks import Checks, Findings
 from worker.encode import ENCODERS, job_id_inside, job_record
 from worker.events import JobEvents
 from worker.sdxl.errors import RequestError
-from worker.sdxl.program import Program, Result, fetch
+from worker.sdxl.program import AnyProgram, Result, fetch
+from worker.settings import WorkerSettings
+from worker.treatment import treat
 
 logger = logging.getLogger(__name__)
 
@@ -46,25 +49,63 @@ class Stopping(Exception):
 
 
 @dataclass(frozen=True)
+class Rendered:
+    """One job's image as the device gave it, and what there is to say of it beside the job."""
+
+    claim: Claim
+    pixels: UInt8[np.ndarray, "H W 3"]
+    fault: str | None = None
+    """Why it is no picture."""
+    findings: Findings = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)  # seconds
+
+
+@dataclass(frozen=True)
 class Batch:
     """Claims of one shape, and their images once the device has them."""
 
     claims: Sequence[Claim]
     result: Result
+    cuts: Sequence[Mapping[str, str]]
+    """Of each claim, the prompts' ends that the model could not take, by field."""
     started: float  # time.monotonic(), seconds
+    checks: Checks
+    asked: Mapping[str, Any]
+    """What the checks were asked, by name."""
 
-    def fetch(self) -> tuple[UInt8[np.ndarray, "N H W 3"], Bool[np.ndarray, "N"]]:
-        """Waits for the device. A row a claim: its pixels, and whether they are finite."""
-        return fetch(self.result, len(self.claims))
+    def fetch(self) -> list[Rendered]:
+        """Waits for the device. One for each claim."""
+        images = fetch(self.result, len(self.claims))
+        findings = self.checks.finish(self.asked, images.pixels)
+        return [
+            Rendered(
+                claim, pixels, _fault(finite, plain), found, {"prompt_cut": dict(cut)} if cut else {}, self.started
+            )
+            for claim, pixels, finite, plain, found, cut in zip(self.claims, *images, findings, self.cuts, strict=True)
+        ]
 
 
-def start(program: Program, claims: Sequence[Claim]) -> Batch:
+def _fault(finite: bool, plain: bool) -> str | None:
+    if not finite:
+        return "the model gave NaN or infinite values (float16 weights that overflow, often the VAE's)"
+    if plain:
+        return "the model gave an image of one colour (broken weights, or a sampler that does not suit them)"
+    return None
+
+
+def start(program: AnyProgram, claims: Sequence[Claim], checks: Checks) -> Batch:
     """Puts a batch on the device and returns at once. Raises RequestError where a job does not fit the model."""
-    inputs = program.prepare([claim.job for claim in claims])
-    return Batch(claims, program.run(inputs), time.monotonic())
+    inputs, cuts = program.prepare_and_tell([claim.job for claim in claims])
+    for claim, cut in zip(claims, cuts, strict=True):
+        for name, text in cut.items():
+            where = claim.job.id, claim.run, claim.index
+            logger.warning("job %s (%s/%d): %s is too long, its end was cut off: %r", *where, name, text)
+    result = program.run(inputs)
+    return Batch(claims, result, cuts, time.monotonic(), checks, checks.start(result.pixels))
 
 
-def split_unfit(program: Program, claims: Sequence[Claim]) -> tuple[list[Claim], list[tuple[Claim, str]]]:
+def split_unfit(program: AnyProgram, claims: Sequence[Claim]) -> tuple[list[Claim], list[tuple[Claim, str]]]:
     """The claims that the program takes, and those that it does not, each with the reason."""
     fit: list[Claim] = []
     unfit: list[tuple[Claim, str]] = []
@@ -87,29 +128,33 @@ class Finisher:
         *,
         is_revoked: Callable[[str], bool],
         give_up: threading.Event,
+        settings: WorkerSettings,
         open_run: Callable[[str, str], Output] | None = None,
     ) -> None:
         self._queue = queue
         self._events = events
         self._is_revoked = is_revoked
         self._give_up = give_up
+        self._settings = settings
         self._open_run = open_run or _run_outputs()
 
-    def finish(self, claim: Claim, pixels: UInt8[np.ndarray, "H W 3"], finite: bool, started: float) -> bool:
+    def finish(self, rendered: Rendered) -> bool:
         """Takes one rendered job to its end. True where its image is safe."""
+        claim = rendered.claim
         if self._is_revoked(claim.job.id):
             self.revoke(claim)
             return False
-        if not finite:
-            self.fail(
-                claim,
-                "the model gave NaN or infinite values (float16 weights that overflow, often the VAE's)",
-            )
+        if rendered.fault is not None:
+            self.fail(claim, rendered.fault)
             return False
         try:
-            url = self._put(claim, pixels)
+            treated = treat(rendered.pixels, rendered.findings, self._settings)
+            if treated.failure is not None:
+                self.fail(claim, treated.failure)
+                return False
+            url = self._put(replace(rendered, pixels=treated.pixels, notes={**rendered.notes, **treated.notes}))
             # Before the job is settled: whoever dies in between leaves a job that is told again, not one never told.
-            self._events.succeeded(claim, url, time.monotonic() - started)
+            self._events.succeeded(claim, url, time.monotonic() - rendered.started)
             self._patiently(lambda: self._queue.done(claim))
         except Stopping:
             self.release([claim])
@@ -156,11 +201,11 @@ class Finisher:
         for claim in claims:
             self._events.retried(claim, "given back by a worker that stops")
 
-    def _put(self, claim: Claim, pixels: UInt8[np.ndarray, "H W 3"]) -> str:
+    def _put(self, rendered: Rendered) -> str:
         """Writes the job's image, or finds it written; where it lies. Raises OutputError, Stopping."""
-        job = claim.job
+        claim, job = rendered.claim, rendered.claim.job
         content_type, encode = ENCODERS[EXTENSION]
-        data = encode(pixels, job)
+        data = encode(rendered.pixels, job, rendered.notes)
         name = image_name(job.id, EXTENSION)
         output = self._open_run(claim.output, claim.run)
 
@@ -168,7 +213,7 @@ class Finisher:
             return existing.metadata.get("job_id") == job.id or job_id_inside(existing.read()) == job.id
 
         self._patiently(
-            lambda: output.put_once(name, data, content_type=content_type, metadata=_metadata(claim), ours=same_job)
+            lambda: output.put_once(name, data, content_type=content_type, metadata=_metadata(rendered), ours=same_job)
         )
         return f"{output.url}/{name}"
 
@@ -185,10 +230,11 @@ class Finisher:
                 pause = min(2 * pause, MAX_PAUSE_S)
 
 
-def _metadata(claim: Claim) -> dict[str, str]:
+def _metadata(rendered: Rendered) -> dict[str, str]:
     """What the object says beside its bytes: the whole job as ASCII JSON, or its id alone where that is too long."""
+    claim = rendered.claim
     ids = {"job_id": claim.job.id, "run": claim.run, "index": str(claim.index)}
-    record = json.dumps(json.loads(job_record(claim.job)))
+    record = json.dumps(json.loads(job_record(claim.job, rendered.notes)))
     whole = {**ids, "promptmill": record}
     size = sum(len(name) + len(value) for name, value in whole.items())
     return whole if size <= MAX_METADATA_BYTES else ids

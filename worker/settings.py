@@ -8,6 +8,9 @@ from typing import Any
 from producer.broker import DEFAULT_URL
 from producer.errors import PromptmillError
 
+ON_UNSAFE = ("black", "blur", "keep", "fail")
+"""What can become of a picture that a check flagged: see worker/treatment.py, and docs/safety.md for users."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
@@ -23,6 +26,14 @@ class WorkerSettings:
     """One on the device, one waiting for it, one being encoded and uploaded."""
     models_kept: int = 1
     """Models whose weights stay on the devices at once."""
+    safety_checker: str | None = None
+    """Looks at each picture: a hub id such as CompVis/stable-diffusion-safety-checker, or a folder. None: nobody."""
+    image_check: str | None = None
+    """Functions of the user's own that look too: `module:function`, several with commas between."""
+    on_unsafe: str = "black"
+    """What becomes of a picture that is flagged: one of ON_UNSAFE."""
+    watermark: bool = False
+    """Whether pictures get SDXL's invisible watermark."""
     lease_s: float = 30.0
     """A dead worker's jobs are claimed by others after so long."""
     drain_s: float = 30.0
@@ -34,10 +45,12 @@ class WorkerSettings:
         for field in ("per_device_batch", "batches_in_flight", "models_kept"):
             if getattr(self, field) < 1:
                 raise PromptmillError(f"PROMPTMILL_{field.upper()}: must be at least 1, got {getattr(self, field)}")
+        if self.on_unsafe not in ON_UNSAFE:
+            raise PromptmillError(f"PROMPTMILL_ON_UNSAFE: must be {' or '.join(ON_UNSAFE)}, got {self.on_unsafe!r}")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "WorkerSettings":
-        """Raises PromptmillError for a number that is none."""
+        """Raises PromptmillError for a value that cannot be read."""
         found: dict[str, Any] = {}
         for field, parse in _PARSERS.items():
             name = f"PROMPTMILL_{field.upper()}"
@@ -45,9 +58,18 @@ class WorkerSettings:
                 try:
                     found[field] = parse(environ[name])
                 except ValueError as error:
-                    raise PromptmillError(f"{name}: must be a number, got {environ[name]!r}") from error
+                    raise PromptmillError(f"{name}: must be {_KINDS[parse]}, got {environ[name]!r}") from error
         return cls(**found)
 
+
+def _yes_or_no(text: str) -> bool:
+    answers = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if text.lower() not in answers:
+        raise ValueError(text)
+    return answers[text.lower()]
+
+
+_KINDS: dict[Callable[[str], Any], str] = {int: "a number", float: "a number", _yes_or_no: "true or false"}
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "broker": str,
@@ -56,6 +78,10 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "per_device_batch": int,
     "batches_in_flight": int,
     "models_kept": int,
+    "safety_checker": str,
+    "image_check": str,
+    "on_unsafe": str,
+    "watermark": _yes_or_no,
     "lease_s": float,
     "drain_s": float,
     "parent_pid": int,

@@ -1,6 +1,8 @@
 """What is compared, computed by our modules."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,9 +11,18 @@ import numpy as np
 from flax import nnx
 
 from tests.parity import cases
-from worker.sdxl.config import SchedulerConfig
-from worker.sdxl.program import Model, PlainRequest, Program, fetch
-from worker.sdxl.samplers import SAMPLERS, Row, denoise, scale_input
+from tests.parity.linear import visited
+from tests.parity.matrix import PROJECTING_ENCODER, UNET, VAE, Part
+from worker.sdxl.clip import CLIPText
+from worker.sdxl.config import CLIPConfig, SchedulerConfig, UNetConfig, VAEConfig
+from worker.sdxl.program import AnyProgram, Model, PlainRequest, RefinedProgram, fetch
+from worker.sdxl.requests import is_guided, is_noisy
+from worker.sdxl.samplers import Sampling, make_table
+from worker.sdxl.solvers.euler import plan_euler, visits
+from worker.sdxl.solvers.settings import resolve
+from worker.sdxl.unet import UNet
+from worker.sdxl.vae import VAE as VAEDecoder
+from worker.sdxl.weights import load_weights
 
 
 def parts(model: Model) -> dict[str, Any]:
@@ -33,6 +44,28 @@ def parts(model: Model) -> dict[str, Any]:
     }
 
 
+def part_outputs(part: Part, folder: Path, dtype: Any = jnp.float32) -> dict[str, Any]:
+    """What our network with the weights of `folder` makes of the part's inputs."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    graph, weights = load_weights(folder, _builder(part.kind, folder), dtype=dtype, sharding=device)
+    given = cases.inputs_of(part)
+    for name in given.keys() & {"latents", "context", "pooled"}:
+        given[name] = given[name].astype(dtype)
+    out = jax.device_get(_apply(graph, weights, *given.values()))
+    if part.kind in (UNET, VAE):
+        return {"prediction" if part.kind == UNET else "image": out}
+    return dict(zip(("context", "pooled"), out, strict=True))
+
+
+def _builder(kind: str, folder: Path) -> Callable[[], nnx.Module]:
+    path = folder / "config.json"
+    if kind == UNET:
+        return partial(UNet, UNetConfig.from_file(path))
+    if kind == VAE:
+        return partial(VAEDecoder, VAEConfig.from_file(path))
+    return partial(CLIPText, CLIPConfig.from_file(path), projection=kind == PROJECTING_ENCODER)
+
+
 def run(model: Model, name: str, *arrays: np.ndarray) -> Any:
     return jax.device_get(_apply(model.graphs[name], model.weights[name], *arrays))
 
@@ -42,28 +75,40 @@ def _apply(graph: nnx.GraphDef, weights: nnx.State, *arrays: jax.Array) -> Any:
     return nnx.merge(graph, weights)(*arrays)
 
 
+def schedule(settings: dict[str, Any], steps: int) -> dict[str, np.ndarray]:
+    """Euler's tables, as diffusers names them."""
+    resolved = resolve(SchedulerConfig(**settings), "EulerDiscreteScheduler", {})
+    timesteps, sigmas = visits(resolved, Sampling(steps=steps))
+    planned = plan_euler(resolved, Sampling(steps=steps))
+    return {
+        "timesteps": planned.timesteps,
+        "sigmas": sigmas[: len(timesteps) + 1],
+        "initial_scale": np.asarray(planned.initial_scale, np.float32),
+    }
+
+
 def trajectory(settings: dict[str, Any]) -> np.ndarray:
-    """Latents from start to end, for a model that returns its input and a little of its timestep."""
-    config = SchedulerConfig(**settings)
-    sampler = SAMPLERS["euler"]
-    schedule = sampler.schedule(config, cases.TRAJECTORY_STEPS)
-    latents = jnp.asarray(cases.trajectory_start()) * schedule.initial_scale
-    step = jax.jit(partial(_step, config.prediction_type, sampler.step))
-    visited = [np.asarray(latents)]
-    for index in range(schedule.steps):
-        visit = schedule.timesteps[index], schedule.sigmas[index], schedule.sigmas[index + 1]
-        row = Row(*(jnp.asarray(value)[None] for value in visit))
-        latents = step(row, latents)
-        visited.append(np.asarray(latents))
-    return np.stack(visited)
+    """Euler's latents from start to end, for a model that returns its input and a little of its timestep."""
+    table = make_table(SchedulerConfig(**settings), Sampling(steps=cases.TRAJECTORY_STEPS))
+    return visited(table, cases.trajectory_start())
 
 
-def _step(prediction_type: str, step: Any, row: Row, latents: jax.Array) -> jax.Array:
-    prediction = 0.7 * scale_input(row, latents) + 1e-4 * row.timestep[:, None, None, None]
-    return step(row, latents, denoise(prediction_type, row, latents, prediction))
+def programs(model: Model, refiner: Model | None = None) -> Callable[[PlainRequest], AnyProgram]:
+    """What gives the program of a request's shape, compiled once."""
+
+    @cache
+    def compiled(**shape: Any) -> AnyProgram:
+        return model.compile(**shape) if refiner is None else RefinedProgram(model, refiner, **shape)
+
+    return lambda request: compiled(
+        width=request.width,
+        height=request.height,
+        guided=is_guided(model.config, request.guidance_scale),
+        noisy=is_noisy(request),
+    )
 
 
-def image(program: Program, request: PlainRequest) -> np.ndarray:
-    pixels, finite = fetch(program.run(program.prepare([request])), 1)
-    assert finite.all()
-    return pixels[0]
+def image(program: AnyProgram, request: PlainRequest) -> np.ndarray:
+    result = fetch(program.run(program.prepare([request])), 1)
+    assert result.finite.all()
+    return result.pixels[0]

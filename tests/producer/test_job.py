@@ -64,11 +64,28 @@ ANOTHER_VALUE: dict[str, Any] = {
     "negative_original_size": (8, 8),
     "negative_target_size": (8, 8),
     "negative_crops_coords_top_left": (0, 1),
+    "sampler": "ddim",
+    "timestep_spacing": "trailing",
+    "sigma_schedule": "karras",
+    "timesteps": [999, 499],
+    "sigmas": [14.5, 1.0],
+    "eta": 0.5,
+    "guidance_rescale": 0.7,
+    "clip_skip": 1,
+    "prompt_chunks": 2,
+    "prompt_weighting": True,
+    "denoising_end": 0.8,
+    "refiner": "org/refiner",
+    "refiner_strength": 0.2,
+    "aesthetic_score": 7.5,
+    "negative_aesthetic_score": 1.0,
 }
+WITH = {"eta": {"sampler": "ddim"}, "refiner_strength": {"refiner": "org/refiner"}}
+"""What a field needs beside it."""
 
 
 def job_with(field: str, value: Any) -> Job:
-    return Job(**{"prompt": "p", field: value})
+    return Job(**{"prompt": "p", **WITH.get(field, {}), field: value})
 
 
 def problem_of(field: str, value: Any) -> str:
@@ -77,6 +94,40 @@ def problem_of(field: str, value: Any) -> str:
     assert caught.value.field == field
     assert str(caught.value) == f"{field}: {caught.value.problem}"
     return caught.value.problem
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "problem"),
+    [
+        ({"timesteps": [5], "sigmas": [1.0]}, "sigmas", "cannot be given together with timesteps"),
+        ({"refiner_strength": 0.5}, "refiner_strength", "needs a refiner"),
+        (
+            {"refiner": "a/b", "refiner_strength": 0.5, "denoising_end": 0.8},
+            "refiner_strength",
+            "cannot be given together with denoising_end",
+        ),
+        ({"eta": 0.5}, "eta", "is a setting of ddim and tcd; the sampler is euler"),
+    ],
+)
+def test_what_fields_say_together_is_checked(fields: dict[str, Any], field: str, problem: str):
+    with pytest.raises(JobError, match=problem) as caught:
+        Job(prompt="p", **fields)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "off", [{"eta": 0}, {"guidance_rescale": 0.0}, {"clip_skip": 0}, {"prompt_chunks": 1}, {"prompt_weighting": False}]
+)
+def test_what_is_off_is_the_same_job_as_what_is_not_said(off: dict[str, Any]):
+    assert Job(prompt=PLAIN.prompt, **off).id == PLAIN_ID
+
+
+def test_only_samplers_that_draw_noise_and_longer_prompts_and_refiners_are_another_shape():
+    same = {"sampler": "dpm++_2m", "timestep_spacing": "trailing", "guidance_rescale": 0.5, "clip_skip": 1, "seed": 3}
+    assert Job(prompt="p", **same).shape == Job(prompt="p").shape
+    others = [{"sampler": "euler_a"}, {"prompt_chunks": 2}, {"refiner": "a/b"}, {"guidance_scale": 1.0}]
+    assert len({Job(prompt="p", **other).shape for other in [{}, *others]}) == 5
+    assert Job(prompt="p", sampler="tcd", eta=0.3).noisy and not Job(prompt="p", sampler="tcd").noisy
 
 
 def test_a_job_is_frozen():
@@ -121,8 +172,24 @@ def test_equal_jobs_are_one_in_a_set():
         ("guidance_scale", float("inf"), "must be from 0 to 100, got inf"),
         ("guidance_scale", "5", "must be a number, got '5'"),
         ("guidance_scale", False, "must be a number, got False"),
-        ("sampler", "heun", "must be one of euler; got 'heun'"),
-        ("sampler", ["euler"], "must be one of euler; got ['euler']"),
+        ("sampler", "magic", f"must be one of {', '.join(SAMPLERS)}; got 'magic'"),
+        ("sampler", ["euler"], f"must be one of {', '.join(SAMPLERS)}; got ['euler']"),
+        ("timestep_spacing", "even", "must be one of leading, linspace, trailing; got 'even'"),
+        ("sigma_schedule", "flat", "must be one of plain, karras, exponential, beta; got 'flat'"),
+        ("timesteps", "999", "must be a list of 1 to 1000 numbers, got '999'"),
+        ("timesteps", [], "must be a list of 1 to 1000 numbers, got []"),
+        ("timesteps", [1000], "must be from 0 to 999, got 1000"),
+        ("sigmas", [1, -1.0], "must be from 0 to 100000, got -1.0"),
+        ("eta", 1.5, "must be from 0 to 1, got 1.5"),
+        ("guidance_rescale", 2, "must be from 0 to 1, got 2"),
+        ("clip_skip", 1.5, "must be a whole number, got 1.5"),
+        ("prompt_chunks", 9, "must be from 1 to 8, got 9"),
+        ("prompt_weighting", "yes", "must be true or false, got 'yes'"),
+        ("denoising_end", 0, "must be more than 0 and less than 1, got 0"),
+        ("denoising_end", 1.0, "must be more than 0 and less than 1, got 1.0"),
+        ("refiner", "", "must be a hub id (org/name) or a folder, got an empty name"),
+        ("refiner_strength", 0, "must be more than 0 and at most 1, got 0"),
+        ("aesthetic_score", 11, "must be from 0 to 10, got 11"),
         ("model", "", "must be a hub id (org/name) or a folder, got an empty name"),
         ("model", "a\nb", "must be a hub id (org/name) or a folder, got an empty name"),
         ("model", 5, "must be text, got 5"),
@@ -201,9 +268,13 @@ def test_the_id_is_the_same_in_another_process():
 
 
 def test_every_field_decides_the_id():
-    assert set(ANOTHER_VALUE) | {"sampler"} == set(FIELD_NAMES), "there is one sampler yet"
-    others = [dataclasses.replace(PLAIN, **{field: value}) for field, value in ANOTHER_VALUE.items()]
-    assert len({PLAIN.id, *(job.id for job in others)}) == len(ANOTHER_VALUE) + 1
+    assert set(ANOTHER_VALUE) == set(FIELD_NAMES)
+    with_what_it_needs = [dataclasses.replace(PLAIN, **WITH.get(field, {})) for field in ANOTHER_VALUE]
+    others = [
+        dataclasses.replace(job, **{field: value})
+        for job, (field, value) in zip(with_what_it_needs, ANOTHER_VALUE.items(), strict=True)
+    ]
+    assert len({*(job.id for job in with_what_it_needs + others)}) == len(ANOTHER_VALUE) + 1
 
 
 def test_the_json_is_canonical():
@@ -250,7 +321,7 @@ def test_an_unprintable_field_name_is_shown_in_one_line(name: str):
     with pytest.raises(JobError) as caught:
         canonical_names({name: 1})
     assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 500
+    assert len(str(caught.value)) < 700
 
 
 def test_a_job_without_prompt_is_refused():
@@ -314,5 +385,5 @@ def test_a_shape_comes_back_from_its_key(job: Job):
 
 @pytest.mark.parametrize("model", ["org/name", "C:/models/x", "/a:b/8x8:guided:c", "a@b:c"])
 def test_a_models_name_may_look_like_a_key(model: str):
-    shape = Shape(model, 1024, 512, "euler", True)
+    shape = Shape(model, 1024, 512, True, noisy=True, prompt_chunks=3, refiner=model + "%")
     assert Shape.from_key(shape.key) == shape

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from producer.errors import ModelNameError
+from producer.job import SAMPLERS, Job
+from producer.mismatches import mismatches
 from producer.models import SDXL_DEFAULTS, TINY_RANDOM, model_defaults, resolve_model
 
 MakeModel = Callable[..., Path]
@@ -114,3 +116,55 @@ def test_a_folder_with_nothing_but_an_index_is_refused(make_model):
     (folder / "vae" / "config.json").unlink()
     with pytest.raises(ModelNameError, match="is no SDXL model folder"):
         model_defaults(str(folder))
+
+
+def test_a_file_is_told_from_a_folder(tmp_path: Path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelNameError, match=r"is a file, but a model is a folder.*promptmill import-model"):
+        resolve_model(str(tmp_path / "model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "sampler"),
+    [
+        ({}, "euler"),
+        ({"_class_name": "EulerDiscreteScheduler"}, "euler"),
+        ({"_class_name": "EulerAncestralDiscreteScheduler"}, "euler_a"),
+        ({"_class_name": "DDIMScheduler"}, "ddim"),
+        ({"_class_name": "DPMSolverMultistepScheduler"}, "dpm++_2m"),
+        ({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}, "dpm++_2m_sde"),
+        ({"_class_name": "UniPCMultistepScheduler"}, "unipc"),
+        ({"_class_name": "LCMScheduler"}, "lcm"),
+        ({"_class_name": "TCDScheduler"}, "tcd"),
+        ({"_class_name": "HeunDiscreteScheduler"}, "heun"),
+    ],
+)
+def test_the_scheduler_of_a_folder_is_its_sampler(make_model, scheduler: dict[str, str], sampler: str):
+    folder = make_model()
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    assert (model_defaults(str(folder)).sampler, model_defaults(str(folder)).note) == (sampler, None)
+    assert sampler in SAMPLERS
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "name"),
+    [
+        ({"_class_name": "PNDMScheduler"}, "PNDMScheduler"),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"},
+            "DPMSolverMultistepScheduler with dpmsolver",
+        ),
+    ],
+)
+def test_euler_stands_in_for_a_scheduler_that_is_not_here_and_that_is_said(make_model, scheduler, name: str):
+    folder = make_model()
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    defaults = model_defaults(str(folder))
+    assert (defaults.sampler, defaults.note) == (
+        "euler",
+        f"its scheduler is {name}, which is not here: euler stands in",
+    )
+    (warning,) = mismatches([Job(prompt="x", model=str(folder), **defaults.job_fields())])
+    assert warning == f"{folder}: {defaults.note} (--sampler chooses)"

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from producer.folder import Folder
-from producer.job import FIELD_NAMES, Job
+from producer.job import FIELD_NAMES, SAMPLERS, Job
 from producer.ledger import Ledger
 from producer.models import BUILT_IN, TINY_RANDOM
 from producer.plan import read_plan
@@ -50,7 +50,7 @@ def submitted(client: redis.Redis) -> list[Job]:
         (["cats.txt", "--guidance", "nan"], "promptmill: guidance_scale: must be from 0 to 100, got nan"),
         (["cats.txt", "--target-size", "8"], "'8' is not two whole numbers such as 1024,1024"),
         (["cats.txt", "--wdith", "64"], "No such option '--wdith'. Did you mean '--width'?"),
-        (["cats.txt", "--sampler", "heun"], "promptmill: sampler: must be one of euler; got 'heun'"),
+        (["cats.txt", "--sampler", "magic"], f"promptmill: sampler: must be one of {', '.join(SAMPLERS)}; got 'magic'"),
         (["cats.txt", "--model", "./no-model"], "promptmill: no model './no-model'"),
         (["cats.txt", "--model", "folder"], "promptmill: folder is no model folder: it has no model_index.json"),
         (["cats.txt", "--run", "a/b"], "promptmill: run name 'a/b': use letters"),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from producer.job import Job
-from worker.encode import a1111_parameters, encode_png, job_id_inside
+from producer.job import SAMPLERS, SIGMA_SCHEDULES, Job
+from worker.encode import A1111_SAMPLERS, A1111_SCHEDULES, a1111_parameters, encode_png, job_id_inside, job_record
 
 JOB = Job(prompt="ein Äpfel 🍎\nzweite Zeile", negative_prompt="blurry", seed=2**63, width=64, height=32)
 
@@ -30,6 +30,42 @@ def test_pixels_come_back_and_the_whole_job_with_them():
     assert parameters == a1111_parameters(JOB)
 
 
+def test_notes_lie_beside_the_job_and_not_in_it():
+    notes = {"safety": {"flagged": True, "shown": "black"}, "prompt_cut": {"prompt": "äpfel"}}
+    data = encode_png(noise(1), JOB, notes)
+    with Image.open(io.BytesIO(data)) as image:
+        record = json.loads(image.info["promptmill"])
+    assert record.pop("notes") == notes
+    assert record.pop("id") == JOB.id == job_id_inside(data)
+    assert Job.from_fields(record) == JOB
+    assert job_record(JOB, {}) == job_record(JOB)
+
+
+def test_every_sampler_has_its_name_in_a1111():
+    assert set(A1111_SAMPLERS) == set(SAMPLERS)
+    assert set(A1111_SCHEDULES) - {"trailing"} == set(SIGMA_SCHEDULES) - {"plain"}
+    for sampler, name in A1111_SAMPLERS.items():
+        assert f"Sampler: {name}, CFG scale" in a1111_parameters(Job(prompt="a", sampler=sampler))
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        (
+            {"sampler": "dpm++_2m", "sigma_schedule": "karras"},
+            "Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 5,",
+        ),
+        ({"sigma_schedule": "plain", "timestep_spacing": "trailing"}, "Euler, Schedule type: SGM Uniform, CFG"),
+        ({"timestep_spacing": "leading"}, "Sampler: Euler, CFG scale"),
+        ({"clip_skip": 1}, ", Clip skip: 3, "),
+        ({"sampler": "ddim", "eta": 0.5}, ", Eta: 0.5, "),
+        ({"refiner": "org/fine", "denoising_end": 0.8}, ", Refiner: fine, Refiner switch at: 0.8, RNG: CPU, Version: "),
+    ],
+)
+def test_settings_stand_under_a1111s_names(fields, shown):
+    assert shown in a1111_parameters(Job(prompt="a", **fields))
+
+
 def test_parameters_read_as_a1111_writes_them():
     lines = a1111_parameters(JOB).split("\n")
     assert lines[:3] == ["ein Äpfel 🍎", "zweite Zeile", "Negative prompt: blurry"]
@@ -41,8 +77,8 @@ def test_an_unguided_job_shows_no_negative_prompt():
 
 
 def test_a_models_name_does_not_end_its_field():
-    assert 'Model: "my, model: v2", Version' in a1111_parameters(Job(prompt="a", model="/models/my, model: v2"))
-    assert "Model: name, Version" in a1111_parameters(Job(prompt="a", model="org/name@refs/pr/1"))
+    assert 'Model: "my, model: v2", RNG' in a1111_parameters(Job(prompt="a", model="/models/my, model: v2"))
+    assert "Model: name, RNG" in a1111_parameters(Job(prompt="a", model="org/name@refs/pr/1"))
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.95])

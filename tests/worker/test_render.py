@@ -1,5 +1,8 @@
 """The end of a job's way: encode, upload, settle. On a real Redis and a real folder."""
 
+import dataclasses
+import io
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import redis
+from PIL import Image
 
 from producer.job import Job
 from producer.ledger import Ledger
@@ -17,7 +21,7 @@ from producer.submit import image_name
 from worker.app import make_app
 from worker.encode import encode_png, job_id_inside
 from worker.events import JobEvents
-from worker.render import Finisher, _metadata
+from worker.render import Finisher, Rendered, _metadata
 from worker.settings import WorkerSettings
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -53,11 +57,12 @@ class Bench:
             self.events,
             is_revoked=self.revoked.__contains__,
             give_up=self.give_up,
+            settings=WorkerSettings(),
             open_run=lambda url, run: output or self.output,
         )
 
-    def finish(self, claim: Claim, finite: bool = True, output: Output | None = None) -> bool:
-        return self.finisher(output).finish(claim, PIXELS, finite, 0.0)
+    def finish(self, claim: Claim, fault: str | None = None, output: Output | None = None) -> bool:
+        return self.finisher(output).finish(Rendered(claim, PIXELS, fault, notes={"prompt_cut": {"prompt": " and so on"}}))
 
     def reasons(self) -> dict[int, str]:
         return {failure.index: failure.reason for failure in self.ledger.failures("r")}
@@ -81,13 +86,15 @@ def test_a_finished_job_has_its_image_and_is_done(bench):
     (claim,) = bench.claims(1)
     assert bench.finish(claim)
     assert job_id_inside(bench.image(claim)) == claim.job.id
+    with Image.open(io.BytesIO(bench.image(claim))) as image:
+        assert json.loads(image.info["promptmill"])["notes"] == {"prompt_cut": {"prompt": " and so on"}}
     assert bench.ledger.status("r").done == 1
 
 
 def test_nan_fails_its_job_and_the_neighbours_land(bench):
     claims = bench.claims(3)
     for claim in claims:
-        bench.finish(claim, finite=claim.index != 1)
+        bench.finish(claim, fault="NaN" if claim.index == 1 else None)
     assert bench.ledger.status("r").done == 2
     assert list(bench.reasons()) == [1]
     assert "NaN" in bench.reasons()[1]
@@ -161,7 +168,5 @@ def test_an_unforeseen_error_is_tried_three_times_and_told(bench):
 
 def test_metadata_stay_within_what_google_takes(bench):
     short, long = bench.claims(1)[0], Job(prompt="🍎" * 5000)
-    assert '"prompt":"p0"' in _metadata(short)["promptmill"].replace('": "', '":"')
-    import dataclasses
-
-    assert "promptmill" not in _metadata(dataclasses.replace(short, job=long))
+    assert '"prompt":"p0"' in _metadata(Rendered(short, PIXELS))["promptmill"].replace('": "', '":"')
+    assert "promptmill" not in _metadata(Rendered(dataclasses.replace(short, job=long), PIXELS))

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 # Scores held at a time, in elements of float32: 256 MiB. The VAE's 16384 x 16384 at 1024 pixels are 1 GiB.
 MAX_SCORES = 2**26
@@ -17,15 +17,20 @@ def attention(
     query: Float[Array, "B Q N D"],
     key: Float[Array, "B K N D"],
     value: Float[Array, "B K N D"],
+    key_lengths: Int[Array, "B"] | None = None,
     *,
     causal: bool = False,
 ) -> Float[Array, "B Q N D"]:
-    """Softmax attention scaled by `D ** -0.5`, N heads; scores and softmax are float32."""
+    """Softmax attention scaled by `D ** -0.5`, N heads; scores and softmax are float32.
+
+    `key_lengths` is how many of the first keys each row attends to, at least one; the rest might as well not be
+    there. A length and no mask, because cuDNN skips what is too long and would read a mask as scores to add.
+    """
     in_xla = partial(_xla_attention, causal=causal)
     if not _cudnn_takes(query):
-        return in_xla(query, key, value)
-    flash = partial(jax.nn.dot_product_attention, is_causal=causal, implementation="cudnn")
-    return lax.platform_dependent(query, key, value, cuda=flash, default=in_xla)
+        return in_xla(query, key, value, key_lengths)
+    flash = partial(_cudnn_attention, causal=causal)
+    return lax.platform_dependent(query, key, value, key_lengths, cuda=flash, default=in_xla)
 
 
 def _cudnn_takes(query: Float[Array, "B Q N D"]) -> bool:
@@ -35,14 +40,30 @@ def _cudnn_takes(query: Float[Array, "B Q N D"]) -> bool:
     return jax.default_backend() == "gpu" and half and head_dim % 8 == 0 and head_dim <= MAX_CUDNN_HEAD_DIM
 
 
+def _cudnn_attention(
+    query: Float[Array, "B Q N D"],
+    key: Float[Array, "B K N D"],
+    value: Float[Array, "B K N D"],
+    key_lengths: Int[Array, "B"] | None,
+    *,
+    causal: bool,
+) -> Float[Array, "B Q N D"]:
+    return jax.nn.dot_product_attention(
+        query, key, value, is_causal=causal, key_value_seq_lengths=key_lengths, implementation="cudnn"
+    )
+
+
 def _xla_attention(
     query: Float[Array, "B Q N D"],
     key: Float[Array, "B K N D"],
     value: Float[Array, "B K N D"],
+    key_lengths: Int[Array, "B"] | None,
     *,
     causal: bool,
 ) -> Float[Array, "B Q N D"]:
-    attend = partial(jax.nn.dot_product_attention, is_causal=causal, implementation="xla")
+    attend = partial(
+        jax.nn.dot_product_attention, is_causal=causal, key_value_seq_lengths=key_lengths, implementation="xla"
+    )
     batch, queries, heads, _ = query.shape
     chunk = max(1, MAX_SCORES // (batch * heads * key.shape[1]))
     if causal or queries <= chunk:

@@ -63,12 +63,16 @@ class Encoder(nnx.Module):
     def __init__(self, config: CLIPConfig) -> None:
         self.layers = nnx.List([Layer(config) for _ in range(config.num_hidden_layers)])
 
-    def __call__(self, x: Float[Array, "B L C"]) -> tuple[Float[Array, "B L C"], Float[Array, "B L C"]]:
-        """What goes into the last layer, and what comes out of it."""
-        before_last = x
-        for layer in self.layers:
-            before_last, x = x, layer(x)
-        return before_last, x
+    def __call__(
+        self, x: Float[Array, "B L C"], skipped: Int[Array, "B"]
+    ) -> tuple[Float[Array, "B L C"], Float[Array, "B L C"]]:
+        """What goes into the last layer, or comes out of so many before that; and what the last layer gives."""
+        kept, wanted = x, len(self.layers) - 1 - skipped
+        for count, layer in enumerate(self.layers, start=1):
+            x = layer(x)
+            if count < len(self.layers):
+                kept = jnp.where((count <= wanted)[:, None, None], x, kept)
+        return kept, x
 
 
 class TextTransformer(nnx.Module):
@@ -78,8 +82,10 @@ class TextTransformer(nnx.Module):
         self.final_layer_norm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.eos_token_id = config.eos_token_id
 
-    def __call__(self, ids: Int[Array, "B L"]) -> tuple[Float[Array, "B L C"], Float[Array, "B C"]]:
-        context, last = self.encoder(self.embeddings(ids))
+    def __call__(
+        self, ids: Int[Array, "B L"], skipped: Int[Array, "B"]
+    ) -> tuple[Float[Array, "B L C"], Float[Array, "B C"]]:
+        context, last = self.encoder(self.embeddings(ids), skipped)
         place = _pooling_place(ids, self.eos_token_id)
         pooled = jnp.take_along_axis(last, place[:, None, None], axis=1)[:, 0]
         return context, self.final_layer_norm(pooled)
@@ -88,7 +94,8 @@ class TextTransformer(nnx.Module):
 class CLIPText(nnx.Module):
     """A text encoder, with a projection of its pooled vector where the checkpoint has one.
 
-    Returns `hidden_states[-2]`, which is not normalised, and the pooled vector, which is.
+    Returns `hidden_states[-(skipped + 2)]`, which is not normalised, and the pooled vector, which is. `skipped` is
+    diffusers' `clip_skip`, for each text its own; 0 is SDXL's.
     """
 
     def __init__(self, config: CLIPConfig, *, projection: bool) -> None:
@@ -97,8 +104,11 @@ class CLIPText(nnx.Module):
             self.text_projection = Linear(config.hidden_size, config.projection_dim, bias=False)
         self.projected = projection
 
-    def __call__(self, ids: Int[Array, "B L"]) -> tuple[Float[Array, "B L C"], Float[Array, "B P"]]:
-        context, pooled = self.text_model(ids)
+    def __call__(
+        self, ids: Int[Array, "B L"], skipped: Int[Array, "B"] | None = None
+    ) -> tuple[Float[Array, "B L C"], Float[Array, "B P"]]:
+        skipped = jnp.zeros(ids.shape[0], jnp.int32) if skipped is None else skipped
+        context, pooled = self.text_model(ids, skipped)
         return context, self.text_projection(pooled) if self.projected else pooled
 
 

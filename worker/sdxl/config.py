@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from worker.sdxl.config_types import KINDS, check_types
 from worker.sdxl.errors import ConfigError
 
 _SILU = ("silu", "swish")
+PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
 
 
 def _names(text: str) -> frozenset[str]:
@@ -30,7 +32,7 @@ class _JsonConfig:
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """Read `path`; ConfigError names the file, the field, what it holds and what is understood."""
-        values = read_json(path)
+        values = cls._given(read_json(path))
         known = {field.name for field in dataclasses.fields(cls)}
         for name, value in values.items():
             if name.startswith("_") or name in cls.WITHOUT_EFFECT or name in known:
@@ -39,14 +41,27 @@ class _JsonConfig:
                 raise ConfigError(f"{path}: {name} is {value!r}, but this field is not implemented")
             if value not in cls.FIXED[name]:
                 raise _unexpected(path, name, value, cls.FIXED[name])
+        given = {name: value for name, value in values.items() if name in known}
+        check_types(path, cls, given)
         try:
-            return cls(**{name: _frozen(value) for name, value in values.items() if name in known})
-        except (ConfigError, TypeError) as error:
+            return cls(**{name: _frozen(value) for name, value in given.items()})
+        except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+    @classmethod
+    def _given(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return values
 
     def _check(self, name: str, expected: tuple[Any, ...]) -> None:
         if getattr(self, name) not in expected:
             raise _unexpected(None, name, getattr(self, name), expected)
+
+    def _check_above_zero(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not numbers or any(number is not None and number <= 0 for number in numbers):
+                raise ConfigError(f"{name} is {value!r}, expected more than 0")
 
     def _check_divides(self, name: str, widths: tuple[int, ...]) -> None:
         for width in widths:
@@ -58,10 +73,16 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`; ConfigError where there is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: is not there, but the model needs it") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: is no JSON from line {error.lineno}, column {error.colno} on") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: is no JSON") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a JSON object, got {type(values).__name__}")
+        raise ConfigError(f"{path}: expected a JSON object, got {KINDS[type(values)]}")
     return values
 
 
@@ -100,6 +121,8 @@ class CLIPConfig(_JsonConfig):
 
     def __post_init__(self) -> None:
         self._check("hidden_act", ("quick_gelu", "gelu"))
+        self._check_above_zero("vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers")
+        self._check_above_zero("num_attention_heads", "max_position_embeddings", "layer_norm_eps")
         self._check_divides("num_attention_heads", (self.hidden_size,))
 
 
@@ -110,7 +133,7 @@ class UNetConfig(_JsonConfig):
     `attention_head_dim` is the *number of heads* of each level: diffusers named it wrongly and kept the name.
     """
 
-    sample_size: int | None = None
+    sample_size: int | tuple[int, int] | None = None
     in_channels: int = 4
     out_channels: int = 4
     flip_sin_to_cos: bool = True
@@ -159,10 +182,18 @@ class UNetConfig(_JsonConfig):
         "cross_attention_norm": (None,),
     }
     # upcast_attention asks for float32 scores, which are always float32 here.
-    WITHOUT_EFFECT: ClassVar = frozenset({"dropout", "upcast_attention", "addition_embed_type_num_heads"})
+    # The last lines are what diffusers' EMAModel leaves in the configuration of the averaged weights.
+    WITHOUT_EFFECT: ClassVar = _names(
+        """dropout upcast_attention addition_embed_type_num_heads
+        decay min_decay inv_gamma power optimization_step update_after_step use_ema_warmup"""
+    )
 
     def __post_init__(self) -> None:
         self._check("addition_embed_type", ("text_time",))
+        self._check_above_zero("sample_size", "in_channels", "out_channels", "block_out_channels", "layers_per_block")
+        self._check_above_zero("norm_num_groups", "norm_eps", "cross_attention_dim", "attention_head_dim")
+        self._check_above_zero("addition_time_embed_dim", "projection_class_embeddings_input_dim")
+        self._check_above_zero("time_cond_proj_dim")
         self._check_divides("norm_num_groups", self.block_out_channels)
         for kind in self.down_block_types:
             if kind not in ("DownBlock2D", "CrossAttnDownBlock2D"):
@@ -197,6 +228,12 @@ class UNetConfig(_JsonConfig):
             addition_time_embed_dim=256,
             projection_class_embeddings_input_dim=2816,
         )
+
+    @property
+    def default_side(self) -> int:
+        """Latents along one side of the image that the model was trained for; the longer, where it is not square."""
+        size = self.sample_size or 128
+        return max(size) if isinstance(size, tuple) else size
 
     @property
     def levels(self) -> int:
@@ -241,6 +278,8 @@ class VAEConfig(_JsonConfig):
 
     def __post_init__(self) -> None:
         self._check("out_channels", (3,))
+        self._check_above_zero("block_out_channels", "layers_per_block", "latent_channels", "norm_num_groups")
+        self._check_above_zero("scaling_factor")
         self._check_divides("norm_num_groups", self.block_out_channels)
         if self.up_block_types != ("UpDecoderBlock2D",) * len(self.block_out_channels):
             raise ConfigError(
@@ -260,71 +299,89 @@ class VAEConfig(_JsonConfig):
 
 @dataclass(frozen=True)
 class SchedulerConfig(_JsonConfig):
-    """The noise schedule that the model was trained with (diffusers `EulerDiscreteScheduler`).
+    """The noise schedule that the model was trained with, and how its authors sample.
 
-    The folder may name any scheduler class; a sampler reads these fields of it, as `from_config` does.
+    The folder may name any of diffusers' scheduler classes. None is a field that the file leaves open: each sampler
+    has its own defaults, and reads only the fields that its class knows (`solvers/settings.py`).
     """
 
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
-    beta_schedule: str = "linear"
-    prediction_type: str = "epsilon"
-    interpolation_type: str = "linear"
-    use_karras_sigmas: bool = False
-    use_exponential_sigmas: bool = False
+    num_train_timesteps: int | None = None
+    beta_start: float | None = None
+    beta_end: float | None = None
+    beta_schedule: str | None = None
+    trained_betas: tuple[float, ...] | None = None
+    prediction_type: str | None = None
+    timestep_spacing: str | None = None
+    timestep_type: str | None = None
+    steps_offset: int | None = None
+    interpolation_type: str | None = None
+    rescale_betas_zero_snr: bool | None = None
+    use_karras_sigmas: bool | None = None
+    use_exponential_sigmas: bool | None = None
+    use_beta_sigmas: bool | None = None
+    use_lu_lambdas: bool | None = None
+    use_flow_sigmas: bool | None = None
     sigma_min: float | None = None
     sigma_max: float | None = None
-    timestep_spacing: str = "linspace"
-    steps_offset: int = 0
-    rescale_betas_zero_snr: bool = False
-    final_sigmas_type: str = "zero"
+    final_sigmas_type: str | None = None
+    lambda_min_clipped: float | None = None
+    clip_sample: bool | None = None
+    clip_sample_range: float | None = None
+    thresholding: bool | None = None
+    set_alpha_to_one: bool | None = None
+    original_inference_steps: int | None = None
+    timestep_scaling: float | None = None
+    solver_order: int | None = None
+    solver_type: str | None = None
+    lower_order_final: bool | None = None
+    euler_at_final: bool | None = None
+    variance_type: str | None = None
+    predict_x0: bool | None = None
+    disable_corrector: tuple[int, ...] | None = None
+    solver_p: Any = None
 
-    FIXED: ClassVar = {
-        "trained_betas": (None,),
-        "use_beta_sigmas": (None, False),
-        "timestep_type": ("discrete",),
-    }
-    # Fields of other schedulers, which Euler has no use for; diffusers drops them just so.
+    # Of samplers that are not here, or decided by the sampler's name (algorithm_type), or of what is refused where
+    # it is on: dynamic thresholding and flow matching.
     WITHOUT_EFFECT: ClassVar = _names(
-        """use_dynamic_shifting time_shift_type predict_x0 disable_corrector solver_p shift_terminal
-        predictor_order corrector_order tau_func
-        clip_sample clip_sample_range sample_max_value set_alpha_to_one skip_prk_steps thresholding
-        dynamic_thresholding_ratio algorithm_type solver_order solver_type lower_order_final
-        euler_at_final use_lu_lambdas lambda_min_clipped variance_type original_inference_steps
-        timestep_scaling use_flow_sigmas flow_shift"""
+        """algorithm_type dynamic_thresholding_ratio sample_max_value use_dynamic_shifting time_shift_type
+        shift_terminal flow_shift predictor_order corrector_order tau_func skip_prk_steps"""
     )
 
+    @classmethod
+    def _given(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Without the fields that diffusers wrote down but was not told, as its `from_config` leaves them out."""
+        defaulted = values.get("_use_default_values", ())
+        return {name: value for name, value in values.items() if name not in defaulted}
+
     def __post_init__(self) -> None:
-        self._check("beta_schedule", ("linear", "scaled_linear", "squaredcos_cap_v2"))
-        self._check("prediction_type", ("epsilon", "v_prediction", "sample"))
-        self._check("interpolation_type", ("linear", "log_linear"))
-        self._check("timestep_spacing", ("linspace", "leading", "trailing"))
-        self._check("final_sigmas_type", ("zero", "sigma_min"))
-        if self.use_karras_sigmas and self.use_exponential_sigmas:
-            raise ConfigError("use_karras_sigmas and use_exponential_sigmas are both true, expected one at most")
+        self._check("beta_schedule", (None, "linear", "scaled_linear", "squaredcos_cap_v2", "exp"))
+        self._check("prediction_type", (None, "epsilon", "v_prediction", "sample"))
+        self._check("interpolation_type", (None, "linear", "log_linear"))
+        self._check("timestep_spacing", (None, "linspace", "leading", "trailing"))
+        self._check("timestep_type", (None, "discrete", "continuous"))
+        self._check("final_sigmas_type", (None, "zero", "sigma_min"))
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that the JSON of one diffusers folder says."""
+    """Everything that the JSON of one diffusers folder says. A refiner has the second text encoder alone."""
 
-    text_encoder: CLIPConfig
+    text_encoder: CLIPConfig | None
     text_encoder_2: CLIPConfig
     unet: UNetConfig
     vae: VAEConfig
     scheduler: SchedulerConfig
     force_zeros_for_empty_prompt: bool = True
+    requires_aesthetics_score: bool = False
 
     def __post_init__(self) -> None:
-        time_ids = 6
-        context = self.text_encoder.hidden_size + self.text_encoder_2.hidden_size
-        _agree("unet cross_attention_dim", self.unet.cross_attention_dim, "both encoders' hidden_size", context)
-        added = time_ids * (self.unet.addition_time_embed_dim or 0) + self.text_encoder_2.projection_dim
+        context = self.text_encoder_2.hidden_size + (self.text_encoder.hidden_size if self.text_encoder else 0)
+        _agree("unet cross_attention_dim", self.unet.cross_attention_dim, "the encoders' hidden_size", context)
+        added = self.time_ids * (self.unet.addition_time_embed_dim or 0) + self.text_encoder_2.projection_dim
         _agree(
             "unet projection_class_embeddings_input_dim",
             self.unet.projection_class_embeddings_input_dim,
-            "6 x addition_time_embed_dim + text_encoder_2 projection_dim",
+            f"{self.time_ids} x addition_time_embed_dim + text_encoder_2 projection_dim",
             added,
         )
         _agree("unet in_channels", self.unet.in_channels, "vae latent_channels", self.vae.latent_channels)
@@ -332,21 +389,23 @@ class ModelConfig:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "ModelConfig":
-        """Read a diffusers folder whose model_index.json names a `StableDiffusionXLPipeline`."""
+        """Read a diffusers folder whose model_index.json names one of PIPELINES."""
         path = folder / "model_index.json"
         index = read_json(path)
-        if index.get("_class_name") != "StableDiffusionXLPipeline":
-            raise _unexpected(path, "_class_name", index.get("_class_name"), ("StableDiffusionXLPipeline",))
+        if index.get("_class_name") not in PIPELINES:
+            raise _unexpected(path, "_class_name", index.get("_class_name"), PIPELINES)
         if index.get("add_watermarker"):
             raise _unexpected(path, "add_watermarker", index["add_watermarker"], (None, False))
+        has_first = any(index.get("text_encoder") or [True])  # a refiner's says [null, null]
         try:
             return cls(
-                text_encoder=CLIPConfig.from_file(folder / "text_encoder" / "config.json"),
+                text_encoder=CLIPConfig.from_file(folder / "text_encoder" / "config.json") if has_first else None,
                 text_encoder_2=CLIPConfig.from_file(folder / "text_encoder_2" / "config.json"),
                 unet=UNetConfig.from_file(folder / "unet" / "config.json"),
                 vae=VAEConfig.from_file(folder / "vae" / "config.json"),
                 scheduler=SchedulerConfig.from_file(folder / "scheduler" / "scheduler_config.json"),
                 force_zeros_for_empty_prompt=index.get("force_zeros_for_empty_prompt", True),
+                requires_aesthetics_score=index.get("requires_aesthetics_score", False),
             )
         except ConfigError as error:
             if str(error).startswith(str(folder)):
@@ -354,9 +413,20 @@ class ModelConfig:
             raise ConfigError(f"{folder}: {error}") from error
 
     @property
+    def time_ids(self) -> int:
+        """Numbers of micro-conditioning: original size, crop, and target size or, for a refiner, its score."""
+        return 5 if self.requires_aesthetics_score else 6
+
+    @property
+    def most_clip_skip(self) -> int:
+        """How many layers `clip_skip` can leave out of the encoder with fewest."""
+        encoders = [encoder for encoder in (self.text_encoder, self.text_encoder_2) if encoder]
+        return min(encoder.num_hidden_layers for encoder in encoders) - 1
+
+    @property
     def default_size(self) -> int:
         """Side in pixels of the square image that the model was trained for."""
-        return (self.unet.sample_size or 128) * self.vae.scale_factor
+        return self.unet.default_side * self.vae.scale_factor
 
 
 def _agree(name: str, got: int | None, other: str, expected: int) -> None:

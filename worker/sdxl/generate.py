@@ -3,41 +3,60 @@
 It runs once a device, on that device's part of the batch, and never looks at another's.
 """
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
+from worker.sdxl.condition import encode_windows, used_keys
 from worker.sdxl.config import ModelConfig
-from worker.sdxl.samplers import SAMPLERS, denoise, per_image, row_at, scale_input
+from worker.sdxl.prompts import Tokens
+from worker.sdxl.samplers import Table, initial_state, row_at, scale_input, step
+from worker.sdxl.twister import draw
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a program begins with and what it ends in; a base model and its refiner are two programs."""
+
+    start: Literal["noise", "latents"] = "noise"
+    end: Literal["pixels", "latents"] = "pixels"
+
+
+TEXT_TO_IMAGE = Stage()
 
 
 class Inputs(NamedTuple):
     """One batch, as the host prepares it: numpy arrays outside the program, JAX arrays inside.
 
-    N is 2 with guidance (negative first, as in diffusers), else 1. The tables are `schedule.py`'s.
+    N is 2 with guidance (negative first, as in diffusers), else 1. `tokens` are `prompts.py`'s, with B N in front, and
+    `tables` are `samplers.py`'s. What a program has no use for is None.
     """
 
-    ids: Int[Any, "B N L"]
-    ids_2: Int[Any, "B N L"]
+    tokens: Tokens
+    layers_skipped: Int[Any, "B N"]
     zero_negative: Bool[Any, "B"]
-    time_ids: Float[Any, "B N 6"]
+    time_ids: Float[Any, "B N I"]
     guidance_scale: Float[Any, "B"]
+    guidance_rescale: Float[Any, "B"]
     noise: Float[Any, "B h w C"]
-    steps: Int[Any, "B"]
-    timesteps: Float[Any, "B T"]
-    sigmas: Float[Any, "B T1"]
+    generator: UInt32[Any, "B 624"] | None
+    latents: Float[Any, "B h w C"] | None
+    evaluations: Int[Any, "B"]
+    tables: Table
 
 
 class Result(NamedTuple):
-    """Pixels, and of each image whether the decoder gave numbers all over it."""
+    """Pixels; and of each image whether the decoder gave numbers all over it, and whether it is of one colour."""
 
-    pixels: UInt8[Array, "B H W 3"]
-    finite: Bool[Array, "B"]
+    pixels: UInt8[Any, "B H W 3"]
+    finite: Bool[Any, "B"]
+    plain: Bool[Any, "B"]
 
 
 class Condition(NamedTuple):
@@ -45,51 +64,67 @@ class Condition(NamedTuple):
 
     context: Float[Array, "B N L D"]
     pooled: Float[Array, "B N P"]
-    time_ids: Float[Array, "B N 6"]
+    time_ids: Float[Array, "B N I"]
+    lengths: Int[Array, "B N"] | None
+    """How much of the context counts, where that is not all of it."""
 
 
 def generate(
     config: ModelConfig,
     graphs: dict[str, nnx.GraphDef],
-    sampler: str,
+    stage: Stage,
     weights: dict[str, Any],
     inputs: Inputs,
-) -> Result:
+) -> Result | Float[Array, "B h w C"]:
     """Render one device's part of a batch. All but `weights` and `inputs` is static."""
     nets = {name: nnx.merge(graph, weights[name]) for name, graph in graphs.items()}
-    condition = encode_text(nets["text_encoder"], nets["text_encoder_2"], inputs)
-    latents = sample(config, nets["unet"], sampler, condition, inputs)
+    latents = sample(nets["unet"], encode_text(nets, inputs), inputs)
+    if stage.end == "latents":
+        return latents
     dtype = nets["vae"].decoder.conv_in.kernel[...].dtype
     return lax.map(partial(decode, nets["vae"], dtype), latents)
 
 
-def encode_text(encoder: nnx.Module, encoder_2: nnx.Module, inputs: Inputs) -> Condition:
-    """Both encoders' hidden states side by side; all zeros for a negative prompt that was not given."""
-    batch, passes, length = inputs.ids.shape
-    context, _ = encoder(inputs.ids.reshape(-1, length))  # B N L -> (B N) L
-    context_2, pooled = encoder_2(inputs.ids_2.reshape(-1, length))
-    context = jnp.concatenate([context, context_2], axis=-1).reshape(batch, passes, length, -1)
-    pooled = pooled.reshape(batch, passes, -1)
-    if passes == 2:
+def encode_text(nets: dict[str, nnx.Module], inputs: Inputs) -> Condition:
+    """All encoders' hidden states side by side; all zeros for a negative prompt that was not given."""
+    tokens, skipped = inputs.tokens, inputs.layers_skipped
+    context, pooled = encode_windows(nets["text_encoder_2"], tokens.ids_2, skipped, tokens.weights_2, tokens.empty_2)
+    if "text_encoder" in nets:  # a refiner has the second one alone
+        first, _ = encode_windows(nets["text_encoder"], tokens.ids, skipped, tokens.weights, tokens.empty)
+        context = jnp.concatenate([first, context], axis=-1)
+    if pooled.shape[1] == 2:
         dropped = inputs.zero_negative[:, None] & jnp.array([[True, False]])
         context = jnp.where(dropped[:, :, None, None], 0, context)
         pooled = jnp.where(dropped[:, :, None], 0, pooled)
-    return Condition(context, pooled, inputs.time_ids)
+    windows, length = tokens.ids_2.shape[2:]
+    lengths = used_keys(tokens.chunks, length) if windows > 1 else None
+    return Condition(context, pooled, inputs.time_ids, lengths)
 
 
-def sample(
-    config: ModelConfig, unet: nnx.Module, sampler: str, condition: Condition, inputs: Inputs
-) -> Float[Array, "B h w C"]:
+def sample(unet: nnx.Module, condition: Condition, inputs: Inputs) -> Float[Array, "B h w C"]:
     """From noise to latents. Runs to the largest step count here; a job that is done keeps its latents."""
+    _, height, width, channels = inputs.noise.shape
+    guidance = inputs.guidance_scale, inputs.guidance_rescale
 
-    def body(index: Int[Array, ""], latents: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-        row = row_at(inputs.timesteps, inputs.sigmas, index)
-        prediction = predict(unet, scale_input(row, latents), row.timestep, condition, inputs.guidance_scale)
-        denoised = denoise(config.scheduler.prediction_type, row, latents, prediction)
-        stepped = SAMPLERS[sampler].step(row, latents, denoised)
-        return jnp.where(per_image(index < inputs.steps), stepped, latents)
+    def body(index: Int[Array, ""], carry: Any) -> Any:
+        state, generator = carry
+        row, noise = row_at(inputs.tables, index), None
+        prediction = predict(unet, scale_input(row, state), row.timestep, condition, *guidance)
+        if generator is not None:
+            generator, noise = draw(generator, height, width, channels)
+        stepped = step(row, state, prediction, noise)
+        goes_on = index < inputs.evaluations
+        return jnp.where(goes_on[:, None, None, None, None], stepped, state), generator
 
-    return lax.fori_loop(0, jnp.max(inputs.steps), body, inputs.noise)
+    start = initial_state(first_latents(inputs))
+    state, _ = lax.fori_loop(0, jnp.max(inputs.evaluations), body, (start, inputs.generator))
+    return state[:, 0]
+
+
+def first_latents(inputs: Inputs) -> Float[Array, "B h w C"]:
+    """Noise at its first deviation; for a refiner the latents that it is given, with noise or without."""
+    noisy = per_image(inputs.tables.start[:, 1]) * inputs.noise
+    return noisy if inputs.latents is None else per_image(inputs.tables.start[:, 0]) * inputs.latents + noisy
 
 
 def predict(
@@ -98,28 +133,49 @@ def predict(
     timestep: Float[Array, "B"],
     condition: Condition,
     guidance_scale: Float[Array, "B"],
+    guidance_rescale: Float[Array, "B"],
 ) -> Float[Array, "B h w C"]:
     """The UNet's prediction in float32, all N passes as one batch, joined by classifier-free guidance."""
     dtype = condition.context.dtype
     passes = condition.context.shape[1]
     each_pass = partial(jnp.repeat, repeats=passes, axis=0)  # B ... -> (B N) ...
+    context, pooled, time_ids, lengths = (
+        None if part is None else part.reshape(-1, *part.shape[2:]) for part in condition
+    )
     predicted = unet(
         each_pass(latents.astype(dtype)),
         each_pass(timestep),
-        *(part.reshape(-1, *part.shape[2:]) for part in condition),
+        context,
+        pooled,
+        time_ids,
         each_pass(guidance_scale),
+        context_lengths=lengths,
     ).astype(jnp.float32)
     if passes == 1:
         return predicted
     negative, positive = predicted[0::2], predicted[1::2]
-    return negative + per_image(guidance_scale) * (positive - negative)
+    guided = negative + per_image(guidance_scale) * (positive - negative)
+    return rescale(guided, positive, per_image(guidance_rescale))
 
 
-def decode(vae: nnx.Module, dtype: jnp.dtype, latents: Float[Array, "h w C"]) -> Result:
+def rescale(
+    guided: Float[Array, "B h w C"], positive: Float[Array, "B h w C"], share: Float[Array, "B 1 1 1"]
+) -> Float[Array, "B h w C"]:
+    """Guided predictions with a share of the deviation that they had unguided (arXiv 2305.08891, section 3.4)."""
+    ratio = jnp.std(positive, axis=(1, 2, 3), keepdims=True) / jnp.std(guided, axis=(1, 2, 3), keepdims=True)
+    return jnp.where(share > 0, share * guided * ratio + (1 - share) * guided, guided)
+
+
+def decode(vae: nnx.Module, dtype: Any, latents: Float[Array, "h w C"]) -> Result:
     """One image's latents to bytes, rounded as diffusers' `VaeImageProcessor` rounds."""
     image = vae(latents[None].astype(dtype))[0].astype(jnp.float32)
     scaled = jnp.clip(image / 2 + 0.5, 0, 1) * 255
-    return Result(jnp.round(scaled).astype(jnp.uint8), jnp.all(jnp.isfinite(image)))
+    pixels = jnp.round(scaled).astype(jnp.uint8)
+    return Result(pixels, jnp.all(jnp.isfinite(image)), jnp.all(pixels == pixels[:1, :1]))
+
+
+def per_image(values: Float[Array, "B"]) -> Float[Array, "B 1 1 1"]:
+    return values[:, None, None, None]
 
 
 def shard_over_devices(function: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -6,30 +6,60 @@ logarithm and cosine; so a seed gives the picture that it gives in diffusers. So
 """
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32, Float64, UInt32
 
 # PyTorch draws in blocks of 16: eight pairs for Box-Muller.
-_BLOCK = 16
+BLOCK = 16
+# MT19937's.
+STATE_WORDS = 624
 
 
 def draw_noise(seed: int, height: int, width: int, channels: int) -> Float32[np.ndarray, "H W C"]:
     """Standard normal noise of one image's latents. Drawn channels first, as diffusers does, then turned."""
-    flat = randn(seed, channels * height * width)
-    return np.ascontiguousarray(flat.reshape(channels, height, width).transpose(1, 2, 0))
+    return start_generator(seed, height, width, channels)[0]
+
+
+def start_generator(
+    seed: int, height: int, width: int, channels: int
+) -> tuple[Float32[np.ndarray, "H W C"], UInt32[np.ndarray, "624"]]:
+    """That noise, and the generator after it as `twister.draw` takes it: its next 624 words, before tempering."""
+    twister = _seeded(seed)
+    flat = _randn(twister, channels * height * width)
+    noise = np.ascontiguousarray(flat.reshape(channels, height, width).transpose(1, 2, 0))
+    return noise, _next_words(twister)
 
 
 def randn(seed: int, count: int) -> Float32[np.ndarray, "N"]:
     """The first `count` values of PyTorch's CPU `randn` for `seed`, an integer of which 32 bits count."""
-    twister = np.random.RandomState(seed & 0xFFFFFFFF)
-    if count < _BLOCK:
+    return _randn(_seeded(seed), count)
+
+
+def _seeded(seed: int) -> np.random.RandomState:
+    return np.random.RandomState(seed & 0xFFFFFFFF)
+
+
+def _next_words(twister: np.random.RandomState) -> UInt32[np.ndarray, "624"]:
+    """What is left of the words that numpy holds, and then the first of those that it makes after them."""
+    held, position = _words(twister)
+    _bits32(twister, STATE_WORDS)
+    return np.concatenate([held[position:], _words(twister)[0][:position]])
+
+
+def _words(twister: np.random.RandomState) -> tuple[UInt32[np.ndarray, "624"], int]:
+    state = twister.get_state(legacy=False)["state"]
+    return state["key"], int(state["pos"])
+
+
+def _randn(twister: np.random.RandomState, count: int) -> Float32[np.ndarray, "N"]:
+    if count < BLOCK:
         return _one_by_one(twister, count)
     uniform = _uniform24(twister, count)
     values = np.empty(count, np.float32)
-    whole = count - count % _BLOCK
-    values[:whole] = _box_muller(uniform[:whole].reshape(-1, 2, _BLOCK // 2))
+    whole = count - count % BLOCK
+    values[:whole] = _box_muller(uniform[:whole].reshape(-1, 2, BLOCK // 2))
     if whole < count:
         # PyTorch fills a remainder by drawing the last sixteen values anew.
-        values[-_BLOCK:] = _box_muller(_uniform24(twister, _BLOCK).reshape(1, 2, _BLOCK // 2))
+        values[-BLOCK:] = _box_muller(_uniform24(twister, BLOCK).reshape(1, 2, BLOCK // 2))
     return values
 
 

@@ -3,7 +3,7 @@
     model = Model.load(find_model("tiny-random"))
     program = model.compile(width=64, height=64, guided=True)
     result = program.run(program.prepare(requests))     # returns at once
-    pixels, finite = fetch(result, len(requests))        # waits
+    pixels = fetch(result, len(requests)).pixels         # waits
 
 This is what `jax.pmap` did: the same program on each device, weights on all of them, the batch split.
 `shard_map` is its successor. The program holds no collective, so no device ever waits for another.
@@ -13,24 +13,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Bool, UInt8
 
 from worker.sdxl.config import ModelConfig
 from worker.sdxl.errors import RequestError
-from worker.sdxl.generate import Inputs, Result, generate, shard_over_devices
+from worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Result, Stage, generate, shard_over_devices
 from worker.sdxl.parts import builders
-from worker.sdxl.requests import ImageRequest, PlainRequest, Tokenizers, check_request, prepare_inputs
-from worker.sdxl.samplers import SAMPLERS
+from worker.sdxl.prompts import Tokenizers
+from worker.sdxl.requests import ImageRequest, Kind, PlainRequest, check_request, prepare_inputs
 from worker.sdxl.weights import load_weights
 
-__all__ = ["ImageRequest", "Inputs", "Model", "PlainRequest", "Program", "Result", "fetch"]
+__all__ = [
+    "AnyProgram",
+    "ImageRequest",
+    "Inputs",
+    "Model",
+    "PlainRequest",
+    "Program",
+    "RefinedProgram",
+    "Result",
+    "fetch",
+]
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,8 @@ class Model:
         dtype = dtype or (jnp.float32 if devices[0].platform == "cpu" else jnp.bfloat16)
         mesh = Mesh(np.array(devices), ("device",))
         config = ModelConfig.from_folder(folder)
-        tokenizers = Tokenizers(folder)
+        names = ("tokenizer", "tokenizer_2") if config.text_encoder else ("tokenizer_2",)
+        tokenizers = Tokenizers(folder, names)
         graphs, weights = {}, {}
         for name, build in builders(config).items():
             upcast = name == "vae" and config.vae.force_upcast
@@ -76,32 +86,45 @@ class Model:
         return self.config.default_size
 
     def compile(
-        self, *, width: int, height: int, sampler: str = "euler", guided: bool, per_device_batch: int = 1
+        self,
+        *,
+        width: int,
+        height: int,
+        guided: bool,
+        noisy: bool = False,
+        prompt_chunks: int = 1,
+        per_device_batch: int = 1,
+        stage: Stage = TEXT_TO_IMAGE,
     ) -> "Program":
-        """Compile for one shape; sizes in pixels. Raises RequestError where the model has no such shape."""
+        """Compile for one shape; sizes in pixels. Raises RequestError where the model has no such shape.
+
+        `noisy` programs take every sampler; the others those that draw no noise after the first, and save drawing it.
+        `prompt_chunks` is how many windows of tokens a prompt may take. A model with its guidance scale as an input
+        (`time_cond_proj_dim`) renders in one pass, `guided` or not.
+        """
         side = self.config.vae.scale_factor
         for name, value in (("width", width), ("height", height)):
             if value < side or value % side:
                 raise RequestError(f"{name} must be a positive multiple of {side}, got {value}")
-        if sampler not in SAMPLERS:
-            raise RequestError(f"sampler must be {' or '.join(SAMPLERS)}, got {sampler!r}")
-        if guided and self.config.unet.time_cond_proj_dim is not None:
-            raise RequestError("this model takes its guidance scale as an input, so it renders without guidance")
-        if per_device_batch < 1:
-            raise RequestError(f"per_device_batch must be at least 1, got {per_device_batch}")
-        return Program(self, width, height, sampler, guided, self.device_count * per_device_batch)
+        for name, value in (("per_device_batch", per_device_batch), ("prompt_chunks", prompt_chunks)):
+            if value < 1:
+                raise RequestError(f"{name} must be at least 1, got {value}")
+        if stage.start == "noise" and self.config.text_encoder is None:
+            raise RequestError("this model is a refiner: it goes on from another model's latents, not from noise")
+        guided = guided and self.config.unet.time_cond_proj_dim is None
+        kind = Kind(width, height, guided, noisy, prompt_chunks, stage)
+        return Program(self, kind, self.device_count * per_device_batch)
 
 
 class Program:
     """One shape, compiled ahead of time for all devices of a model.
 
-    Seeds, prompts, step counts, guidance scales and micro-conditioning are inputs: none compiles anew. A
+    Seeds, prompts, samplers, step counts, guidance scales and micro-conditioning are inputs: none compiles anew. A
     job's pixels are the same bits whatever its place in the batch and whoever shares it.
     """
 
-    def __init__(self, model: Model, width: int, height: int, sampler: str, guided: bool, batch: int) -> None:
-        self.model, self.width, self.height = model, width, height
-        self.sampler, self.guided, self.batch = sampler, guided, batch
+    def __init__(self, model: Model, kind: Kind, batch: int) -> None:
+        self.model, self.kind, self.batch = model, kind, batch
         self._split = NamedSharding(model.mesh, jax.P("device"))
         self._compiled = self._compile()
 
@@ -110,46 +133,87 @@ class Program:
 
         Raises RequestError naming the place of a request that is not of this program's shape.
         """
+        return self.prepare_and_tell(requests)[0]
+
+    def prepare_and_tell(self, requests: Sequence[ImageRequest]) -> tuple[Inputs, list[dict[str, str]]]:
+        """`prepare`, and of each request what was cut off its prompts: the field's name and the text."""
         if not 1 <= len(requests) <= self.batch:
             raise RequestError(f"a batch of this program is 1 to {self.batch} requests, got {len(requests)}")
         for place, request in enumerate(requests):
             try:
-                check_request(self.model.config, request, width=self.width, height=self.height, guided=self.guided)
+                check_request(self.model.config, request, self.kind)
             except RequestError as error:
                 raise RequestError(f"request {place} of the batch: {error}") from error
-        inputs = prepare_inputs(
-            self.model.config, self.model.tokenizers, requests, sampler=self.sampler, guided=self.guided
-        )
+        inputs, cuts = prepare_inputs(self.model.config, self.model.tokenizers, requests, self.kind)
         missing = self.batch - len(requests)
-        return Inputs(*(np.concatenate([part, part[-1:].repeat(missing, axis=0)]) for part in inputs))
+        return jax.tree.map(lambda part: np.concatenate([part, part[-1:].repeat(missing, axis=0)]), inputs), cuts
 
     def run(self, inputs: Inputs) -> Result:
-        """Start rendering and return at once; the arrays that come back are not there yet."""
+        """Start rendering and return at once; the arrays that come back are not there yet.
+
+        A program whose stage ends in latents returns those: Float32 "B h w C", on the devices.
+        """
         # Nothing is donated: no input has an output's shape, and inputs can be run again.
-        return self._compiled(self.model.weights, jax.device_put(inputs, self._split))
+        result: Result = self._compiled(self.model.weights, jax.device_put(inputs, self._split))
+        return result
 
     def compiled_text(self) -> str:
         """The optimised HLO, for tests and for reading."""
-        return self._compiled.as_text()
+        text: str = self._compiled.as_text()
+        return text
 
     def _compile(self) -> Any:
-        body = partial(generate, self.model.config, self.model.graphs, self.sampler)
+        body = partial(generate, self.model.config, self.model.graphs, self.kind.stage)
         return jax.jit(shard_over_devices(body, self.model.mesh)).lower(self.model.weights, self._shapes()).compile()
 
     def _shapes(self) -> Inputs:
-        sample = prepare_inputs(
-            self.model.config,
-            self.model.tokenizers,
-            [PlainRequest("", self.width, self.height, num_inference_steps=1)],
-            sampler=self.sampler,
-            guided=self.guided,
-        )
-        return Inputs(
-            *(jax.ShapeDtypeStruct((self.batch, *part.shape[1:]), part.dtype, sharding=self._split) for part in sample)
-        )
+        plain = PlainRequest("", self.kind.width, self.kind.height)
+        sample, _ = prepare_inputs(self.model.config, self.model.tokenizers, [plain], self.kind)
+        return jax.tree.map(self._shape, sample)
+
+    def _shape(self, part: np.ndarray) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((self.batch, *part.shape[1:]), part.dtype, sharding=self._split)
 
 
-def fetch(result: Result, count: int) -> tuple[UInt8[np.ndarray, "N H W 3"], Bool[np.ndarray, "N"]]:
-    """Wait for a batch, and copy its first `count` images here; which of them are finite."""
-    pixels, finite = jax.device_get((result.pixels, result.finite))
-    return pixels[:count], finite[:count]
+class RefinedProgram:
+    """A base model's program and its refiner's, one after the other; used as a `Program` is.
+
+    The refiner goes on from the base's latents: at `denoising_end` of a request as an ensemble of experts, without
+    it as image-to-image of `refiner_strength`, its noise drawn anew from the request's seed. Latents stay on the
+    devices.
+    """
+
+    def __init__(self, base: Model, refiner: Model, **shape: Any) -> None:
+        self.base = base.compile(**shape, stage=Stage(end="latents"))
+        self.refiner = refiner.compile(**shape, stage=Stage(start="latents"))
+        self.batch: int = self.base.batch
+
+    def prepare(self, requests: Sequence[ImageRequest]) -> tuple[Inputs, Inputs]:
+        """Inputs of both, as `Program.prepare`."""
+        return self.prepare_and_tell(requests)[0]
+
+    def prepare_and_tell(self, requests: Sequence[ImageRequest]) -> tuple[tuple[Inputs, Inputs], list[dict[str, str]]]:
+        """As `Program.prepare_and_tell`; what was cut is what the base model cut."""
+        inputs, cuts = self.base.prepare_and_tell(requests)
+        return (inputs, self.refiner.prepare(requests)), cuts
+
+    def run(self, inputs: tuple[Inputs, Inputs]) -> Result:
+        """Start both and return at once."""
+        base, refiner = inputs
+        latents: Any = self.base.run(base)
+        return self.refiner.run(refiner._replace(latents=latents))
+
+
+class AnyProgram(Protocol):
+    """A `Program` or a `RefinedProgram`."""
+
+    @property
+    def batch(self) -> int: ...
+    def prepare(self, requests: Sequence[ImageRequest]) -> Any: ...
+    def prepare_and_tell(self, requests: Sequence[ImageRequest]) -> tuple[Any, list[dict[str, str]]]: ...
+    def run(self, inputs: Any) -> Result: ...
+
+
+def fetch(result: Result, count: int) -> Result:
+    """Wait for a batch, and copy its first `count` images here: numpy arrays."""
+    return Result(*(part[:count] for part in jax.device_get(result)))

@@ -1,22 +1,25 @@
 """What a caller asks for, and how it becomes the arrays that a program takes. Host work only."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
+import jax
 import numpy as np
-from jaxtyping import Int32
-from transformers import CLIPTokenizer
+from jaxtyping import Float32, UInt32
 
 from worker.sdxl.config import ModelConfig
-from worker.sdxl.errors import ConfigError, RequestError
-from worker.sdxl.generate import Inputs
-from worker.sdxl.noise import draw_noise
-from worker.sdxl.samplers import SAMPLERS, pad_tables
+from worker.sdxl.errors import RequestError
+from worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Stage
+from worker.sdxl.noise import start_generator
+from worker.sdxl.prompts import Cut, Tokenizers, tokenize
+from worker.sdxl.samplers import SAMPLERS, Sampling, Table, draws_noise, make_table, pad_table
 
 Size = tuple[int, int]
+
+REFINER_STRENGTH = 0.3  # of diffusers' StableDiffusionXLImg2ImgPipeline, as are the scores
+AESTHETIC_SCORE = 6.0
+NEGATIVE_AESTHETIC_SCORE = 2.5
 
 
 class ImageRequest(Protocol):
@@ -52,6 +55,34 @@ class ImageRequest(Protocol):
     def negative_target_size(self) -> Size | None: ...
     @property
     def negative_crops_coords_top_left(self) -> Size | None: ...
+    @property
+    def sampler(self) -> str: ...
+    @property
+    def timestep_spacing(self) -> str | None: ...
+    @property
+    def sigma_schedule(self) -> str | None: ...
+    @property
+    def timesteps(self) -> tuple[int, ...] | None: ...
+    @property
+    def sigmas(self) -> tuple[float, ...] | None: ...
+    @property
+    def eta(self) -> float | None: ...
+    @property
+    def guidance_rescale(self) -> float | None: ...
+    @property
+    def clip_skip(self) -> int | None: ...
+    @property
+    def prompt_chunks(self) -> int | None: ...
+    @property
+    def prompt_weighting(self) -> bool | None: ...
+    @property
+    def denoising_end(self) -> float | None: ...
+    @property
+    def refiner_strength(self) -> float | None: ...
+    @property
+    def aesthetic_score(self) -> float | None: ...
+    @property
+    def negative_aesthetic_score(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -73,37 +104,32 @@ class PlainRequest:
     negative_original_size: Size | None = None
     negative_target_size: Size | None = None
     negative_crops_coords_top_left: Size | None = None
+    sampler: str = "euler"
+    timestep_spacing: str | None = None
+    sigma_schedule: str | None = None
+    timesteps: tuple[int, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
+    eta: float | None = None
+    guidance_rescale: float | None = None
+    clip_skip: int | None = None
+    prompt_chunks: int | None = None
+    prompt_weighting: bool | None = None
+    denoising_end: float | None = None
+    refiner_strength: float | None = None
+    aesthetic_score: float | None = None
+    negative_aesthetic_score: float | None = None
 
 
-class Tokenizers:
-    """Both tokenizers of a model, for any thread."""
+@dataclass(frozen=True)
+class Kind:
+    """What a program is compiled for, beside the model and the size of its batch. Sizes in pixels."""
 
-    def __init__(self, folder: Path) -> None:
-        self._tokenizers = [_open_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")]
-        # A fast tokenizer keeps padding and truncation as state between the setting and the call.
-        self._lock = threading.Lock()
-
-    def __call__(self, texts: list[str], texts_2: list[str]) -> list[Int32[np.ndarray, "T L"]]:
-        """Ids of each text, padded to the encoder's length; a longer text loses its end, as in diffusers."""
-        with self._lock:
-            return [
-                np.asarray(
-                    tokenizer(part, padding="max_length", max_length=tokenizer.model_max_length, truncation=True)[
-                        "input_ids"
-                    ],
-                    np.int32,
-                )
-                for tokenizer, part in zip(self._tokenizers, (texts, texts_2), strict=True)
-            ]
-
-
-def _open_tokenizer(folder: Path) -> CLIPTokenizer:
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: is not there, but the model needs its tokenizer")
-    try:
-        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder}: cannot be read as a CLIP tokenizer: {error}") from error
+    width: int
+    height: int
+    guided: bool
+    noisy: bool = False
+    prompt_chunks: int = 1
+    stage: Stage = TEXT_TO_IMAGE
 
 
 def is_guided(config: ModelConfig, guidance_scale: float) -> bool:
@@ -111,76 +137,143 @@ def is_guided(config: ModelConfig, guidance_scale: float) -> bool:
     return guidance_scale > 1 and config.unet.time_cond_proj_dim is None
 
 
+def is_noisy(request: ImageRequest) -> bool:
+    """Whether the request's sampler draws noise at each step."""
+    return draws_noise(request.sampler, request.eta or 0.0)
+
+
 def prepare_inputs(
-    config: ModelConfig,
-    tokenizers: Tokenizers,
-    requests: Sequence[ImageRequest],
-    *,
-    sampler: str,
-    guided: bool,
-) -> Inputs:
-    """One batch's arrays, a row a request."""
-    texts = [text for request in requests for text in _texts(request, guided=guided)]
-    ids, ids_2 = (
-        part.reshape(len(requests), -1, part.shape[-1])
-        for part in tokenizers([first for first, _ in texts], [second for _, second in texts])
+    config: ModelConfig, tokenizers: Tokenizers, requests: Sequence[ImageRequest], kind: Kind
+) -> tuple[Inputs, list[dict[str, str]]]:
+    """One batch's arrays, a row a request; and of each request what was cut off its prompts, by the field's name."""
+    passes = 2 if kind.guided else 1
+    texts, texts_2 = zip(*(pair for request in requests for pair in _texts(request, passes)), strict=True)
+    tokens, cuts = tokenize(
+        tokenizers,
+        texts,
+        texts_2,
+        chunks=kind.prompt_chunks,
+        weighted=[bool(request.prompt_weighting) for request in requests for _ in range(passes)],
     )
-    schedules = [SAMPLERS[sampler].schedule(config.scheduler, request.num_inference_steps) for request in requests]
-    tables = [pad_tables(schedule) for schedule in schedules]
-    zeroed = [config.force_zeros_for_empty_prompt and request.negative_prompt is None for request in requests]
-    noise = [
-        _draw(config, request) * np.float32(schedule.initial_scale)
-        for request, schedule in zip(requests, schedules, strict=True)
-    ]
-    return Inputs(
-        ids=ids,
-        ids_2=ids_2,
-        zero_negative=np.array(zeroed, bool),
-        time_ids=np.array([_time_ids(request, guided=guided) for request in requests], np.float32),
+    tables = [make_table(config.scheduler, sampling_of(request, kind.stage)) for request in requests]
+    drawn = [_draw(config, request, table) for request, table in zip(requests, tables, strict=True)]
+    noise, generators = zip(*drawn, strict=True)
+    inputs = Inputs(
+        tokens=jax.tree.map(lambda part: part.reshape(len(requests), passes, *part.shape[1:]), tokens),
+        layers_skipped=np.array([_layers_skipped(request, passes) for request in requests], np.int32),
+        zero_negative=np.array([_zeroes_negative(config, request) for request in requests], bool),
+        time_ids=np.array([_time_ids(config, request, kind) for request in requests], np.float32),
         guidance_scale=np.array([request.guidance_scale for request in requests], np.float32),
+        guidance_rescale=np.array([request.guidance_rescale or 0 for request in requests], np.float32),
         noise=np.stack(noise),
-        steps=np.array([schedule.steps for schedule in schedules], np.int32),
-        timesteps=np.stack([table["timesteps"] for table in tables]),
-        sigmas=np.stack([table["sigmas"] for table in tables]),
+        generator=np.stack(generators) if kind.noisy else None,
+        latents=np.zeros_like(np.stack(noise)) if kind.stage.start == "latents" else None,
+        evaluations=np.array([len(table.timesteps) for table in tables], np.int32),
+        tables=Table(*map(np.stack, zip(*map(pad_table, tables), strict=True))),
+    )
+    return inputs, [_cut_fields(cuts[at : at + passes]) for at in range(0, len(cuts), passes)]
+
+
+def _cut_fields(cuts: Sequence[Cut | None]) -> dict[str, str]:
+    """What was cut off, by the field of the job that it was cut off from."""
+    found: dict[str, str] = {}
+    for field, cut in zip(("negative_prompt", "prompt")[-len(cuts) :], cuts, strict=True):
+        if cut is not None:
+            found |= {field: cut.text} | ({} if cut.text_2 == cut.text else {f"{field}_2": cut.text_2})
+    return {field: text for field, text in found.items() if text}
+
+
+def sampling_of(request: ImageRequest, stage: Stage) -> Sampling:
+    """What a request asks of the sampler in one of its stages; a refiner goes on where the base model ended."""
+    return Sampling(
+        sampler=request.sampler,
+        steps=request.num_inference_steps,
+        timestep_spacing=request.timestep_spacing,
+        sigma_schedule=request.sigma_schedule,
+        eta=request.eta or 0.0,
+        timesteps=request.timesteps,
+        sigmas=request.sigmas,
+        **_part_of_schedule(request, stage),
     )
 
 
-def check_request(config: ModelConfig, request: ImageRequest, *, width: int, height: int, guided: bool) -> None:
-    """RequestError unless the request has the shape that a program is compiled for."""
-    if (request.width, request.height) != (width, height):
+def _part_of_schedule(request: ImageRequest, stage: Stage) -> dict[str, float | None]:
+    if stage.start == "noise":
+        return {"denoising_end": request.denoising_end}
+    if request.denoising_end is not None:
+        return {"denoising_start": request.denoising_end}
+    return {"strength": REFINER_STRENGTH if request.refiner_strength is None else request.refiner_strength}
+
+
+def check_request(config: ModelConfig, request: ImageRequest, kind: Kind) -> None:
+    """RequestError unless the request has the shape that a program is compiled for, and the model can do it."""
+    if (request.width, request.height) != (kind.width, kind.height):
         raise RequestError(
-            f"width x height is {request.width} x {request.height}, but this program renders {width} x {height}"
+            f"width x height is {request.width} x {request.height}, "
+            f"but this program renders {kind.width} x {kind.height}"
         )
-    if is_guided(config, request.guidance_scale) != guided:
-        kind = "with" if guided else "without"
-        raise RequestError(f"guidance_scale is {request.guidance_scale}, but this program renders {kind} guidance")
+    if is_guided(config, request.guidance_scale) != kind.guided:
+        word = "with" if kind.guided else "without"
+        raise RequestError(f"guidance_scale is {request.guidance_scale}, but this program renders {word} guidance")
+    if request.sampler not in SAMPLERS:
+        raise RequestError(f"sampler must be one of {', '.join(SAMPLERS)}; got {request.sampler!r}")
+    if is_noisy(request) and not kind.noisy:
+        raise RequestError(f"sampler {request.sampler} draws noise at each step, but this program draws none")
+    if (request.prompt_chunks or 1) > kind.prompt_chunks:
+        raise RequestError(f"prompt_chunks is {request.prompt_chunks}, but this program takes {kind.prompt_chunks}")
+    if not 0 <= (request.clip_skip or 0) <= config.most_clip_skip:
+        raise RequestError(f"clip_skip must be from 0 to {config.most_clip_skip}, got {request.clip_skip}")
 
 
-def _draw(config: ModelConfig, request: ImageRequest) -> np.ndarray:
+def _draw(
+    config: ModelConfig, request: ImageRequest, table: Table
+) -> tuple[Float32[np.ndarray, "h w C"], UInt32[np.ndarray, "624"]]:
+    """The first noise, and the generator after it; no noise is drawn where none is added, as in diffusers."""
     side = config.vae.scale_factor
-    return draw_noise(request.seed, request.height // side, request.width // side, config.unet.in_channels)
+    size = request.height // side, request.width // side, config.unet.in_channels
+    if table.start[1] == 0:
+        return np.zeros(size, np.float32), start_generator(request.seed, 0, 0, 0)[1]
+    return start_generator(request.seed, *size)
 
 
-def _texts(request: ImageRequest, *, guided: bool) -> list[tuple[str, str]]:
+def _zeroes_negative(config: ModelConfig, request: ImageRequest) -> bool:
+    return config.force_zeros_for_empty_prompt and request.negative_prompt is None
+
+
+def _layers_skipped(request: ImageRequest, passes: int) -> list[int]:
+    """diffusers encodes the negative prompt without clip_skip."""
+    return [0, request.clip_skip or 0][-passes:]
+
+
+def _texts(request: ImageRequest, passes: int) -> list[tuple[str, str]]:
     """Each pass's text for either encoder; an empty second one means the first, as in diffusers."""
-    positive = request.prompt, request.prompt_2 or request.prompt
-    if not guided:
-        return [positive]
     text = request.negative_prompt or ""
-    return [(text, request.negative_prompt_2 or text), positive]
+    both = [(text, request.negative_prompt_2 or text), (request.prompt, request.prompt_2 or request.prompt)]
+    return both[-passes:]
 
 
-def _time_ids(request: ImageRequest, *, guided: bool) -> list[list[int]]:
+def _time_ids(config: ModelConfig, request: ImageRequest, kind: Kind) -> list[list[float]]:
+    """The numbers of each pass; diffusers' two pipelines differ in what a missing negative size means."""
     size = request.height, request.width
-    positive = [
-        *(request.original_size or size),
-        *(request.crops_coords_top_left or (0, 0)),
-        *(request.target_size or size),
-    ]
-    if not guided:
-        return [positive]
-    # Only both together: diffusers ignores one alone, and the negative crop with it.
-    if request.negative_original_size is None or request.negative_target_size is None:
-        return [positive, positive]
-    crop = request.negative_crops_coords_top_left or (0, 0)
-    return [[*request.negative_original_size, *crop, *request.negative_target_size], positive]
+    original, target = request.original_size or size, request.target_size or size
+    crop = request.crops_coords_top_left or (0, 0)
+    negative_original, negative_target = request.negative_original_size, request.negative_target_size
+    negative_crop = request.negative_crops_coords_top_left or (0, 0)
+    if config.requires_aesthetics_score:
+        positive = [*original, *crop, _score(request.aesthetic_score, AESTHETIC_SCORE)]
+        negative_score = _score(request.negative_aesthetic_score, NEGATIVE_AESTHETIC_SCORE)
+        negative = [*(negative_original or original), *negative_crop, negative_score]
+    elif kind.stage.start == "latents":
+        positive = [*original, *crop, *target]
+        # With the positive crop, whatever the negative one says.
+        negative = [*(negative_original or original), *crop, *(negative_target or target)]
+    else:
+        positive = [*original, *crop, *target]
+        negative = positive
+        if negative_original and negative_target:  # diffusers ignores one alone, and the negative crop with it
+            negative = [*negative_original, *negative_crop, *negative_target]
+    return [negative, positive] if kind.guided else [positive]
+
+
+def _score(given: float | None, default: float) -> float:
+    return default if given is None else given

@@ -160,12 +160,16 @@ def _write_files(folder: Path, seed: int, changes: dict[str, dict[str, Any]]) ->
         sized = {"vocab_size": vocab_size} if name.startswith("text_encoder") else {}
         path.write_text(json.dumps({**values, **sized, **changes.get(name, {})}, indent=2) + "\n")
     config = ModelConfig.from_folder(folder)
-    for component, build in builders(config).items():
-        wanted = list(_parameters_of(build))
-        if component == "vae":
-            wanted += _parameters_of(lambda: _VAEEncoder(config.vae))
+    for component, wanted in checkpoint_parameters(config).items():
         tensors = {wish.key: _values(component, wish, seed) for wish in wanted}
         save_file(tensors, folder / component / _WEIGHT_FILES[component], metadata={"format": "pt"})
+
+
+def checkpoint_parameters(config: ModelConfig) -> dict[str, list[Parameter]]:
+    """What each component's weight file holds in a whole checkpoint: the encoding half of the autoencoder too."""
+    found = {component: list(_parameters_of(build)) for component, build in builders(config).items()}
+    found["vae"] += _parameters_of(lambda: _VAEEncoder(config.vae))
+    return found
 
 
 def _parameters_of(build: Any) -> Iterator[Parameter]:

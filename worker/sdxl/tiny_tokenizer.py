@@ -27,7 +27,7 @@ _WORDS = (
 def write_tokenizer(folder: Path, *, pad_token: str) -> int:
     """Write the four files of a `CLIPTokenizer`; returns the size of its vocabulary."""
     merges = _learn_merges(_WORDS.split())
-    symbols = _byte_symbols()
+    symbols = byte_symbols()
     tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols)]
     tokens += dict.fromkeys("".join(pair) for pair in merges)
     tokens += [START, END]
@@ -66,7 +66,7 @@ def _merge(symbols: list[str], pair: tuple[str, str]) -> list[str]:
     return merged
 
 
-def _byte_symbols() -> list[str]:
+def byte_symbols() -> list[str]:
     """A printable character for each byte, as in GPT-2's tokenizer: itself, or one from U+0100 on."""
     printable = [
         *range(ord("!"), ord("~") + 1),

@@ -1,7 +1,9 @@
 """The UNet's transformer: self-attention over the pixels, cross-attention to the text, and a gated MLP."""
 
+from typing import NamedTuple
+
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from worker.sdxl.attention import attention, join_heads, split_heads
 from worker.sdxl.layers import Conv, GroupNorm, LayerNorm, Linear, gelu
@@ -9,6 +11,13 @@ from worker.sdxl.layers import Conv, GroupNorm, LayerNorm, Linear, gelu
 # Not the configuration's norm_eps: diffusers' Transformer2DModel and BasicTransformerBlock have their own.
 GROUP_NORM_EPS = 1e-6
 LAYER_NORM_EPS = 1e-5
+
+
+class Context(NamedTuple):
+    """What is attended to: the first `lengths` tokens of each row, or all."""
+
+    tokens: Float[Array, "B K D"]
+    lengths: Int[Array, "B"] | None = None
 
 
 class Attention(nnx.Module):
@@ -19,11 +28,11 @@ class Attention(nnx.Module):
         self.to_out = nnx.List([Linear(width, width)])
         self.heads = heads
 
-    def __call__(self, x: Float[Array, "B Q C"], context: Float[Array, "B K D"]) -> Float[Array, "B Q C"]:
+    def __call__(self, x: Float[Array, "B Q C"], context: Context) -> Float[Array, "B Q C"]:
         query = split_heads(self.to_q(x), self.heads)
-        key = split_heads(self.to_k(context), self.heads)
-        value = split_heads(self.to_v(context), self.heads)
-        return self.to_out[0](join_heads(attention(query, key, value)))
+        key = split_heads(self.to_k(context.tokens), self.heads)
+        value = split_heads(self.to_v(context.tokens), self.heads)
+        return self.to_out[0](join_heads(attention(query, key, value, context.lengths)))
 
 
 class GEGLU(nnx.Module):
@@ -62,9 +71,9 @@ class TransformerBlock(nnx.Module):
         self.norm3 = LayerNorm(width, eps=LAYER_NORM_EPS)
         self.ff = FeedForward(width)
 
-    def __call__(self, x: Float[Array, "B L C"], context: Float[Array, "B K D"]) -> Float[Array, "B L C"]:
+    def __call__(self, x: Float[Array, "B L C"], context: Context) -> Float[Array, "B L C"]:
         normed = self.norm1(x)
-        x = x + self.attn1(normed, normed)
+        x = x + self.attn1(normed, Context(normed))
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 
@@ -81,7 +90,7 @@ class Transformer2D(nnx.Module):
         self.transformer_blocks = nnx.List([TransformerBlock(width, context_width, heads=heads) for _ in range(layers)])
         self.proj_out = Linear(width, width) if linear else Conv(width, width, size=1)
 
-    def __call__(self, x: Float[Array, "B H W C"], context: Float[Array, "B K D"]) -> Float[Array, "B H W C"]:
+    def __call__(self, x: Float[Array, "B H W C"], context: Context) -> Float[Array, "B H W C"]:
         batch, height, width, channels = x.shape
         h = self.proj_in(self.norm(x)).reshape(batch, height * width, channels)  # B H W C -> B (H W) C
         for block in self.transformer_blocks:

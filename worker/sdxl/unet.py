@@ -7,13 +7,18 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32, Int
 
 from worker.sdxl.blocks import Downsample, ResnetBlock, Upsample
 from worker.sdxl.config import UNetConfig
 from worker.sdxl.layers import Conv, GroupNorm, Linear
-from worker.sdxl.transformer import Transformer2D
+from worker.sdxl.transformer import Context, Transformer2D
+
+# Angles are thousands of radians, so that a last bit of a frequency is a fourth digit of its sine. Frequencies are
+# therefore made on the host, each rounding where PyTorch rounds; XLA would turn the division into a multiplication.
+_LOG_PERIOD = np.float32(math.log(10_000))
 
 
 class TimestepEmbedding(nnx.Module):
@@ -41,7 +46,7 @@ class _Level(nnx.Module):
         index: int,
         x: Float[Array, "B H W C"],
         time: Float[Array, "B T"],
-        context: Float[Array, "B L D"],
+        context: Context,
     ) -> Float[Array, "B H W O"]:
         x = self.resnets[index](x, time)
         return x if self.attentions is None else self.attentions[index](x, context)
@@ -57,7 +62,7 @@ class DownBlock(_Level):
         self.downsamplers = None if last else nnx.List([Downsample(width)])
 
     def __call__(
-        self, x: Float[Array, "B H W C"], time: Float[Array, "B T"], context: Float[Array, "B L D"]
+        self, x: Float[Array, "B H W C"], time: Float[Array, "B T"], context: Context
     ) -> list[Float[Array, "B H2 W2 O"]]:
         """Every output on the way; the up block of this level takes them back, the last is passed on."""
         outputs = []
@@ -76,7 +81,7 @@ class MidBlock(nnx.Module):
         self.attentions = nnx.List([_transformer(config, config.levels - 1)])
 
     def __call__(
-        self, x: Float[Array, "B H W C"], time: Float[Array, "B T"], context: Float[Array, "B L D"]
+        self, x: Float[Array, "B H W C"], time: Float[Array, "B T"], context: Context
     ) -> Float[Array, "B H W C"]:
         x = self.resnets[0](x, time)
         x = self.attentions[0](x, context)
@@ -105,7 +110,7 @@ class UpBlock(_Level):
         x: Float[Array, "B H W C"],
         skips: list[Float[Array, "B H W S"]],
         time: Float[Array, "B T"],
-        context: Float[Array, "B L D"],
+        context: Context,
     ) -> Float[Array, "B H2 W2 O"]:
         """Takes its skips off the end of `skips`; the next one left says to which size it upsamples."""
         for index in range(len(self.resnets)):
@@ -138,19 +143,22 @@ class UNet(nnx.Module):
         pooled: Float[Array, "B P"],
         time_ids: Float[Array, "B 6"],
         guidance: Float[Array, "B"] | None = None,
+        context_lengths: Int[Array, "B"] | None = None,
     ) -> Float[Array, "B H W C"]:
         """The model's prediction for `latents` (already scaled) at `timestep`.
 
         `guidance` is the scale of a guidance-distilled model (`time_cond_proj_dim`), embedded with the time.
+        `context_lengths` is how many tokens of the context each row attends to; all of them without it.
         """
+        text = Context(context, context_lengths)
         time = self._embed_time(timestep, guidance, context.dtype) + self._embed_added(pooled, time_ids)
         x = self.conv_in(latents)
         skips = [x]
         for down in self.down_blocks:
-            skips += down(skips[-1], time, context)
-        x = self.mid_block(skips[-1], time, context)
+            skips += down(skips[-1], time, text)
+        x = self.mid_block(skips[-1], time, text)
         for up in self.up_blocks:
-            x = up(x, skips, time, context)
+            x = up(x, skips, time, text)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
 
     def _embed_time(
@@ -179,15 +187,33 @@ def sinusoids(values: Float[Array, "N"], width: int, *, cosine_first: bool, freq
     Source: Ho et al. 2020 (DDPM), as in diffusers `get_timestep_embedding`.
     """
     half = width // 2
-    exponents = -math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / (half - freq_shift)
-    angles = values.astype(jnp.float32)[:, None] * jnp.exp(exponents)[None, :]
-    parts = [jnp.cos(angles), jnp.sin(angles)] if cosine_first else [jnp.sin(angles), jnp.cos(angles)]
-    return jnp.pad(jnp.concatenate(parts, axis=-1), ((0, 0), (0, width % 2)))
+    return _waves_of(values, _falling(-_LOG_PERIOD * _count(half) / np.float32(half - freq_shift)), width, cosine_first)
 
 
 def guidance_embedding(guidance: Float[Array, "B"], width: int) -> Float[Array, "B C"]:
-    """The embedding of a guidance scale that distilled models take (Meng et al. 2023, arXiv 2210.03142)."""
-    return sinusoids((guidance - 1.0) * 1000.0, width, cosine_first=False, freq_shift=1)
+    """The embedding of a guidance scale that distilled models take (Meng et al. 2023, arXiv 2210.03142).
+
+    The same waves as for the timestep, but diffusers' `get_guidance_scale_embedding` divides before it multiplies.
+    """
+    half = width // 2
+    frequencies = _falling(_count(half) * -(_LOG_PERIOD / np.float32(half - 1)))
+    return _waves_of((guidance - 1.0) * 1000.0, frequencies, width, cosine_first=False)
+
+
+def _count(half: int) -> Float32[np.ndarray, "H"]:
+    return np.arange(half, dtype=np.float32)
+
+
+def _falling(exponents: Float32[np.ndarray, "H"]) -> Float32[np.ndarray, "H"]:
+    return np.exp(exponents.astype(np.float64)).astype(np.float32)
+
+
+def _waves_of(
+    values: Float[Array, "N"], frequencies: Float32[np.ndarray, "H"], width: int, cosine_first: bool
+) -> Float[Array, "N C"]:
+    angles = values.astype(jnp.float32)[:, None] * frequencies[None, :]
+    parts = [jnp.cos(angles), jnp.sin(angles)] if cosine_first else [jnp.sin(angles), jnp.cos(angles)]
+    return jnp.pad(jnp.concatenate(parts, axis=-1), ((0, 0), (0, width % 2)))
 
 
 def _resnet(config: UNetConfig, inputs: int, outputs: int) -> ResnetBlock:

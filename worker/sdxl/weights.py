@@ -5,28 +5,42 @@ The rule from our parameter to the checkpoint's key: the attribute path, joined 
 Everything else is read as it lies.
 """
 
-import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError, safe_open
 
 from worker.sdxl.errors import WeightsError
+from worker.sdxl.tensor_files import StoredTensor, find_tensors
 
-# What diffusers and transformers call the weight file of a component, and the precision they may add to it.
-BASENAMES = ("diffusion_pytorch_model", "model")
-VARIANTS = ("fp16", "bf16")
+# Casting and transposing take most of the time, and numpy lets other threads run meanwhile. Each holds one tensor.
+_THREADS = 4
 
-# Keys that no picture depends on: an old buffer, and the half of the autoencoder that encodes.
-_NOT_NEEDED = ("position_ids", "encoder.conv", "encoder.down", "encoder.mid", "quant_conv.")
+# Keys that no picture depends on, by how they begin: the half of the autoencoder that encodes, its way in and out
+# where the configuration has none, what training leaves, and the projection of a text encoder that is not asked for it.
+_NOT_NEEDED = (
+    "encoder.conv",
+    "encoder.down",
+    "encoder.mid",
+    "quant_conv.",
+    "post_quant_conv.",
+    "loss.",
+    "model_ema.",
+    "text_projection.",
+    "logit_scale",
+)
+# An old buffer, 0 to 76, under several names.
+_POSITIONS = "position_ids"
 # What the autoencoder's attention was called before diffusers 0.17; some files hold it as 1 x 1 convolutions.
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+
+# The last part of our names for what PyTorch calls `weight`; other names are the same on both sides.
+_CALLED_WEIGHT = ("kernel", "scale", "embedding")
 
 
 class Parameter(NamedTuple):
@@ -47,13 +61,18 @@ def load_weights(
     graph, state = nnx.split(nnx.eval_shape(build))
     wanted = {parameter.key: parameter for parameter in parameters(state)}
     flat = dict(nnx.to_flat_state(state))
-    files = weight_files(folder)
-    with ExitStack() as stack:
-        tensors = _index(files, stack)
-        _check(files, wanted, tensors)
-        for key, parameter in wanted.items():
-            host = _to_our_layout(_read(tensors[key]), parameter, dtype)
-            flat[parameter.path] = flat[parameter.path].replace(jax.device_put(host, sharding))
+    files, tensors = find_tensors(folder)
+    tensors = {_canonical(name): tensor for name, tensor in tensors.items()}
+    _check(files, wanted, tensors)
+
+    def place(parameter: Parameter) -> jax.Array:
+        host = _to_our_layout(tensors[parameter.key].read(), parameter, dtype)
+        # Waiting keeps one tensor a thread on the host: transfers that are under way hold theirs.
+        return jax.block_until_ready(jax.device_put(host, sharding))
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for parameter, placed in zip(wanted.values(), threads.map(place, wanted.values()), strict=True):
+            flat[parameter.path] = flat[parameter.path].replace(placed)
     return graph, nnx.from_flat_state(flat)
 
 
@@ -61,7 +80,7 @@ def parameters(state: nnx.State) -> Iterator[Parameter]:
     """Every parameter of a module's state, with the key and the shape that the checkpoint has for it."""
     for path, variable in nnx.to_flat_state(state):
         *where, leaf = path
-        name = "bias" if leaf == "bias" else "weight"
+        name = "weight" if leaf in _CALLED_WEIGHT else str(leaf)
         shape = tuple(variable.shape)
         if leaf == "kernel":
             shape = tuple(shape[axis] for axis in _kernel_axes(len(shape)))
@@ -73,77 +92,19 @@ def _kernel_axes(ndim: int) -> tuple[int, ...]:
     return (1, 0) if ndim == 2 else (3, 2, 0, 1)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a component: one, one of a precision variant, or the shards of an index."""
-    for basename in BASENAMES:
-        for variant in ("", *VARIANTS):
-            infix = f".{variant}" if variant else ""
-            single = folder / f"{basename}{infix}.safetensors"
-            if single.is_file():
-                return [single]
-            for index in (
-                f"{basename}.safetensors.index{infix}.json",
-                f"{basename}{infix}.safetensors.index.json",
-            ):
-                if (folder / index).is_file():
-                    return _shards(folder / index)
-    raise WeightsError(f"{folder}: {_why_no_file(folder)}")
-
-
-def _why_no_file(folder: Path) -> str:
-    pickled = [path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt"))]
-    if pickled:
-        return (
-            f"holds only {', '.join(sorted(pickled))}. A pickled file can run any code when it is opened; "
-            "convert it to safetensors"
-        )
-    return f"has no safetensors file named {' or '.join(BASENAMES)}"
-
-
-def _shards(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{index}: is not an index of safetensors shards: {error!r}") from error
-    files = [index.parent / name for name in names]
-    for file in files:
-        if file.parent != index.parent or not file.is_file():
-            raise WeightsError(f"{index}: names the shard {file.name}, which is not beside it")
-    return files
-
-
-class _Tensor(NamedTuple):
-    file: Path
-    handle: Any
-    name: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.handle.get_slice(self.name).get_shape())
-
-
-def _index(files: list[Path], stack: ExitStack) -> dict[str, _Tensor]:
-    tensors = {}
-    for file in files:
-        try:
-            handle = stack.enter_context(safe_open(file, framework="np"))
-        except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{file}: cannot be read as safetensors: {error}") from error
-        for name in handle.keys():  # noqa: SIM118  (safe_open is no mapping)
-            tensors[_canonical(name)] = _Tensor(file, handle, name)
-    return tensors
-
-
 def _canonical(name: str) -> str:
     for old, new in _OLD_ATTENTION.items():
         name = name.replace(old, new)
     # transformers 5 writes the first text encoder without the prefix that every published file has.
     if name.startswith(("embeddings.", "encoder.layers.", "final_layer_norm.")):
         return f"text_model.{name}"
-    return name
+    # And the safety checker with one prefix where every published file has it twice.
+    return name.removeprefix("vision_model.") if name.startswith("vision_model.vision_model.") else name
 
 
-def _check(files: list[Path], wanted: dict[str, Parameter], found: dict[str, _Tensor]) -> None:
+def _check(files: list[Path], wanted: dict[str, Parameter], found: dict[str, StoredTensor]) -> None:
+    where = files[0] if len(files) == 1 else f"{files[0].parent} ({len(files)} shards)"
+    _check_types(where, {key: found[key] for key in wanted if key in found})
     missing = sorted(wanted.keys() - found.keys())
     unexpected = sorted(key for key in found.keys() - wanted.keys() if not _is_not_needed(key))
     misshaped = [
@@ -154,12 +115,20 @@ def _check(files: list[Path], wanted: dict[str, Parameter], found: dict[str, _Te
     faults = [("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped)]
     said = [f"{len(keys)} keys are {what}: {_some(keys)}" for what, keys in faults if keys]
     if said:
-        where = files[0] if len(files) == 1 else f"{files[0].parent} ({len(files)} shards)"
         raise WeightsError(f"{where} does not fit the configuration: {'; '.join(said)}")
 
 
+def _check_types(where: Path | str, tensors: dict[str, StoredTensor]) -> None:
+    quantised = [f"{key} is {tensor.dtype}" for key, tensor in sorted(tensors.items()) if not tensor.is_float]
+    if quantised:
+        raise WeightsError(
+            f"{where}: {_some(quantised)}, expected a floating point type; "
+            "weights that were quantised to integers are not implemented"
+        )
+
+
 def _is_not_needed(key: str) -> bool:
-    return key.startswith(_NOT_NEEDED) or key.endswith("position_ids")
+    return key.startswith(_NOT_NEEDED) or key.endswith(_POSITIONS)
 
 
 def _same_shape(got: tuple[int, ...], expected: tuple[int, ...]) -> bool:
@@ -171,16 +140,7 @@ def _some(keys: list[str], most: int = 5) -> str:
     return ", ".join(keys[:most]) + more
 
 
-def _read(tensor: _Tensor) -> np.ndarray:
-    try:
-        return tensor.handle.get_tensor(tensor.name)
-    except (SafetensorError, TypeError, KeyError, AttributeError) as error:
-        raise WeightsError(f"{tensor.file}: {tensor.name} cannot be read: {error}") from error
-
-
 def _to_our_layout(array: np.ndarray, parameter: Parameter, dtype: Any) -> np.ndarray:
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise WeightsError(f"{parameter.key} is {array.dtype}, expected a floating point type")
     array = array.reshape(parameter.shape)
     if parameter.path[-1] == "kernel":
         array = array.transpose((1, 0) if array.ndim == 2 else (2, 3, 1, 0))

@@ -1,13 +1,16 @@
 """A configuration is understood whole, or refused with file, field, value and what would be understood."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from worker.sdxl.config import CLIPConfig, ModelConfig, SchedulerConfig, UNetConfig, VAEConfig
 from worker.sdxl.errors import ConfigError
+from worker.sdxl.samplers import Sampling, make_table
 from worker.sdxl.tiny import CONFIGS, write_tiny_random
 
 UNET = CONFIGS["unet/config.json"]
@@ -92,10 +95,7 @@ def test_fields_that_contradict_one_another_are_refused(tmp_path: Path, changes:
         (VAEConfig, {**VAE, "shift_factor": 0.1}, "shift_factor is 0.1, but only None or 0.0"),
         (VAEConfig, {**VAE, "latents_mean": [1, 2]}, "latents_mean has 2 values, expected 4"),
         (VAEConfig, {**VAE, "up_block_types": ["AttnUpDecoderBlock2D"] * 4}, "only UpDecoderBlock2D"),
-        (SchedulerConfig, {"timestep_type": "continuous"}, "timestep_type is 'continuous'"),
-        (SchedulerConfig, {"use_beta_sigmas": True}, "use_beta_sigmas is True"),
         (SchedulerConfig, {"timestep_spacing": "random"}, "timestep_spacing is 'random'"),
-        (SchedulerConfig, {"use_karras_sigmas": True, "use_exponential_sigmas": True}, "one at most"),
     ],
 )
 def test_the_other_files_refuse_what_would_change_the_picture(
@@ -140,6 +140,86 @@ def test_the_default_size_is_the_unets_in_pixels(tiny_folder: Path) -> None:
 def test_what_another_sampler_left_in_the_scheduler_config_is_passed_over(tmp_path: Path) -> None:
     """As diffusers does in `EulerDiscreteScheduler.from_config`: many a checkpoint was saved with DPM++."""
     file = tmp_path / "scheduler_config.json"
-    left = {"time_shift_type": "exponential", "use_dynamic_shifting": False, "solver_order": 2, "predict_x0": True}
+    left = {"time_shift_type": "exponential", "use_dynamic_shifting": False, "algorithm_type": "dpmsolver++"}
     file.write_text(json.dumps({"_class_name": "DPMSolverMultistepScheduler", **left}))
-    assert SchedulerConfig.from_file(file) == SchedulerConfig()
+    tables = [make_table(config, Sampling(steps=5)) for config in (SchedulerConfig.from_file(file), SchedulerConfig())]
+    for got, expected in zip(*tables, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_what_diffusers_wrote_down_without_being_told_is_left_open(tmp_path: Path) -> None:
+    """As its `from_config` leaves it to the class that reads."""
+    file = tmp_path / "scheduler_config.json"
+    file.write_text(json.dumps({"beta_end": 0.5, "steps_offset": 1, "_use_default_values": ["beta_end"]}))
+    assert SchedulerConfig.from_file(file) == SchedulerConfig(steps_offset=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "expected"),
+    [
+        (SchedulerConfig, "num_train_timesteps", "1000", "a whole number or null"),
+        (SchedulerConfig, "trained_betas", [0.1, "0.2"], r"a list \(a number\) or null"),
+        (CLIPConfig, "eos_token_id", [49407], "a whole number"),
+        (CLIPConfig, "hidden_size", 768.5, "a whole number"),
+        (CLIPConfig, "hidden_size", True, "a whole number"),
+        (CLIPConfig, "hidden_act", 3, "a text"),
+        (CLIPConfig, "layer_norm_eps", "1e-5", "a number"),
+        (UNetConfig, "block_out_channels", 320, r"a list \(a whole number\)"),
+        (UNetConfig, "transformer_layers_per_block", [[1, 2], 2, 10], r"a whole number or a list \(a whole number\)"),
+        (UNetConfig, "use_linear_projection", "true", "true or false"),
+        (UNetConfig, "sample_size", [128, 128, 3], r"a whole number or a list \(2 times a whole number\) or null"),
+        (VAEConfig, "scaling_factor", None, "a number"),
+        (VAEConfig, "scaling_factor", float("nan"), "a number"),
+        (VAEConfig, "latents_mean", 0.1, r"a list \(a number\) or null"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(tmp_path: Path, kind: Any, field: str, value: Any, expected: str) -> None:
+    path = written(tmp_path, {**{UNetConfig: UNET, VAEConfig: VAE}.get(kind, {}), field: value})
+    with pytest.raises(ConfigError, match=rf"^{path}: {field} is {re.escape(repr(value))}, expected {expected}$"):
+        kind.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        (CLIPConfig, "num_attention_heads", 0),
+        (UNetConfig, "norm_num_groups", 0),
+        (UNetConfig, "attention_head_dim", [2, 0, 8]),
+        (UNetConfig, "block_out_channels", []),
+        (VAEConfig, "scaling_factor", 0.0),
+        (VAEConfig, "block_out_channels", [-8]),
+    ],
+)
+def test_a_size_must_be_more_than_nothing(tmp_path: Path, kind: Any, field: str, value: Any) -> None:
+    path = written(tmp_path, {**{UNetConfig: UNET, VAEConfig: VAE}.get(kind, {}), field: value})
+    with pytest.raises(ConfigError, match=rf"^{path}: {field} is .*, expected more than 0$"):
+        kind.from_file(path)
+
+
+def test_a_whole_number_will_do_for_any_number(tmp_path: Path) -> None:
+    assert VAEConfig.from_file(written(tmp_path, {**VAE, "scaling_factor": 1})).scaling_factor == 1
+
+
+@pytest.mark.parametrize(("sample_size", "side"), [(8, 8), ([8, 8], 8), ([8, 12], 12), (None, 128)])
+def test_the_unets_size_may_be_height_and_width(tmp_path: Path, sample_size: Any, side: int) -> None:
+    assert UNetConfig.from_file(written(tmp_path, {**UNET, "sample_size": sample_size})).default_side == side
+
+
+def test_what_averaging_leaves_in_the_unets_configuration_is_passed_over(tmp_path: Path) -> None:
+    """The fields that diffusers' `EMAModel.save_pretrained` writes."""
+    left = {
+        "decay": 0.9999,
+        "inv_gamma": 1.0,
+        "min_decay": 0.0,
+        "optimization_step": 37000,
+        "power": 0.75,
+        "update_after_step": 0,
+        "use_ema_warmup": False,
+    }
+    plain = UNetConfig.from_file(written(tmp_path, UNET))
+    assert UNetConfig.from_file(written(tmp_path, {**UNET, **left})) == plain
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^{tmp_path / 'config.json'}: is not there, but the model needs it$"):
+        UNetConfig.from_file(tmp_path / "config.json")

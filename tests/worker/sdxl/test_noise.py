@@ -41,3 +41,11 @@ def test_noise_is_drawn_channels_first() -> None:
 def test_noise_is_standard_normal() -> None:
     values = randn(0, 100_000)
     assert abs(values.mean()) < 0.01 and abs(values.std() - 1) < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 396, 65_536])
+def test_noise_is_what_torch_draws_here_too(count: int) -> None:
+    torch = pytest.importorskip("torch")
+    expected = torch.randn(count, generator=torch.Generator().manual_seed(99)).numpy()
+    np.testing.assert_allclose(randn(99, count), expected, rtol=0, atol=2e-6)

@@ -1,5 +1,6 @@
 """A program renders each job as if it were alone, and compiles once."""
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,9 @@ FOX = PlainRequest("a fox at night", 64, 64, seed=9, num_inference_steps=1, guid
 
 
 def render(program: Program, requests: Sequence[ImageRequest]) -> np.ndarray:
-    pixels, finite = fetch(program.run(program.prepare(requests)), len(requests))
-    assert finite.all()
-    return pixels
+    images = fetch(program.run(program.prepare(requests)), len(requests))
+    assert images.finite.all() and not images.plain.any()
+    return images.pixels
 
 
 @contextmanager
@@ -108,6 +109,15 @@ def test_no_device_waits_for_another(program: Program) -> None:
         {"target_size": (64, 500)},
         {"crops_coords_top_left": (0, 100)},
         {"negative_original_size": (900, 64), "negative_target_size": (64, 64)},
+        {"sampler": "dpm++_2m"},
+        {"sampler": "heun"},
+        {"timestep_spacing": "trailing"},
+        {"sigma_schedule": "karras"},
+        {"timesteps": (901, 401, 1)},
+        {"sigmas": (14.0, 3.0, 0.5)},
+        {"guidance_rescale": 0.7},
+        {"clip_skip": 1},
+        {"denoising_end": 0.6},
     ],
     ids=lambda change: "+".join(change),
 )
@@ -130,17 +140,28 @@ def test_without_a_negative_prompt_its_text_for_the_second_encoder_does_not_coun
 
 def test_one_image_that_is_not_finite_harms_only_itself(program_of_three: Program) -> None:
     inputs = program_of_three.prepare([CAT, DOG, FOX])
-    whole, _ = fetch(program_of_three.run(inputs), 3)
+    whole = fetch(program_of_three.run(inputs), 3)
     noise = inputs.noise.copy()
     noise[1] = np.nan
-    broken, finite = fetch(program_of_three.run(inputs._replace(noise=noise)), 3)
-    assert finite.tolist() == [True, False, True]
-    assert np.array_equal(broken[[0, 2]], whole[[0, 2]])
+    broken = fetch(program_of_three.run(inputs._replace(noise=noise)), 3)
+    assert broken.finite.tolist() == [True, False, True]
+    assert np.array_equal(broken.pixels[[0, 2]], whole.pixels[[0, 2]])
+
+
+def test_an_image_of_one_colour_is_told(program_of_three: Program) -> None:
+    """A decoder whose last weights are zeros gives its last bias everywhere."""
+    broken, model = copy.copy(program_of_three), program_of_three.model
+    vae = nnx.merge(model.graphs["vae"], jax.tree.map(jnp.copy, model.weights["vae"]))
+    vae.decoder.conv_out.kernel[...] = jnp.zeros_like(vae.decoder.conv_out.kernel[...])
+    broken.model = dataclasses.replace(model, weights={**model.weights, "vae": nnx.state(vae)})
+    images = fetch(broken.run(broken.prepare([CAT, DOG])), 2)
+    assert images.plain.all() and images.finite.all()
+    assert not fetch(program_of_three.run(program_of_three.prepare([CAT, DOG])), 2).plain.any()
 
 
 def test_inputs_can_be_run_again(program: Program) -> None:
     inputs = program.prepare([CAT, DOG])
-    first, second = fetch(program.run(inputs), 2)[0], fetch(program.run(inputs), 2)[0]
+    first, second = fetch(program.run(inputs), 2).pixels, fetch(program.run(inputs), 2).pixels
     assert np.array_equal(first, second)
 
 
@@ -149,13 +170,38 @@ def test_inputs_can_be_run_again(program: Program) -> None:
     [
         ({"width": 72}, r"request 1 of the batch: width x height is 72 x 64, but .* renders 64 x 64"),
         ({"guidance_scale": 1.0}, r"request 1 of the batch: guidance_scale is 1.0, .* with guidance"),
-        ({"num_inference_steps": 0}, r"num_inference_steps must be between 1 and 1000, got 0"),
-        ({"num_inference_steps": 1001}, r"num_inference_steps must be between 1 and 1000, got 1001"),
+        ({"num_inference_steps": 0}, r"num_inference_steps.* 0"),
+        ({"num_inference_steps": 1001}, r"num_inference_steps.* 1001"),
+        ({"sampler": "euler_a"}, r"request 1 of the batch: sampler euler_a draws noise .* this program draws none"),
+        ({"prompt_chunks": 2}, r"prompt_chunks is 2, but this program takes 1"),
+        ({"clip_skip": 9}, r"clip_skip must be from 0 to \d, got 9"),
+        ({"sampler": "magic"}, r"magic"),
     ],
 )
 def test_a_request_of_another_shape_is_refused(program: Program, change: dict[str, int], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         program.prepare([CAT, dataclasses.replace(CAT, **change)])  # type: ignore[arg-type]
+
+
+def test_a_noisy_program_renders_what_a_plain_one_does_and_draws_at_each_step(tiny_folder: Path) -> None:
+    model = Model.load(tiny_folder, devices=jax.local_devices()[:1])
+    plain, noisy = (model.compile(width=64, height=64, guided=True, noisy=noisy) for noisy in (False, True))
+    assert np.array_equal(render(plain, [CAT]), render(noisy, [CAT]))
+    ancestral, again = (render(noisy, [dataclasses.replace(CAT, sampler="euler_a")]) for _ in range(2))
+    assert np.array_equal(ancestral, again)
+    assert not np.array_equal(ancestral, render(noisy, [CAT]))
+
+
+def test_room_for_a_longer_prompt_leaves_a_short_one_alone(program: Program, model: Model) -> None:
+    roomy = model.compile(width=64, height=64, guided=True, prompt_chunks=2)
+    short, long = CAT, dataclasses.replace(CAT, prompt="a cat in the rain " * 30, prompt_chunks=2)
+    (one,), (two, cut_less) = render(program, [short]), render(roomy, [short, long])
+    assert np.abs(one.astype(int) - two).max() <= 2
+    _, (nothing,) = roomy.prepare_and_tell([dataclasses.replace(long, prompt="cat " * 100)])
+    _, (cut,) = program.prepare_and_tell([dataclasses.replace(long, prompt="cat " * 100, prompt_chunks=1)])
+    assert nothing == {} and set(cut) == {"prompt"}
+    assert "cat " * 75 + cut["prompt"] == "cat " * 100
+    assert not np.array_equal(cut_less, two)
 
 
 @pytest.mark.parametrize("count", [0, 9])
@@ -169,7 +215,7 @@ def test_a_batch_is_neither_empty_nor_too_large(program: Program, count: int) ->
     [
         ({"width": 60, "height": 64}, "width must be a positive multiple of 8, got 60"),
         ({"width": 64, "height": 0}, "height must be a positive multiple of 8, got 0"),
-        ({"width": 64, "height": 64, "sampler": "magic"}, "sampler must be euler, got 'magic'"),
+        ({"width": 64, "height": 64, "prompt_chunks": 0}, "prompt_chunks must be at least 1, got 0"),
         ({"width": 64, "height": 64, "per_device_batch": 0}, "per_device_batch must be at least 1, got 0"),
     ],
 )
@@ -181,7 +227,7 @@ def test_a_shape_that_cannot_be_compiled_is_refused(model: Model, shape: dict, m
 def test_the_longest_schedule_runs(program: Program) -> None:
     """Its sigmas fill the tables to the last place."""
     inputs = program.prepare([dataclasses.replace(CAT, num_inference_steps=1000)])
-    assert inputs.steps[0] == 1000 and inputs.sigmas[0, -1] == 0
+    assert inputs.evaluations[0] == 1000 == inputs.tables.timesteps.shape[1]
 
 
 def test_bfloat16_is_what_is_computed_in_but_by_a_vae_that_must_not(model: Model, tiny_folder: Path) -> None:

@@ -1,6 +1,10 @@
 """Weights come from any safetensors layout that diffusers writes, or an error says what does not fit."""
 
+import dataclasses
 import json
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +19,13 @@ from jax.sharding import Mesh, NamedSharding
 from safetensors.numpy import load_file, save_file
 
 from worker.sdxl.clip import CLIPText
-from worker.sdxl.config import CLIPConfig, VAEConfig
+from worker.sdxl.config import CLIPConfig, ModelConfig, VAEConfig
 from worker.sdxl.errors import WeightsError
+from worker.sdxl.parts import builders
 from worker.sdxl.vae import VAE
-from worker.sdxl.weights import load_weights
+from worker.sdxl.weights import load_weights, parameters
 
+ROOT = Path(__file__).parents[3]
 Tensors = dict[str, np.ndarray]
 
 
@@ -76,9 +82,9 @@ def test_shards_are_read_by_their_index(
     assert_same(load_vae(tmp_path, tiny_folder), expected)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("wanted", [jnp.float32, jnp.bfloat16])
-def test_half_precision_files_are_cast_to_the_dtype_asked_for(
+def test_files_of_another_precision_are_cast_to_the_dtype_asked_for(
     tmp_path: Path, tiny_folder: Path, tensors: Tensors, dtype: Any, wanted: Any
 ) -> None:
     halves = {key: value.astype(dtype) for key, value in tensors.items()}
@@ -87,6 +93,71 @@ def test_half_precision_files_are_cast_to_the_dtype_asked_for(
     bias = state["decoder"]["conv_in"]["bias"][...]
     assert bias.dtype == wanted
     assert np.array_equal(np.asarray(bias), halves["decoder.conv_in.bias"].astype(wanted))
+
+
+@pytest.mark.parametrize(("word", "dtype"), [("F8_E4M3", ml_dtypes.float8_e4m3fn), ("F8_E5M2", ml_dtypes.float8_e5m2)])
+def test_floats_of_eight_bits_are_cast(
+    tmp_path: Path, tiny_folder: Path, tensors: Tensors, word: str, dtype: Any
+) -> None:
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    eighths = {key: value.astype(dtype) for key, value in tensors.items()}
+    save_file({key: value.view(np.uint8) for key, value in eighths.items()}, path)
+    name_type(path, "U8", word)
+    bias = load_vae(tmp_path, tiny_folder)["decoder"]["conv_in"]["bias"][...]
+    assert np.array_equal(np.asarray(bias), eighths["decoder.conv_in.bias"].astype(np.float32))
+
+
+def name_type(path: Path, old: str, new: str) -> None:
+    """Give all tensors of a file another type's name in the header, of as many bytes."""
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])
+    for name, entry in header.items():
+        if name != "__metadata__":
+            assert entry["dtype"] == old
+            entry["dtype"] = new
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + length :])
+
+
+@pytest.mark.parametrize(
+    "name", ["diffusion_pytorch_model.fp16.safetensors", "model.safetensors", "model.bf16.safetensors"]
+)
+def test_every_usual_name_will_do(
+    tmp_path: Path, tiny_folder: Path, tensors: Tensors, expected: nnx.State, name: str
+) -> None:
+    save_file(tensors, tmp_path / name)
+    assert_same(load_vae(tmp_path, tiny_folder), expected)
+
+
+@pytest.mark.parametrize(
+    ("component", "extra"),
+    [
+        ("vae", ["loss.logvar", "loss.discriminator.main.0.weight", "model_ema.decay", "model_ema.num_updates"]),
+        ("vae", ["encoder.conv_in.weight", "quant_conv.bias"]),
+        ("text_encoder", ["text_projection.weight", "logit_scale", "text_model.embeddings.position_ids"]),
+        ("text_encoder_2", ["logit_scale", "text_model.embeddings.position_ids"]),
+    ],
+)
+def test_what_no_picture_depends_on_may_be_there(
+    tmp_path: Path, tiny_folder: Path, component: str, extra: list[str]
+) -> None:
+    name = "diffusion_pytorch_model.safetensors" if component == "vae" else "model.safetensors"
+    found = load_file(tiny_folder / component / name)
+    save_file({**found, **{key: np.zeros((1, 77), np.int64) for key in extra}}, tmp_path / name)
+    build = builders(ModelConfig.from_folder(tiny_folder))[component]
+    load = partial(load_weights, build=build, dtype=jnp.float32, sharding=everywhere())
+    assert_same(load(tmp_path)[1], load(tiny_folder / component)[1])
+
+
+def test_the_way_in_may_be_there_where_the_configuration_has_none(
+    tmp_path: Path, tiny_folder: Path, tensors: Tensors
+) -> None:
+    config = VAEConfig.from_file(tiny_folder / "vae" / "config.json")
+    without = partial(VAE, dataclasses.replace(config, use_post_quant_conv=False))
+    save_file(tensors, tmp_path / "diffusion_pytorch_model.safetensors")
+    state = load_weights(tmp_path, without, dtype=jnp.float32, sharding=everywhere())[1]
+    assert set(state) == {"decoder"}
 
 
 def test_a_full_precision_file_is_preferred_to_a_half(
@@ -148,7 +219,7 @@ def test_weights_that_are_not_numbers_of_floating_point_are_refused(
 ) -> None:
     quantised = {**tensors, "decoder.conv_in.bias": np.zeros(32, np.int8)}
     save_file(quantised, tmp_path / "diffusion_pytorch_model.safetensors")
-    with pytest.raises(WeightsError, match=r"decoder.conv_in.bias is int8, expected a floating point type"):
+    with pytest.raises(WeightsError, match=r"decoder.conv_in.bias is I8, expected a floating point type; .*quantised"):
         load_vae(tmp_path, tiny_folder)
 
 
@@ -171,6 +242,42 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, tiny_folder: Path)
         load_vae(tmp_path, tiny_folder)
 
 
+def test_a_pointer_of_git_lfs_is_told_from_a_broken_file(tmp_path: Path, tiny_folder: Path) -> None:
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 334643268\n")
+    with pytest.raises(WeightsError, match=f"{path}: cannot be read as safetensors: it is a pointer of git-lfs"):
+        load_vae(tmp_path, tiny_folder)
+
+
+def test_shards_without_their_index_are_refused(tmp_path: Path, tiny_folder: Path, tensors: Tensors) -> None:
+    save_file(tensors, tmp_path / "diffusion_pytorch_model-00001-of-00002.safetensors")
+    with pytest.raises(WeightsError, match=rf"{tmp_path}: holds shards \(.*-00001-of-00002.*\), but not their index"):
+        load_vae(tmp_path, tiny_folder)
+
+
+def test_a_file_of_another_name_is_named(tmp_path: Path, tiny_folder: Path, tensors: Tensors) -> None:
+    save_file(tensors, tmp_path / "sdxl_vae.safetensors")
+    with pytest.raises(WeightsError, match=r"no safetensors file named .*; it holds sdxl_vae\.safetensors"):
+        load_vae(tmp_path, tiny_folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not an index"),
+        ("{}", "is not an index"),
+        ('{"weight_map": [1]}', "is not an index"),
+        ('{"weight_map": {"decoder.conv_in.bias": 1}}', "is not an index"),
+        ('{"weight_map": {}}', "its weight_map is empty"),
+    ],
+)
+def test_an_index_that_is_none_is_refused(tmp_path: Path, tiny_folder: Path, text: str, message: str) -> None:
+    index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(text)
+    with pytest.raises(WeightsError, match=f"^{index}: {message}"):
+        load_vae(tmp_path, tiny_folder)
+
+
 @pytest.mark.parametrize("shard", ["c.safetensors", "../a.safetensors"])
 def test_an_index_may_name_only_files_beside_it(
     tmp_path: Path, tiny_folder: Path, tensors: Tensors, shard: str
@@ -179,3 +286,53 @@ def test_an_index_may_name_only_files_beside_it(
     index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, shard)}))
     with pytest.raises(WeightsError, match=f"{index}: names the shard [ac].safetensors, which is not beside it"):
         load_vae(tmp_path, tiny_folder)
+
+
+LOAD_AND_MEASURE = """
+import sys
+from functools import partial
+from pathlib import Path
+import jax, jax.numpy as jnp
+from worker.sdxl.clip import CLIPText
+from worker.sdxl.config import CLIPConfig
+from worker.sdxl.weights import load_weights
+
+def status(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+build = partial(CLIPText, CLIPConfig(**eval(sys.argv[2])), projection=False)
+device = jax.devices()[0]
+jax.block_until_ready(jax.device_put(jnp.zeros(8), device))
+Path("/proc/self/clear_refs").write_text("5")
+before = status("VmRSS:")
+sharding = jax.sharding.SingleDeviceSharding(device)
+_, state = load_weights(Path(sys.argv[1]), build, dtype=jnp.dtype(sys.argv[3]), sharding=sharding)
+weights = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+print((status("VmHWM:") - before) / weights, weights)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel's peak is Linux's")
+@pytest.mark.parametrize(
+    ("stored", "wanted"),
+    [
+        ("float16", "float32"),
+        pytest.param("float32", "float32", marks=pytest.mark.slow),
+        pytest.param("float32", "bfloat16", marks=pytest.mark.slow),
+    ],
+)
+def test_loading_takes_little_more_memory_than_the_weights(tmp_path: Path, stored: str, wanted: str) -> None:
+    """All memory counts here, mapped pages too; on one device, since each holds the weights."""
+    # Small tensors, as the real model's are beside all of it: a few are always under way.
+    layers = 96 if wanted == "bfloat16" else 48
+    shape = {"hidden_size": 256, "num_hidden_layers": layers, "vocab_size": 100, "num_attention_heads": 4}
+    _, state = nnx.split(nnx.eval_shape(partial(CLIPText, CLIPConfig(**shape), projection=False)))
+    tensors = {wish.key: np.ones(wish.shape, stored) for wish in parameters(state)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    environ = {**os.environ, "XLA_FLAGS": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", LOAD_AND_MEASURE, str(tmp_path), repr(shape), wanted]
+    done = subprocess.run(command, env=environ, cwd=ROOT, check=True, capture_output=True, text=True)
+    peak, weights = map(float, done.stdout.split())
+    assert weights > 240e6
+    assert 0.9 < peak <= 1.15

@@ -1,0 +1,102 @@
+"""The compiled pipeline by itself, for those who want only the pictures: no queue, no Redis, no output.
+
+import promptmill
+
+pipeline = promptmill.Pipeline("stabilityai/stable-diffusion-xl-base-1.0")
+pipeline("a red apple on a blue background", seed=7).save("apple.png")
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
+
+from PIL import Image
+
+from producer.errors import PromptmillError
+from producer.job import Job, Shape, canonical_names
+from producer.models import DEFAULT_MODEL, model_defaults, resolve_model
+from producer.presets import over
+from worker.checks import Checks
+from worker.encode import JOB_CHUNK, job_record
+from worker.programs import Programs
+from worker.sdxl.program import AnyProgram, fetch
+from worker.settings import WorkerSettings
+
+
+class BrokenImageError(PromptmillError):
+    """The model gave no picture: NaN, or one colour all over."""
+
+
+class Pipeline:
+    """One model on all of this host's devices. Each shape is compiled when it is first asked for, and kept.
+
+    `model`, and what may be said of a job in a prompt file (`steps=20`, `sampler="dpm++_2m"`, `refiner=...`), as the
+    defaults of every call; `preset` as for `promptmill render`. `dtype` is "bfloat16" or "float32"; by default what
+    suits the device. Raises ModelNameError, PresetError, JobError; a call that is first to need the weights ModelError.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        preset: str | None = None,
+        dtype: str | None = None,
+        per_device_batch: int = 1,
+        **fields: Any,
+    ) -> None:
+        self.model = resolve_model(model)
+        of_model = {**model_defaults(self.model, preset).job_fields(), "model": self.model}
+        self._defaults = self._over(of_model, fields)
+        self._programs = Programs(WorkerSettings(dtype=dtype, per_device_batch=per_device_batch), Checks({}))
+        Job(prompt="any", **self._defaults)  # a wrong field is said now
+
+    @overload
+    def __call__(self, prompt: str, **fields: Any) -> Image.Image: ...
+    @overload
+    def __call__(self, prompt: Sequence[str], **fields: Any) -> list[Image.Image]: ...
+    def __call__(
+        self, prompt: str | Sequence[str], *, seed: int | Sequence[int] = 0, **fields: Any
+    ) -> Image.Image | list[Image.Image]:
+        """An RGB image for a prompt, or a list of them for a list, in which the seeds go on from `seed`.
+
+        Other fields are a job's, by the names of a prompt file. Each image's `info` holds its job. Raises JobError,
+        RequestError, BrokenImageError.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        seeds = range(seed, seed + len(prompts)) if isinstance(seed, int) else seed
+        said = self._over(self._defaults, fields)
+        jobs = [Job(**{**said, "prompt": text, "seed": own}) for text, own in zip(prompts, seeds, strict=True)]
+        images = list(self.render(jobs))
+        return images[0] if isinstance(prompt, str) else images
+
+    def render(self, jobs: Iterable[Job]) -> Iterator[Image.Image]:
+        """The image of each job, in order, batch by batch of one shape."""
+        shape: Shape | None = None
+        batch: list[Job] = []
+        for job in jobs:
+            if batch and (job.shape != shape or len(batch) == self._programs.get(batch[0].shape).batch):
+                yield from _render(self._programs.get(batch[0].shape), batch)
+                batch = []
+            shape = job.shape
+            batch.append(job)
+        if batch:
+            yield from _render(self._programs.get(batch[0].shape), batch)
+
+    def _over(self, defaults: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+        said = canonical_names(fields)
+        if isinstance(said.get("refiner"), str):
+            said["refiner"] = resolve_model(said["refiner"])
+        return over(defaults, said)
+
+
+def _render(program: AnyProgram, jobs: Sequence[Job]) -> Iterator[Image.Image]:
+    inputs, cuts = program.prepare_and_tell(jobs)
+    rendered = fetch(program.run(inputs), len(jobs))
+    for job, pixels, finite, plain, cut in zip(jobs, *rendered, cuts, strict=True):
+        if not finite or plain:
+            raise BrokenImageError(f"seed {job.seed}: the model gave {'one colour' if finite else 'NaN'}: {job.prompt}")
+        for name, text in cut.items():
+            warnings.warn(f"{name} is too long, its end was cut off: {text!r}", stacklevel=4)
+        image = Image.fromarray(pixels)
+        image.info[JOB_CHUNK] = job_record(job)
+        yield image

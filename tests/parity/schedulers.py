@@ -1,0 +1,78 @@
+"""diffusers' schedulers with a model that is a sum: the oracle of the samplers."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+
+from tests.parity.linear import PER_TIMESTEP, SLOPE
+from worker.sdxl.samplers import SAMPLERS, Sampling
+
+diffusers.utils.logging.set_verbosity_error()
+torch.set_num_threads(1)
+
+# What a sampler's name says beside its class.
+NAMED = {"dpm++_2m": {"algorithm_type": "dpmsolver++"}, "dpm++_2m_sde": {"algorithm_type": "sde-dpmsolver++"}}
+
+
+def build(sampler: str, fields: Mapping[str, Any], asked: Mapping[str, Any] | None = None) -> Any:
+    """The scheduler that `from_config` makes of a file with `fields`; `asked` are its keyword arguments."""
+    scheduler = getattr(diffusers, SAMPLERS[sampler].scheduler)
+    return scheduler.from_config(dict(fields), **{**NAMED.get(sampler, {}), **(asked or {})})
+
+
+def set_timesteps(scheduler: Any, sampling: Sampling) -> int:
+    """As the pipelines do (`retrieve_timesteps`); the count of steps that they then reckon with."""
+    from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import retrieve_timesteps
+
+    timesteps, sigmas = (list(given) if given else None for given in (sampling.timesteps, sampling.sigmas))
+    return retrieve_timesteps(scheduler, sampling.steps, "cpu", timesteps, sigmas)[1]
+
+
+def trajectory(scheduler: Any, sampling: Sampling, noise: np.ndarray, seed: int = 0) -> np.ndarray:
+    """From noise alone to the end, as `StableDiffusionXLPipeline` goes."""
+    set_timesteps(scheduler, sampling)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)
+    timesteps = scheduler.timesteps
+    if sampling.denoising_end is not None:
+        trained = scheduler.config.num_train_timesteps
+        cutoff = round(trained - (sampling.denoising_end * trained))
+        timesteps = timesteps[: len([timestep for timestep in timesteps if timestep >= cutoff])]
+    latents = torch.from_numpy(noise) * scheduler.init_noise_sigma
+    return walk(scheduler, sampling, timesteps, latents, seed)
+
+
+def trajectory_of_image(scheduler: Any, sampling: Sampling, image: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """From an image's latents, as `StableDiffusionXLImg2ImgPipeline` goes, by its own `get_timesteps`."""
+    steps = set_timesteps(scheduler, sampling)
+    pipeline = SimpleNamespace(scheduler=scheduler)
+    timesteps, _ = diffusers.StableDiffusionXLImg2ImgPipeline.get_timesteps(
+        pipeline, steps, sampling.strength, "cpu", denoising_start=sampling.denoising_start
+    )
+    latents = torch.from_numpy(image)
+    if sampling.denoising_start is None:
+        latents = scheduler.add_noise(latents, torch.from_numpy(noise), timesteps[:1])
+    return walk(scheduler, sampling, timesteps, latents, seed=0)
+
+
+def walk(scheduler: Any, sampling: Sampling, timesteps: Any, latents: torch.Tensor, seed: int) -> np.ndarray:
+    given = {"generator": torch.Generator().manual_seed(seed), "eta": sampling.eta}
+    options = {name: given[name] for name in given.keys() & inspect.signature(scheduler.step).parameters.keys()}
+    seen = [latents.numpy()]
+    for timestep in timesteps:
+        prediction = SLOPE * scheduler.scale_model_input(latents, timestep) + PER_TIMESTEP * timestep
+        latents = scheduler.step(prediction, timestep, latents, **options).prev_sample
+        seen.append(latents.numpy())
+    return np.stack(seen)
+
+
+def draws(seed: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """The noise of PyTorch's generator, a draw an evaluation."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randn(shape, generator=generator).numpy()
