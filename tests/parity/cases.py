@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from tests.parity.matrix import UNET, VAE, Part
 from worker.sdxl.program import PlainRequest
 
 REFERENCES = Path(__file__).parent / "references"
@@ -82,9 +83,27 @@ TRAJECTORY_STEPS = 7
 NOISE = {"small": (0, 5, 7), "image": (2**33 + 11, 16, 24), "fraction": (123, 3, 3)}
 
 
+# What a request says that is no argument of diffusers' pipeline: its scheduler's, its refiner's, or ours alone.
+_NOT_OF_THE_CALL = frozenset(
+    [
+        "seed",
+        "sampler",
+        "timestep_spacing",
+        "sigma_schedule",
+        "prompt_chunks",
+        "prompt_weighting",
+        "refiner_strength",
+        "aesthetic_score",
+        "negative_aesthetic_score",
+    ]
+)
+
+
 def settings_of(request: PlainRequest) -> dict[str, Any]:
     """The keyword arguments of diffusers' pipeline for a request, but for its seed."""
-    return {name: value for name, value in asdict(request).items() if value is not None and name != "seed"}
+    given = {name: value for name, value in asdict(request).items() if value is not None}
+    lists = {name: list(given[name]) for name in ("timesteps", "sigmas") if name in given}
+    return {name: value for name, value in (given | lists).items() if name not in _NOT_OF_THE_CALL}
 
 
 # What writes into a stream that a norm reads.
@@ -102,13 +121,18 @@ _INTO_NORMS = (
 )
 
 
+def feeds_a_norm(key: str) -> bool:
+    """Whether a norm reads what the parameter writes."""
+    return any(f"{name}." in key for name in _INTO_NORMS)
+
+
 def write_quiet(folder: Path, source: Path) -> Path:
     """A copy of a model whose signals are so small that each norm's eps shows in its output."""
     shutil.copytree(source, folder)
     for path in folder.glob("*/*.safetensors"):
         tensors = load_file(path)
         for key, values in tensors.items():
-            if any(f"{name}." in key for name in _INTO_NORMS):
+            if feeds_a_norm(key):
                 tensors[key] = values * np.float32(0.01)
         save_file(tensors, path, metadata={"format": "pt"})
     return folder
@@ -121,6 +145,25 @@ def token_ids(vocab_size: int) -> np.ndarray:
     ids[0, 20:] = vocab_size - 1
     ids[1, -1] = vocab_size - 1
     return ids
+
+
+def inputs_of(part: Part) -> dict[str, np.ndarray]:
+    """What the part is run on; names differ from kind to kind."""
+    config = part.config
+    if part.kind == UNET:
+        inputs = unet_inputs(
+            config.get("in_channels", 4),
+            config["cross_attention_dim"],
+            config["projection_class_embeddings_input_dim"] - part.time_ids * config["addition_time_embed_dim"],
+            *part.latent_size,
+        )
+        return {**inputs, "time_ids": inputs["time_ids"][:, : part.time_ids]}
+    if part.kind == VAE:
+        return {"latents": vae_latents(config["latent_channels"])}
+    ids = token_ids(config["vocab_size"])
+    if config["eos_token_id"] != 2:
+        ids[0, [9, 40]] = ids[1, 60] = config["eos_token_id"]
+    return {"ids": ids}
 
 
 def unet_inputs(channels: int, context: int, pooled: int, height: int = 9, width: int = 13) -> dict[str, np.ndarray]:

@@ -1,14 +1,13 @@
 """The tiny model and its programs, each compiled once."""
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import jax
 import pytest
 
-from worker.sdxl.program import Model, PlainRequest, Program
-from worker.sdxl.requests import is_guided
+from tests.parity import ours
+from worker.sdxl.program import AnyProgram, Model, PlainRequest
 from worker.sdxl.tiny import write_tiny_random
 
 
@@ -23,11 +22,6 @@ def model(tiny_folder: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def program_for(model: Model) -> Callable[[PlainRequest], Program]:
+def program_for(model: Model) -> Callable[[PlainRequest], AnyProgram]:
     """The program of a request's shape."""
-
-    @cache
-    def compiled(width: int, height: int, guided: bool) -> Program:
-        return model.compile(width=width, height=height, guided=guided)
-
-    return lambda request: compiled(request.width, request.height, is_guided(model.config, request.guidance_scale))
+    return ours.programs(model)

@@ -1,11 +1,12 @@
 """Write `references/*.npz` from PyTorch: `python -m tests.parity.make_references`. Needs the extra `import`."""
 
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from tests.parity import cases, theirs
+from tests.parity import cases, linear, schedulers, theirs
 from worker.sdxl.tiny import write_tiny_random
 
 
@@ -21,6 +22,7 @@ def main() -> None:
         save("images", {name: theirs.image(pipeline, request) for name, request in cases.IMAGES.items()})
     save("noise", {name: theirs.noise(*case) for name, case in cases.NOISE.items()})
     save("trajectories", {name: theirs.trajectory(case) for name, case in cases.SCHEDULER_CONFIGS.items()})
+    save("samplers", samplers())
     save(
         "schedules",
         {
@@ -31,6 +33,15 @@ def main() -> None:
             for what, values in theirs.schedule(settings, steps).items()
         },
     )
+
+
+def samplers() -> dict[str, np.ndarray]:
+    """Every sampler's latents, and the noise that those were given which draw some at each step."""
+    trajectories = {
+        name: schedulers.trajectory(schedulers.build(sampling.sampler, settings), sampling, linear.NOISE)
+        for name, (sampling, settings) in linear.STORED.items()
+    }
+    return {"draws": np.stack(list(islice(schedulers.draws(0, linear.SHAPE), 12))), **trajectories}
 
 
 def save(name: str, arrays: dict[str, np.ndarray]) -> None:

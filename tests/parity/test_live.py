@@ -10,12 +10,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from tests.parity import cases, ours, theirs
-from worker.sdxl.config import SchedulerConfig
+from tests.parity import cases, measure, ours, theirs
 from worker.sdxl.noise import randn
 from worker.sdxl.program import Model, PlainRequest
 from worker.sdxl.requests import is_guided
-from worker.sdxl.schedule import make_schedule
 from worker.sdxl.tiny import write_tiny_random
 
 pytestmark = pytest.mark.slow
@@ -88,9 +86,7 @@ def test_odd_models_agree_part_by_part_and_as_a_whole(tmp_path: Path, name: str)
     pipeline, model = theirs.load(folder), Model.load(folder, devices=jax.local_devices()[:1])
     expected, got = theirs.parts(pipeline), ours.parts(model)
     errors = {part: cases.relative_error(got[part], expected[part]) for part in expected}
-    # The guidance embedding takes sines of thousands of radians, where float32 has four digits left.
-    limit = 1e-4 if name == "guidance-as-input" else 1e-5
-    assert all(error < limit for error in errors.values()), errors
+    assert all(error < measure.LIMIT for error in errors.values()), errors
     request = PlainRequest("a fox in the snow", 72, 88, seed=11, num_inference_steps=4, guidance_scale=6.0)
     guided = is_guided(model.config, request.guidance_scale)
     assert guided == (name != "guidance-as-input")
@@ -107,11 +103,9 @@ def test_the_eos_rule_is_tried_with_the_real_eos(tiny_folder: Path) -> None:
 def test_schedules_of_every_length_agree(name: str) -> None:
     settings = cases.SCHEDULER_CONFIGS[name]
     for steps in (*cases.STEP_COUNTS, *range(3, 200, 7)):
-        got, expected = make_schedule(SchedulerConfig(**settings), steps), theirs.schedule(settings, steps)
+        got, expected = ours.schedule(settings, steps), theirs.schedule(settings, steps)
         for what, values in expected.items():
-            np.testing.assert_allclose(
-                getattr(got, what), values, rtol=2e-5, atol=1e-6, err_msg=f"{what} of {steps} steps"
-            )
+            np.testing.assert_allclose(got[what], values, rtol=2e-5, atol=1e-6, err_msg=f"{what} of {steps} steps")
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 31, 32, 33, 1000, 4 * 9 * 13, 4 * 128 * 128])

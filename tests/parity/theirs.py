@@ -5,20 +5,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.utils import logging
 
-from tests.parity import cases
+from tests.parity import cases, schedulers
 from worker.sdxl.program import PlainRequest
 
 logging.set_verbosity_error()
+logging.disable_progress_bar()
 # The cores are shared; and the sums of one thread are the same everywhere.
 torch.set_num_threads(1)
 
 
-def load(folder: Path) -> Any:
-    pipeline: Any = StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, add_watermarker=False)
+def load(folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:
+    """The pipeline of a folder, a base model's or a refiner's."""
+    pipeline: Any = DiffusionPipeline.from_pretrained(folder, local_files_only=True, add_watermarker=False, dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
+    pipeline.of_the_folder = pipeline.scheduler.config
     return pipeline
 
 
@@ -34,7 +37,7 @@ def parts(pipeline: Any) -> dict[str, np.ndarray]:
         "context_2": second.hidden_states[-2].numpy(),
         "pooled": second.text_embeds.numpy(),
         "unet": _unet(pipeline),
-        "vae": _channels_last(pipeline.vae.decode(_unscaled(pipeline.vae.config, _channels_first(latents))).sample),
+        "vae": _channels_last(pipeline.vae.decode(unscaled(pipeline.vae.config, _channels_first(latents))).sample),
     }
 
 
@@ -57,7 +60,7 @@ def _unet(pipeline: Any) -> np.ndarray:
     return _channels_last(output.sample)
 
 
-def _unscaled(config: Any, latents: torch.Tensor) -> torch.Tensor:
+def unscaled(config: Any, latents: torch.Tensor) -> torch.Tensor:
     if config.latents_mean is None or config.latents_std is None:
         return latents / config.scaling_factor
     mean = torch.tensor(config.latents_mean).view(1, -1, 1, 1)
@@ -95,8 +98,40 @@ def noise(seed: int, height: int, width: int) -> np.ndarray:
 
 
 def image(pipeline: Any, request: PlainRequest) -> np.ndarray:
+    """The picture of a request, with the scheduler that its sampler is."""
+    return np.asarray(_call(pipeline, request, **cases.settings_of(request)).images[0])
+
+
+def latents(pipeline: Any, request: PlainRequest) -> np.ndarray:
+    """What the request's sampling ends in, channels last."""
+    found = _call(pipeline, request, **cases.settings_of(request), output_type="latent").images
+    return _channels_last(found.float())[0]
+
+
+def refined(base: Any, refiner: Any, request: PlainRequest) -> np.ndarray:
+    """The picture of a base model and a refiner, by the request as an ensemble of experts or as image to image."""
     settings = cases.settings_of(request)
-    return np.asarray(pipeline(**settings, generator=generator(request.seed)).images[0])
+    latents = _call(base, request, **settings, output_type="latent").images
+    given = {name: value for name, value in settings.items() if name not in ("width", "height", "denoising_end")}
+    own = {"aesthetic_score": request.aesthetic_score, "negative_aesthetic_score": request.negative_aesthetic_score}
+    own |= {"strength": request.refiner_strength, "denoising_start": request.denoising_end}
+    given |= {name: value for name, value in own.items() if value is not None}
+    return np.asarray(_call(refiner, request, **given, image=latents).images[0])
+
+
+def _call(pipeline: Any, request: PlainRequest, **settings: Any) -> Any:
+    pipeline.scheduler = scheduler(pipeline.of_the_folder, request)
+    return pipeline(**settings, generator=generator(request.seed))
+
+
+def scheduler(config: Any, request: PlainRequest) -> Any:
+    """diffusers' scheduler of a request, from the configuration that lies in the model's folder."""
+    asked: dict[str, Any] = {}
+    if request.timestep_spacing is not None:
+        asked["timestep_spacing"] = request.timestep_spacing
+    if request.sigma_schedule is not None:
+        asked[f"use_{request.sigma_schedule}_sigmas"] = True
+    return schedulers.build(request.sampler, config, asked)
 
 
 def generator(seed: int) -> torch.Generator:

@@ -1,0 +1,50 @@
+"""From the prompt and the seed to the pixels, against diffusers' pipelines. `pytest -s` prints the table."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from tests.parity import measure, pictures
+from tests.parity.refiner import write_refiner
+from worker.sdxl.tiny import write_tiny_random
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_random(tmp_path_factory.mktemp("pipeline") / "base", seed=3, changes=pictures.CHANGES)
+
+
+@pytest.fixture(scope="module")
+def sides(folder: Path) -> measure.Sides:
+    return measure.Sides.of(folder)
+
+
+@pytest.fixture(scope="module")
+def refined_sides(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> measure.Sides:
+    return measure.Sides.of(folder, write_refiner(tmp_path_factory.mktemp("pipeline") / "refiner", folder))
+
+
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_whole_pictures_agree(sides: measure.Sides, name: str) -> None:
+    _check(sides.row(name, pictures.PICTURES[name]))
+
+
+@pytest.mark.parametrize("name", pictures.REFINED)
+def test_refined_pictures_agree(refined_sides: measure.Sides, name: str) -> None:
+    _check(refined_sides.row(name, pictures.REFINED[name]))
+
+
+def test_a_guidance_scale_that_is_an_input_agrees(tmp_path: Path) -> None:
+    folder = write_tiny_random(tmp_path / "model", seed=3, changes=pictures.GUIDANCE_AS_INPUT)
+    _check(measure.Sides.of(folder).row("guidance as input", pictures.GUIDED_BY_INPUT))
+
+
+def _check(row: measure.PictureRow) -> None:
+    print(f"| {' | '.join(row.cells())} |")
+    assert row.psnr >= measure.PSNR_LIMIT, row
+    assert row.largest <= 1, row

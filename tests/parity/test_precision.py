@@ -1,0 +1,65 @@
+"""What stays in float32, what bfloat16 costs, and that the VAE's memory does not grow with the batch."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from tests.parity import precision
+from worker.sdxl.generate import TEXT_TO_IMAGE, generate
+from worker.sdxl.program import Model, PlainRequest
+from worker.sdxl.requests import Kind, prepare_inputs
+from worker.sdxl.tiny import write_tiny_random
+
+pytestmark = pytest.mark.slow
+
+FP16_FIX = {"vae/config.json": {"force_upcast": False}}
+SIDE = 256
+
+
+def test_bfloat16_is_near_float32_and_no_worse_than_pytorch(tiny_folder: Path) -> None:
+    rows = {row.says: row for row in precision.rows(tiny_folder)}
+    for row in rows.values():
+        print(f"| {' | '.join(row.cells())} |")
+    ours, theirs = rows[precision.OURS_UPCAST], rows[precision.THEIRS]
+    assert ours.psnr >= 25
+    assert ours.latents <= 1.2 * theirs.latents
+
+
+@pytest.mark.parametrize(("upcast", "expected"), [(True, jnp.float32), (False, jnp.bfloat16)])
+def test_the_vae_stays_in_float32_where_its_configuration_says_so(
+    tmp_path: Path, upcast: bool, expected: jnp.dtype
+) -> None:
+    folder = write_tiny_random(tmp_path / "model", changes={} if upcast else FP16_FIX)
+    model = Model.load(folder, devices=jax.local_devices()[:1], dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.weights["vae"])} == {jnp.dtype(expected)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.weights["unet"])} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_the_vae_decodes_image_by_image(model: Model) -> None:
+    """What a batch of four needs beside its arguments is the UNet's, which is small here; the VAE's does not grow."""
+    one, four = (_temporaries(model, batch) for batch in (1, 4))
+    decoding = _decoding(model)
+    assert decoding > 0.5 * one, "the VAE must be what needs the memory, or this shows nothing"
+    assert four - one < decoding, (one, four, decoding)
+
+
+def _temporaries(model: Model, batch: int) -> int:
+    kind = Kind(SIDE, SIDE, guided=False)
+    inputs, _ = prepare_inputs(
+        model.config, model.tokenizers, [PlainRequest("", SIDE, SIDE, guidance_scale=1.0)] * batch, kind
+    )
+    whole = partial(generate, model.config, model.graphs, TEXT_TO_IMAGE)
+    return int(jax.jit(whole).lower(model.weights, inputs).compile().memory_analysis().temp_size_in_bytes)
+
+
+def _decoding(model: Model) -> int:
+    side = SIDE // model.config.vae.scale_factor
+    latents = jnp.zeros((1, side, side, model.config.vae.latent_channels))
+    decode = jax.jit(partial(precision.decode, model.graphs["vae"]))
+    return int(decode.lower(model.weights["vae"], latents).compile().memory_analysis().temp_size_in_bytes)
