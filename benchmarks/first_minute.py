@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,10 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 ROOT = Path(__file__).parents[1]
-COLUMNS = 16
 
 
 def main() -> None:
@@ -45,7 +43,7 @@ def main() -> None:
             reports = [render_fresh(name, Path(folder), number) for number in range(options.runs)]
             show(name, reports)
             if options.sheet and name == "warm":
-                contact_sheet(Path(reports[-1]["output"]), options.sheet)
+                shutil.copy(reports[-1]["contact_sheet"], options.sheet)
 
 
 def render_fresh(name: str, folder: Path, number: int) -> dict[str, Any]:
@@ -73,21 +71,6 @@ def show(name: str, reports: list[dict[str, Any]]) -> None:
 
 def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
-
-
-def contact_sheet(run: Path, path: Path) -> None:
-    """The run's pictures in rows, in the order of its plan."""
-    import zstandard
-
-    lines = zstandard.ZstdDecompressor().decompress((run / "plan" / "00000.jsonl.zst").read_bytes()).splitlines()
-    ids = [json.loads(line)["id"] for line in lines]
-    images = [Image.open(run / "images" / job_id[:2] / f"{job_id}.png") for job_id in ids]
-    width, height = images[0].size
-    sheet = Image.new("RGB", (COLUMNS * width, -(-len(images) // COLUMNS) * height))
-    for place, image in enumerate(images):
-        sheet.paste(image, (place % COLUMNS * width, place // COLUMNS * height))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
 
 
 def git(*args: str) -> str:

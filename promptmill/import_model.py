@@ -18,7 +18,7 @@ SCHEDULERS |= {"euler_a": "EulerAncestralDiscreteScheduler"}
 
 INSTALL = (
     "{} is not installed here: pip install 'promptmill[import]'. PyTorch alone for the CPU, without gigabytes of CUDA: "
-    "pip install torch --index-url https://download.pytorch.org/whl/cpu"
+    "pytorch.org says how to get it"
 )
 
 

@@ -48,6 +48,7 @@ class Report:
     first_image_s: float | None = None
     last_image_s: float | None = None
     images_per_s: float | None = None
+    contact_sheet: str | None = None
     failures: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
@@ -96,6 +97,11 @@ def command(
     else:
         with _sigterm_as_ctrl_c():
             report = _render(plan, place, run, there, sources, broker, verbose, started, check_environ(given))
+    if not report.failed and report.rendered:
+        from promptmill.contact_sheet import write_contact_sheet
+
+        sheet = write_contact_sheet(place.child(run), plan)
+        report = dataclasses.replace(report, contact_sheet=f"{report.output}/{sheet}")
     _tell(report, as_json)
     return 1 if report.failed else 0
 
@@ -198,6 +204,8 @@ def _tell(report: Report, as_json: bool) -> None:
         click.echo(f"nothing to render: all {report.images} images are there already", err=True)
     else:
         click.echo(_summary(report), err=True)
+    if report.contact_sheet:
+        click.echo(f"all on one sheet: {report.contact_sheet}", err=True)
     click.echo(json.dumps(dataclasses.asdict(report), ensure_ascii=False) if as_json else f"{report.output}/images")
 
 

@@ -71,6 +71,8 @@ def test_render_with_nothing_configured_and_then_again(tmp_path):
     images = Path(first.stdout.strip())
     check_images(images.parent, list(read_plan([EXAMPLES / "prompts.txt"], {}).jobs))
     assert (images.parent / "run.json").exists()
+    with Image.open(images.parent / "contact-sheet.png") as sheet:
+        assert sheet.width > 8 * 64 and sheet.height > 8 * 64
     assert list((images.parent / "plan").glob("*.jsonl.zst"))
 
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}

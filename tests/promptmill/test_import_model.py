@@ -57,7 +57,7 @@ def test_without_pytorch_it_says_what_to_install(here: Path):
     ran = without_heavy(here, "import-model", "org/name", "out")
     assert ran.returncode == 2
     assert "is not installed here: pip install 'promptmill[import]'" in ran.stderr
-    assert "https://download.pytorch.org/whl/cpu" in ran.stderr
+    assert "pytorch.org" in ran.stderr
 
 
 def test_a_folder_that_is_there_is_left_alone(here: Path, promptmill):

@@ -1,0 +1,206 @@
+"""One side of a comparison, in a process of its own: ours, or PyTorch's pipeline, eager or compiled.
+
+    python -m benchmarks.peers '{"side": "ours", "folder": ..., "dtype": "bfloat16", "size": 1024, "steps": 20, ...}'
+
+It loads, compiles and renders once, and says how long that took as a line of JSON. Then each line on stdin has it
+render one batch and say the seconds; at the end of stdin it says the peak of the device's memory. With `"save": PATH`
+it renders once for latents and once for pixels, into that .npz file, and ends. A batch is timed from its prompts to
+uint8 pixels on the host. What PyTorch's libraries print goes to stderr.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PROMPT = "a cat in the rain, oil painting"
+NEGATIVE = "blurry, low quality"
+GUIDANCE = 5.0
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    # Lines of ours are the only ones on stdout.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    started = time.perf_counter()
+    peer = (Ours if settings["side"] == "ours" else PyTorch)(settings)
+    loaded = time.perf_counter()
+    if "save" in settings:
+        peer.save(Path(settings["save"]))
+        print(json.dumps({"saved": settings["save"], "device": peer.device}), file=answers)
+        return
+    peer.compile()
+    compiled = time.perf_counter()
+    peer.render()
+    first = {"load_s": loaded - started, "compile_s": compiled - loaded, "first_s": time.perf_counter() - compiled}
+    print(json.dumps({**first, "device": peer.device}), file=answers)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        peer.render()
+        print(json.dumps({"s": time.perf_counter() - started}), file=answers)
+    print(json.dumps({"peak": peer.peak_memory()}), file=answers)
+
+
+class Ours:
+    """`worker.sdxl.program`, on the first device alone."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        import jax
+
+        from worker.sdxl.program import Model
+
+        self.settings = settings
+        devices = jax.local_devices()[:1]
+        self.device = devices[0].device_kind
+        self.model = Model.load(Path(settings["folder"]), devices=devices, dtype=jax.numpy.dtype(settings["dtype"]))
+
+    def compile(self) -> None:
+        self.program = self._program()
+
+    def _program(self, **more: Any) -> Any:
+        size, batch = self.settings["size"], self.settings["batch"]
+        return self.model.compile(width=size, height=size, guided=True, per_device_batch=batch, **more)
+
+    def _requests(self) -> list[Any]:
+        from worker.sdxl.program import PlainRequest
+
+        settings: dict[str, Any] = {
+            "prompt": PROMPT,
+            "negative_prompt": NEGATIVE,
+            "num_inference_steps": self.settings["steps"],
+            "guidance_scale": GUIDANCE,
+            "width": self.settings["size"],
+            "height": self.settings["size"],
+        }
+        return [PlainRequest(**settings, seed=seed) for seed in range(self.settings["batch"])]
+
+    def render(self) -> np.ndarray:
+        from worker.sdxl.program import fetch
+
+        requests = self._requests()
+        return fetch(self.program.run(self.program.prepare(requests)), len(requests))[0]
+
+    def save(self, path: Path) -> None:
+        from worker.sdxl.generate import Stage
+
+        program = self._program(stage=Stage(end="latents"))
+        latents = np.asarray(program.run(program.prepare(self._requests())))
+        self.compile()
+        np.savez(path, latents=latents, pixels=self.render())
+
+    def peak_memory(self) -> int | None:
+        import jax
+
+        stats = jax.local_devices()[0].memory_stats() or {}
+        return stats.get("peak_bytes_in_use")
+
+
+class PyTorch:
+    """`StableDiffusionXLPipeline` as its documentation advises: channels last, and UNet and decoder compiled."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        import torch
+        from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+
+        self.settings, self.torch = settings, torch
+        # float32 means float32 here: TF32 keeps 10 bits of 23.
+        torch.backends.cuda.matmul.allow_tf32 = settings["dtype"] != "float32"
+        torch.backends.cudnn.allow_tf32 = settings["dtype"] != "float32"
+        self.where = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.cuda.get_device_name() if self.where == "cuda" else "cpu"
+        dtype = getattr(torch, settings["dtype"])
+        pipeline: Any = StableDiffusionXLPipeline.from_pretrained(
+            settings["folder"], torch_dtype=dtype, local_files_only=True, add_watermarker=False
+        )
+        pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+        pipeline.set_progress_bar_config(disable=True)
+        self.pipeline = pipeline.to(self.where)
+        for network in (pipeline.unet, pipeline.vae):
+            network.to(memory_format=torch.channels_last)
+
+    def compile(self) -> None:
+        """With the compiler what is compiled is compiled at the first call, which `compile_s` therefore holds."""
+        if self.settings["side"] != "compiled":
+            return
+        compiled = {"mode": self.settings["mode"], "fullgraph": True}
+        self.pipeline.unet = self.torch.compile(self.pipeline.unet, **compiled)
+        self.pipeline.vae.decode = self.torch.compile(self.pipeline.vae.decode, **compiled)
+        self.render()
+
+    def render(self) -> np.ndarray:
+        images = self._run("pt")
+        pixels: np.ndarray = (images * 255).round().to(self.torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return pixels
+
+    def save(self, path: Path) -> None:
+        latents = self._run("latent").float().permute(0, 2, 3, 1).cpu().numpy()
+        np.savez(path, latents=latents, pixels=self.render())
+
+    def _run(self, output_type: str) -> Any:
+        batch = self.settings["batch"]
+        return self.pipeline(
+            [PROMPT] * batch,
+            negative_prompt=[NEGATIVE] * batch,
+            num_inference_steps=self.settings["steps"],
+            guidance_scale=GUIDANCE,
+            width=self.settings["size"],
+            height=self.settings["size"],
+            generator=[self.torch.Generator().manual_seed(seed) for seed in range(batch)],
+            output_type=output_type,
+        ).images
+
+    def peak_memory(self) -> int | None:
+        return self.torch.cuda.max_memory_allocated() if self.where == "cuda" else None
+
+
+class Peer:
+    """The other end of a peer's lines."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        environ = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        if settings["dtype"] == "float32":
+            environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+        command = [sys.executable, "-m", "benchmarks.peers", json.dumps(settings)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ, bufsize=1
+        )
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+
+    def answer(self) -> dict[str, Any]:
+        """Its next line; RuntimeError where it ended without one, for the reason that it wrote to stderr."""
+        assert self._stdout is not None
+        line = self._stdout.readline()
+        if not line:
+            raise RuntimeError(f"a peer ended with status {self._process.wait()}; its last words are above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def ask(self) -> dict[str, Any]:
+        """Have it render one batch."""
+        assert self._stdin is not None
+        self._stdin.write("go\n")
+        self._stdin.flush()
+        return self.answer()
+
+    def end(self) -> dict[str, Any]:
+        """Its peak of memory; then it is gone."""
+        assert self._stdin is not None
+        self._stdin.close()
+        answer = self.answer()
+        self._process.wait()
+        return answer
+
+    def stop(self) -> None:
+        """However it is."""
+        self._process.kill()
+        self._process.wait()
+
+
+if __name__ == "__main__":
+    main()

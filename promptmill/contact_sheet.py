@@ -1,0 +1,82 @@
+"""A run's pictures on one sheet, each with its prompt: what one looks at first."""
+
+import io
+from typing import TYPE_CHECKING
+
+from producer.output import Output
+from producer.plan import Plan
+from producer.submit import image_name
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
+
+NAME = "contact-sheet.png"
+COLUMNS = 8
+SIDE = 128  # pixels of a picture, the longer side at most
+MARGIN = 6  # pixels
+LINES = 2  # of a prompt, under its picture
+LINE_HEIGHT = 13  # pixels
+MOST = 256  # pictures: a sheet is for looking, and beyond this nobody looks
+
+
+def write_contact_sheet(output: Output, plan: Plan, extension: str = "png") -> str:
+    """Puts the sheet beside the run's images, which must all be there; its name in `output`, the run's own place.
+
+    A run of more than MOST pictures shows its first. Raises OutputError.
+    """
+    shown = list(plan.first_index.items())[:MOST]
+    pictures = [(output.get(image_name(job_id, extension)), plan.jobs[at].prompt) for job_id, at in shown]
+    output.put_once(NAME, draw_sheet(pictures), content_type="image/png", ours=lambda existing: True)
+    return NAME
+
+
+def draw_sheet(pictures: list[tuple[bytes, str]]) -> bytes:
+    """A PNG of image files with a text under each, in rows of COLUMNS."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    cell_width, cell_height = SIDE + MARGIN, SIDE + LINES * LINE_HEIGHT + MARGIN
+    rows = -(-len(pictures) // COLUMNS)
+    columns = min(COLUMNS, len(pictures))
+    sheet = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
+    for place, (data, text) in enumerate(pictures):
+        left, top = (MARGIN + place % COLUMNS * cell_width, MARGIN + place // COLUMNS * cell_height)
+        with Image.open(io.BytesIO(data)) as file:
+            picture = _fitted(file.convert("RGB"))
+        sheet.paste(picture, (left + (SIDE - picture.width) // 2, top + (SIDE - picture.height) // 2))
+        for number, line in enumerate(wrap(text, font)):
+            draw.text((left, top + SIDE + 1 + number * LINE_HEIGHT), line, "black", font)
+    file = io.BytesIO()
+    sheet.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def _fitted(picture: "Image.Image") -> "Image.Image":
+    """Small pictures grow by whole pixels, so that one sees what was drawn; large ones shrink."""
+    from PIL import Image
+
+    scale = SIDE / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
+
+
+def wrap(text: str, font: "ImageFont.ImageFont | ImageFont.FreeTypeFont") -> list[str]:
+    """The text in at most LINES lines of a picture's width; what does not fit ends in dots."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if not lines[-1] or font.getlength(longer) <= SIDE:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    cut = len(lines) > LINES
+    lines = lines[:LINES]
+    if cut:
+        lines[-1] += " …"
+    return [_clipped(line, font) for line in lines]
+
+
+def _clipped(line: str, font: "ImageFont.ImageFont | ImageFont.FreeTypeFont") -> str:
+    while font.getlength(line) > SIDE:
+        line = f"{line.rstrip('…')[:-1]}…"
+    return line

@@ -1,0 +1,78 @@
+"""The benchmarks that want a big machine run here with the tiny model, so that on the day they are one command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from benchmarks.random_sdxl import write_random_sdxl
+from benchmarks.report import write_section
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(module: str, *arguments: object) -> str:
+    environ = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+    done = subprocess.run(command, env=environ, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def rows(markdown: str) -> list[list[str]]:
+    lines = [line.strip("| ").split(" | ") for line in markdown.splitlines() if line.startswith("| ")]
+    return [line for line in lines if "---" not in line]
+
+
+def test_a_random_model_is_the_same_in_one_file_and_in_shards(tmp_path: Path) -> None:
+    one = write_random_sdxl(tmp_path / "one", tiny=True) / "unet"
+    three = write_random_sdxl(tmp_path / "three", tiny=True, shards=3) / "unet"
+    weight_map = json.loads((three / "diffusion_pytorch_model.safetensors.index.json").read_text())["weight_map"]
+    with safe_open(one / "diffusion_pytorch_model.safetensors", framework="np") as whole:
+        assert set(whole.keys()) == set(weight_map) and len(set(weight_map.values())) == 3
+        for key, name in list(weight_map.items())[::20]:
+            with safe_open(three / name, framework="np") as shard:
+                assert np.array_equal(whole.get_tensor(key), shard.get_tensor(key))
+
+
+def test_a_section_is_written_into_its_place(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n")
+    write_section(page, "one", "first")
+    write_section(page, "two", "second")
+    write_section(page, "one", "third")
+    text = page.read_text()
+    assert "first" not in text and text.index("# Title") < text.index("third") < text.index("second")
+
+
+@pytest.mark.slow
+def test_full_size_runs_with_the_tiny_model(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("torch")
+    run("full_size", "--tiny", "--folder", tmp_path / "m", "--size", 64, "--repeats", 1, "--write", tmp_path / "p.md")
+    calls = [row for row in rows((tmp_path / "p.md").read_text()) if len(row) == 8][1:]
+    assert [row[0] for row in calls] == ["text_encoder", "text_encoder_2", "unet", "vae"]
+    assert all(float(row[3]) < 2e-5 for row in calls), calls
+
+
+@pytest.mark.slow
+def test_against_pytorch_runs_with_the_tiny_model_and_goes_on_where_it_was_cut_short(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("torch")
+    asked = ["--tiny", "--folder", tmp_path / "m", "--results", tmp_path / "r.json", "--steps", 3, "--repeats", 2]
+    asked += ["--batches", 2, "--sides", "ours", "eager"]
+    assert "not measured" in run("against_pytorch", *asked, "--limit-s", 0)
+    run("against_pytorch", *asked, "--only", "ours")
+    ours = json.loads((tmp_path / "r.json").read_text())
+    assert len(ours) == 1
+    markdown = run("against_pytorch", *asked, "--write", tmp_path / "p.md")
+    assert ours.items() <= json.loads((tmp_path / "r.json").read_text()).items()
+    parity = [row for row in rows(markdown) if len(row) == 4][1:]
+    assert float(parity[0][2]) < 2e-5 and float(parity[0][3]) > 45
+    timed = {row[0]: row for row in rows(markdown) if len(row) == 10}
+    assert float(timed["PyTorch eager"][3]) > 0 and timed["torch.compile"][2] == "not measured"

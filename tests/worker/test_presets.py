@@ -1,0 +1,36 @@
+"""Each preset is something that the samplers can do."""
+
+import pytest
+
+from producer.job import SAMPLERS as JOB_SAMPLERS
+from producer.job import SIGMA_SCHEDULES, TIMESTEP_SPACINGS, Job
+from producer.presets import PRESETS
+from worker.sdxl import samplers
+from worker.sdxl.config import SchedulerConfig
+from worker.sdxl.generate import TEXT_TO_IMAGE
+from worker.sdxl.requests import is_noisy, sampling_of
+
+SDXL = SchedulerConfig(
+    beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
+)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_presets_schedule_can_be_made(name: str):
+    job = Job(prompt="p", **PRESETS[name].job_fields())
+    table = samplers.make_table(SDXL, sampling_of(job, TEXT_TO_IMAGE))
+    assert len(table.timesteps) == job.num_inference_steps
+    assert job.timesteps is None or table.timesteps.tolist() == list(job.timesteps)
+
+
+def test_both_sides_know_the_same_samplers_and_which_draw_noise():
+    assert set(JOB_SAMPLERS) == set(samplers.SAMPLERS)
+    for sampler in JOB_SAMPLERS:
+        for eta in (None, 0.5) if sampler in ("ddim", "tcd") else (None,):
+            job = Job(prompt="p", sampler=sampler, eta=eta)
+            assert job.noisy == is_noisy(job), sampler
+
+
+def test_both_sides_know_the_same_spacings_and_schedules():
+    assert set(TIMESTEP_SPACINGS) == set(samplers.SPACINGS)
+    assert set(SIGMA_SCHEDULES) == set(samplers.SPREADS)
