@@ -46,9 +46,9 @@ def draw_sheet(pictures: list[tuple[bytes, str]]) -> bytes:
         sheet.paste(picture, (left + (SIDE - picture.width) // 2, top + (SIDE - picture.height) // 2))
         for number, line in enumerate(wrap(text, font)):
             draw.text((left, top + SIDE + 1 + number * LINE_HEIGHT), line, "black", font)
-    file = io.BytesIO()
-    sheet.save(file, "PNG", optimize=True)
-    return file.getvalue()
+    png = io.BytesIO()
+    sheet.save(png, "PNG", optimize=True)
+    return png.getvalue()
 
 
 def _fitted(picture: "Image.Image") -> "Image.Image":

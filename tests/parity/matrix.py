@@ -20,7 +20,7 @@ class Part:
     latent_size: tuple[int, int] = (9, 13)
 
 
-_CLIP_L = {
+_CLIP_L: dict[str, Any] = {
     "vocab_size": 300,
     "hidden_size": 48,
     "intermediate_size": 192,
@@ -32,7 +32,7 @@ _CLIP_L = {
     "eos_token_id": 2,
     "pad_token_id": 1,
 }
-_BIG_G = {
+_BIG_G: dict[str, Any] = {
     **_CLIP_L,
     "hidden_size": 80,
     "intermediate_size": 320,
@@ -42,7 +42,7 @@ _BIG_G = {
     "hidden_act": "gelu",
 }
 
-_BASE = {
+_BASE: dict[str, Any] = {
     "addition_embed_type": "text_time",
     "addition_time_embed_dim": 32,
     "attention_head_dim": [5, 10, 20],
@@ -56,7 +56,7 @@ _BASE = {
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
     "use_linear_projection": True,
 }
-REFINER_UNET = {
+REFINER_UNET: dict[str, Any] = {
     **_BASE,
     "attention_head_dim": [6, 12, 24, 24],
     "block_out_channels": [24, 48, 96, 96],
@@ -66,7 +66,7 @@ REFINER_UNET = {
     "transformer_layers_per_block": 4,
     "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
 }
-_ONE_X = {
+_ONE_X: dict[str, Any] = {
     **_BASE,
     "attention_head_dim": 8,
     "block_out_channels": [32, 64, 64, 64],
@@ -78,7 +78,7 @@ _ONE_X = {
     "use_linear_projection": False,
 }
 # Two levels, so that what is tried on it compiles quickly.
-_SMALL = {
+_SMALL: dict[str, Any] = {
     **_BASE,
     "attention_head_dim": [2, 4],
     "block_out_channels": [16, 32],
@@ -90,7 +90,7 @@ _SMALL = {
     "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
 }
 
-_SDXL_VAE = {
+_SDXL_VAE: dict[str, Any] = {
     "block_out_channels": [8, 16, 32, 32],
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
@@ -101,7 +101,7 @@ _SDXL_VAE = {
     "force_upcast": True,
     "sample_size": 64,
 }
-_SMALL_VAE = {
+_SMALL_VAE: dict[str, Any] = {
     **_SDXL_VAE,
     "block_out_channels": [8, 16],
     "down_block_types": ["DownEncoderBlock2D"] * 2,

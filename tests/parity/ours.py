@@ -28,6 +28,7 @@ from worker.sdxl.weights import load_weights
 def parts(model: Model) -> dict[str, Any]:
     """Each network's outputs for the cases' inputs."""
     config = model.config
+    assert config.text_encoder is not None
     ids = cases.token_ids(config.text_encoder.vocab_size)
     unet = cases.unet_inputs(
         config.unet.in_channels, config.unet.cross_attention_dim, config.text_encoder_2.projection_dim

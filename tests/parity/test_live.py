@@ -16,7 +16,8 @@ from worker.sdxl.program import Model, PlainRequest
 from worker.sdxl.requests import is_guided
 from worker.sdxl.tiny import write_tiny_random
 
-pytestmark = pytest.mark.slow
+# diffusers' schedulers convert arrays in a way that NumPy 2 warns of.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers.*")]
 
 # What the tiny tokenizer's vocabulary ends with; a test below holds it.
 EOS_TOKEN_ID = 965

@@ -14,7 +14,8 @@ from tests.parity.mistakes import PART_MISTAKES
 from tests.parity.picture_mistakes import PICTURE_MISTAKES
 from worker.sdxl.tiny import write_tiny_random
 
-pytestmark = pytest.mark.slow
+# diffusers' schedulers convert arrays in a way that NumPy 2 warns of.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers.*")]
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from worker.sdxl.program import Model, PlainRequest
 from worker.sdxl.requests import Kind, prepare_inputs
 from worker.sdxl.tiny import write_tiny_random
 
-pytestmark = pytest.mark.slow
+# diffusers' schedulers convert arrays in a way that NumPy 2 warns of.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers.*")]
 
 FP16_FIX = {"vae/config.json": {"force_upcast": False}}
 SIDE = 256

@@ -62,7 +62,9 @@ class Bench:
         )
 
     def finish(self, claim: Claim, fault: str | None = None, output: Output | None = None) -> bool:
-        return self.finisher(output).finish(Rendered(claim, PIXELS, fault, notes={"prompt_cut": {"prompt": " and so on"}}))
+        return self.finisher(output).finish(
+            Rendered(claim, PIXELS, fault, notes={"prompt_cut": {"prompt": " and so on"}})
+        )
 
     def reasons(self) -> dict[int, str]:
         return {failure.index: failure.reason for failure in self.ledger.failures("r")}

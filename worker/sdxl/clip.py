@@ -1,5 +1,7 @@
 """The CLIP text encoders. Attribute names are the keys of the published checkpoints."""
 
+from typing import Protocol
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -23,22 +25,37 @@ class Embeddings(nnx.Module):
         return self.token_embedding(ids) + positions
 
 
+class LayerConfig(Protocol):
+    """What a layer of CLIP is made of, in its text encoders and in its image encoder."""
+
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def hidden_act(self) -> str: ...
+    @property
+    def layer_norm_eps(self) -> float: ...
+
+
 class SelfAttention(nnx.Module):
-    def __init__(self, config: CLIPConfig) -> None:
+    def __init__(self, config: LayerConfig, *, causal: bool) -> None:
         width = config.hidden_size
         self.q_proj = Linear(width, width)
         self.k_proj = Linear(width, width)
         self.v_proj = Linear(width, width)
         self.out_proj = Linear(width, width)
-        self.heads = config.num_attention_heads
+        self.heads, self.causal = config.num_attention_heads, causal
 
     def __call__(self, x: Float[Array, "B L C"]) -> Float[Array, "B L C"]:
         query, key, value = (split_heads(part(x), self.heads) for part in (self.q_proj, self.k_proj, self.v_proj))
-        return self.out_proj(join_heads(attention(query, key, value, causal=True)))
+        return self.out_proj(join_heads(attention(query, key, value, causal=self.causal)))
 
 
 class MLP(nnx.Module):
-    def __init__(self, config: CLIPConfig) -> None:
+    def __init__(self, config: LayerConfig) -> None:
         self.fc1 = Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = Linear(config.intermediate_size, config.hidden_size)
         self.act = ACTIVATIONS[config.hidden_act]
@@ -48,9 +65,11 @@ class MLP(nnx.Module):
 
 
 class Layer(nnx.Module):
-    def __init__(self, config: CLIPConfig) -> None:
+    """Text looks back only (`causal`); an image's patches look at all."""
+
+    def __init__(self, config: LayerConfig, *, causal: bool = True) -> None:
         self.layer_norm1 = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.self_attn = SelfAttention(config)
+        self.self_attn = SelfAttention(config, causal=causal)
         self.layer_norm2 = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = MLP(config)
 

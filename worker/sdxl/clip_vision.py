@@ -8,10 +8,9 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from worker.sdxl.attention import attention, join_heads, split_heads
-from worker.sdxl.clip import ACTIVATIONS
+from worker.sdxl.clip import ACTIVATIONS, Layer
 from worker.sdxl.errors import ConfigError
-from worker.sdxl.layers import Embedding, LayerNorm, Linear
+from worker.sdxl.layers import Embedding, LayerNorm
 
 
 @dataclass(frozen=True)
@@ -74,45 +73,9 @@ class VisionEmbeddings(nnx.Module):
         return tokens + self.position_embedding(jnp.arange(tokens.shape[1])[None])
 
 
-class VisionAttention(nnx.Module):
-    def __init__(self, config: CLIPVisionConfig) -> None:
-        width = config.hidden_size
-        self.q_proj = Linear(width, width)
-        self.k_proj = Linear(width, width)
-        self.v_proj = Linear(width, width)
-        self.out_proj = Linear(width, width)
-        self.heads = config.num_attention_heads
-
-    def __call__(self, x: Float[Array, "B L C"]) -> Float[Array, "B L C"]:
-        query, key, value = (split_heads(part(x), self.heads) for part in (self.q_proj, self.k_proj, self.v_proj))
-        return self.out_proj(join_heads(attention(query, key, value)))
-
-
-class VisionMLP(nnx.Module):
-    def __init__(self, config: CLIPVisionConfig) -> None:
-        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
-        self.act = ACTIVATIONS[config.hidden_act]
-
-    def __call__(self, x: Float[Array, "B L C"]) -> Float[Array, "B L C"]:
-        return self.fc2(self.act(self.fc1(x)))
-
-
-class VisionLayer(nnx.Module):
-    def __init__(self, config: CLIPVisionConfig) -> None:
-        self.layer_norm1 = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.self_attn = VisionAttention(config)
-        self.layer_norm2 = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = VisionMLP(config)
-
-    def __call__(self, x: Float[Array, "B L C"]) -> Float[Array, "B L C"]:
-        x = x + self.self_attn(self.layer_norm1(x))
-        return x + self.mlp(self.layer_norm2(x))
-
-
 class VisionEncoder(nnx.Module):
     def __init__(self, config: CLIPVisionConfig) -> None:
-        self.layers = nnx.List([VisionLayer(config) for _ in range(config.num_hidden_layers)])
+        self.layers = nnx.List([Layer(config, causal=False) for _ in range(config.num_hidden_layers)])
 
     def __call__(self, x: Float[Array, "B L C"]) -> Float[Array, "B L C"]:
         for layer in self.layers:

@@ -18,12 +18,10 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from worker.sdxl.blocks import Downsample, ResnetBlock
-from worker.sdxl.config import ModelConfig, VAEConfig
-from worker.sdxl.layers import Conv, GroupNorm
+from worker.sdxl.config import ModelConfig
 from worker.sdxl.parts import builders
 from worker.sdxl.tiny_tokenizer import write_tokenizer
-from worker.sdxl.vae import NORM_EPS, MidBlock
+from worker.sdxl.vae_encoder import VAEEncoder
 from worker.sdxl.weights import Parameter, parameters
 
 # Raise it whenever the files change, so that a cached copy of the old ones is not taken for the new.
@@ -168,7 +166,7 @@ def _write_files(folder: Path, seed: int, changes: dict[str, dict[str, Any]]) ->
 def checkpoint_parameters(config: ModelConfig) -> dict[str, list[Parameter]]:
     """What each component's weight file holds in a whole checkpoint: the encoding half of the autoencoder too."""
     found = {component: list(_parameters_of(build)) for component, build in builders(config).items()}
-    found["vae"] += _parameters_of(lambda: _VAEEncoder(config.vae))
+    found["vae"] += _parameters_of(lambda: VAEEncoder(config.vae))
     return found
 
 
@@ -188,35 +186,3 @@ def _values(component: str, wanted: Parameter, seed: int) -> np.ndarray:
         case "bias":
             values *= 0.1
     return values.astype(np.float32)
-
-
-class _EncoderBlock(nnx.Module):
-    def __init__(self, inputs: int, outputs: int, config: VAEConfig, *, last: bool) -> None:
-        widths = [inputs] + [outputs] * (config.layers_per_block - 1)
-        self.resnets = nnx.List(
-            [ResnetBlock(width, outputs, groups=config.norm_num_groups, eps=NORM_EPS) for width in widths]
-        )
-        self.downsamplers = None if last else nnx.List([Downsample(outputs)])
-
-
-class _Encoder(nnx.Module):
-    def __init__(self, config: VAEConfig) -> None:
-        widths = config.block_out_channels
-        self.conv_in = Conv(3, widths[0])
-        self.down_blocks = nnx.List(
-            [
-                _EncoderBlock(widths[max(index - 1, 0)], width, config, last=index == len(widths) - 1)
-                for index, width in enumerate(widths)
-            ]
-        )
-        self.mid_block = MidBlock(widths[-1], groups=config.norm_num_groups, attends=config.mid_block_add_attention)
-        self.conv_norm_out = GroupNorm(widths[-1], groups=config.norm_num_groups, eps=NORM_EPS)
-        self.conv_out = Conv(widths[-1], 2 * config.latent_channels)
-
-
-class _VAEEncoder(nnx.Module):
-    """The half of the autoencoder that is never run here, for its keys and shapes: PyTorch wants them all."""
-
-    def __init__(self, config: VAEConfig) -> None:
-        self.encoder = _Encoder(config)
-        self.quant_conv = Conv(2 * config.latent_channels, 2 * config.latent_channels, size=1)
