@@ -27,9 +27,16 @@ SAMPLERS = ("euler", "euler_a", "ddim", "dpm++_2m", "dpm++_2m_sde", "unipc", "lc
 """What a job's `sampler` may be; worker.sdxl.samplers holds the arithmetic (a test compares the two)."""
 
 NOISY_SAMPLERS = ("euler_a", "dpm++_2m_sde", "lcm")
-"""Those that draw noise at each step; the samplers of ETA_SAMPLERS do where `eta` is not 0."""
+"""Those that draw noise at each step; those that take `eta` do where it is not 0."""
 
-ETA_SAMPLERS = ("ddim", "tcd")
+TAKEN_BY = {
+    "timestep_spacing": ("euler", "euler_a", "ddim", "dpm++_2m", "dpm++_2m_sde", "unipc", "heun"),
+    "sigma_schedule": ("euler", "dpm++_2m", "dpm++_2m_sde", "unipc", "heun"),
+    "timesteps": ("euler", "dpm++_2m", "dpm++_2m_sde", "lcm", "tcd", "heun"),
+    "sigmas": ("euler",),
+    "eta": ("ddim", "tcd"),
+}
+"""Settings that not every sampler has, and those that do, as in diffusers."""
 
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
 SIGMA_SCHEDULES = ("plain", "karras", "exponential", "beta")
@@ -37,6 +44,7 @@ SIGMA_SCHEDULES = ("plain", "karras", "exponential", "beta")
 SIZE_MULTIPLE = 8  # pixels a latent, in every SDXL VAE
 MAX_SIDE = 4096  # pixels; beyond it SDXL draws nothing of use and a mistyped size would fill the device
 MAX_STEPS = 1000  # the number of training timesteps
+MAX_HEUN_STEPS = 500  # each but the last asks the model twice, and a program's tables end at 1000
 MAX_GUIDANCE = 100.0
 MAX_SEED = 2**64 - 1  # what torch.Generator.manual_seed takes
 MAX_PROMPT_CHARS = 10_000
@@ -153,7 +161,7 @@ class Job:
     @property
     def noisy(self) -> bool:
         """Whether its sampler draws noise at each step."""
-        return self.sampler in NOISY_SAMPLERS or (self.sampler in ETA_SAMPLERS and self.eta is not None)
+        return self.sampler in NOISY_SAMPLERS or self.eta is not None
 
     @property
     def shape(self) -> Shape:
@@ -315,8 +323,13 @@ def _check_together(job: Job) -> None:
         raise JobError("refiner_strength", "needs a refiner")
     if job.refiner_strength is not None and job.denoising_end is not None:
         raise JobError("refiner_strength", "cannot be given together with denoising_end: that says where it begins")
-    if job.eta is not None and job.sampler not in ETA_SAMPLERS:
-        raise JobError("eta", f"is a setting of {' and '.join(ETA_SAMPLERS)}; the sampler is {job.sampler}")
+    for field, samplers in TAKEN_BY.items():
+        if getattr(job, field) is not None and job.sampler not in samplers:
+            raise JobError(field, f"is a setting of {', '.join(samplers)}; the sampler is {job.sampler}")
+    if job.sampler == "heun" and job.num_inference_steps > MAX_HEUN_STEPS:
+        raise JobError(
+            "num_inference_steps", f"must be at most {MAX_HEUN_STEPS} with heun, got {job.num_inference_steps}"
+        )
 
 
 def _model(field: str, value: Any) -> str:

@@ -7,6 +7,8 @@ from producer.job import Job
 from producer.models import Defaults, model_defaults
 from producer.presets import HUB_PARTS, PRESETS, Preset
 
+WORDS_A_WINDOW = 75  # a word is a token or more; the tokens themselves only a worker can count
+
 BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
@@ -41,9 +43,16 @@ class Settings(NamedTuple):
 def mismatches(jobs: Iterable[Job], preset: str | None = None) -> list[str]:
     """A sentence for each thing that does not suit a model of these jobs, each once. `preset` is what --preset said."""
     settings: dict[str, dict[Settings, None]] = {}
+    long = 0
     for job in jobs:
         settings.setdefault(job.model, {})[Settings.of(job)] = None
-    sentences = (text for model, found in settings.items() for text in warnings_for(model, list(found), preset))
+        long += job.prompt.count(" ") >= WORDS_A_WINDOW * (job.prompt_chunks or 1)
+    sentences = [text for model, found in settings.items() for text in warnings_for(model, list(found), preset)]
+    if long:
+        sentences.append(
+            f"{long} prompt{'s have' if long > 1 else ' has'} more than {WORDS_A_WINDOW} words for each window of "
+            f"{WORDS_A_WINDOW} tokens: the end is cut off, and kept in the picture's record (--prompt-chunks N)"
+        )
     return list(dict.fromkeys(sentences))
 
 

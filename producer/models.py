@@ -1,6 +1,6 @@
 """Which models there are to name, and what a job gets where the user said nothing. Looks at JSON only: no JAX.
 
-A model is `tiny-random` (made by the worker itself), a folder in diffusers' layout, or a hub id, with `@revision`
+A model is `pocket` or `tiny-random` (the worker has them), a folder in diffusers' layout, or a hub id, with `@revision`
 if one is wanted. What a folder says of itself counts; a hub id is known by its name (producer.presets), if at all.
 """
 
@@ -15,10 +15,13 @@ from typing import Any
 from producer.errors import ModelNameError
 from producer.presets import PRESETS, Preset, get_preset, preset_of_hub_id
 
-TINY_RANDOM = "tiny-random"
-"""A small SDXL with random weights: its pictures are noise. For trying the machinery without a download."""
+POCKET = "pocket"
+"""A small SDXL that ships with the worker and draws some eighty emoji on plain backgrounds."""
 
-DEFAULT_MODEL = TINY_RANDOM
+TINY_RANDOM = "tiny-random"
+"""A smaller one with random weights: its pictures are noise. For trying the machinery."""
+
+DEFAULT_MODEL = POCKET
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
@@ -77,7 +80,10 @@ _JOB_FIELDS = (
     "eta",
 )
 
-BUILT_IN = {TINY_RANDOM: Defaults(width=64, height=64, num_inference_steps=8)}
+BUILT_IN = {
+    POCKET: Defaults(width=64, height=64, num_inference_steps=10, guidance_scale=3.5),
+    TINY_RANDOM: Defaults(width=64, height=64, num_inference_steps=8),
+}
 
 SDXL_DEFAULTS = Defaults(width=1024, height=1024)
 """diffusers' own defaults for StableDiffusionXLPipeline.__call__."""

@@ -136,6 +136,8 @@ class _RowsToJobs:
 
     def _complete(self, own: Mapping[str, Any]) -> dict[str, Any]:
         said = {**self._defaults, **own}
+        if isinstance(said.get("refiner"), str):
+            said["refiner"] = resolve_model(said["refiner"])
         return over(self._of_model(said.pop("model", DEFAULT_MODEL)), said)
 
     def _of_model(self, name: Any) -> dict[str, Any]:

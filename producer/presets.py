@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from producer.errors import PromptmillError
+from producer.job import TAKEN_BY
 
 NO_GUIDANCE = (0.0, 1.0)
 ANY_GUIDANCE = (0.0, float("inf"))
@@ -267,11 +268,11 @@ def recognise(names: Iterable[str]) -> Preset | None:
 def over(defaults: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """What was said over the defaults. A default goes where what was said leaves it without a meaning.
 
-    Another number of steps, or a schedule of its own, sets aside the preset's timesteps; another sampler its eta.
+    Another number of steps, or a schedule of its own, sets aside the preset's timesteps; another sampler what that
+    does not take.
     """
-    kept = dict(defaults)
-    if "sampler" in said and said["sampler"] != kept.get("sampler"):
-        kept.pop("eta", None)
+    sampler = said.get("sampler", defaults.get("sampler", "euler"))
+    kept = {name: value for name, value in defaults.items() if sampler in TAKEN_BY.get(name, (sampler,))}
     if "sigmas" in said or said.get("num_inference_steps", kept.get("num_inference_steps")) != kept.get(
         "num_inference_steps"
     ):

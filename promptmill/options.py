@@ -56,7 +56,7 @@ def _field(*flags: str, help: str, type: Any = str, **kwargs: Any) -> Callable[[
 _HEIGHT_WIDTH = "(height,width in pixels)"
 
 JOB_OPTIONS = [
-    _field("--model", help="tiny-random, a folder in diffusers' layout, or a hub id (org/name).  [tiny-random]"),
+    _field("--model", help="pocket, tiny-random, a folder in diffusers' layout, or a hub id (org/name).  [pocket]"),
     _field("--prompt-2", help="Prompt of the second text encoder.  [the prompt]"),
     _field("--negative-prompt", help="What the picture should not show."),
     _field("--negative-prompt-2", help="The same for the second text encoder."),

@@ -17,7 +17,7 @@ from producer.broker import connect, embedded_server
 from producer.job import JobId
 from producer.ledger import Failure, Ledger, RunStatus
 from producer.mismatches import mismatches
-from producer.models import TINY_RANDOM
+from producer.models import POCKET, TINY_RANDOM
 from producer.output import Output
 from producer.outputs import open_output
 from producer.plan import Plan, check_run_name, read_plan, write_plan
@@ -115,7 +115,14 @@ def warn(plan: Plan, preset: str | None) -> None:
     """Says it aloud when the pictures are going to be noise, or settings do not suit their model."""
     for sentence in mismatches(plan.jobs, preset):
         click.secho(f"warning: {sentence}", err=True, fg="yellow")
-    if any(shape.model == TINY_RANDOM for shape in plan.shapes):
+    models = {shape.model for shape in plan.shapes}
+    if POCKET in models:
+        text = (
+            f"{POCKET}: a tiny SDXL of promptmill's own, which draws emoji of 64x64 pixels on plain backgrounds.\n"
+            "For the real one: --model stabilityai/stable-diffusion-xl-base-1.0, or a folder in diffusers' layout."
+        )
+        click.secho(text, err=True, fg="cyan")
+    if TINY_RANDOM in models:
         text = (
             f"{TINY_RANDOM}: a small SDXL with RANDOM weights. Its pictures are NOISE; they try the machinery only.\n"
             "For real pictures: --model stabilityai/stable-diffusion-xl-base-1.0, or a folder in diffusers' layout."

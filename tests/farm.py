@@ -46,6 +46,7 @@ class Farm:
         self.environ = {
             **environ,
             "PROMPTMILL_BROKER": broker,
+            "PROMPTMILL_MODEL": "tiny-random",  # quick; of submitters, and loaded by workers at their start
             "PROMPTMILL_LEASE_S": "4",
             "FLOWER_UNAUTHENTICATED_API": "true",
         }

@@ -25,11 +25,13 @@ from tests.fake_gcs import FakeGcs, free_port
 from tests.farm import Farm, farm_of, living_with, wait_until
 from worker.app import make_app
 from worker.encode import job_id_inside
+from worker.sdxl.tiny import write_tiny_random
 from worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+TINY = {"model": "tiny-random"}  # quick, and here only the way of a picture matters
 EIGHT_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 
 
@@ -43,7 +45,7 @@ def render(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """`promptmill render ARGS`, with a Redis and a worker of its own."""
     return subprocess.run(
         [sys.executable, "-m", "promptmill", "render", *args],
-        env={**os.environ, "XLA_FLAGS": "", **environ},
+        env={**os.environ, "XLA_FLAGS": "", "PROMPTMILL_MODEL": TINY["model"], **environ},
         capture_output=True,
         text=True,
         timeout=300,
@@ -64,9 +66,9 @@ def check_images(folder: Path, jobs: list[Job]) -> None:
 
 def test_render_with_nothing_configured_and_then_again(tmp_path):
     out = tmp_path / "out"
-    first = render(str(EXAMPLES / "prompts.txt"), "--output", str(out))
+    first = render(str(EXAMPLES / "prompts.txt"), "--output", str(out), PROMPTMILL_MODEL="")
     assert first.returncode == 0, first.stderr
-    assert "NOISE" in first.stderr
+    assert "pocket: a tiny SDXL" in first.stderr
     assert "first image after" in first.stderr
     images = Path(first.stdout.strip())
     check_images(images.parent, list(read_plan([EXAMPLES / "prompts.txt"], {}).jobs))
@@ -76,7 +78,7 @@ def test_render_with_nothing_configured_and_then_again(tmp_path):
     assert list((images.parent / "plan").glob("*.jsonl.zst"))
 
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    again = render(str(EXAMPLES / "prompts.txt"), "--output", str(out))
+    again = render(str(EXAMPLES / "prompts.txt"), "--output", str(out), PROMPTMILL_MODEL="")
     assert again.returncode == 0, again.stderr
     assert "nothing to render" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == written
@@ -87,11 +89,37 @@ def test_render_of_a_mixed_file_draws_every_row_as_it_says(tmp_path):
         str(EXAMPLES / "prompts.jsonl"), "--output", str(tmp_path), "--run", "mixed", "--steps", "2", "--json"
     )
     assert answer.returncode == 0, answer.stderr
-    jobs = list(read_plan([EXAMPLES / "prompts.jsonl"], {"steps": 2}).jobs)
+    jobs = list(read_plan([EXAMPLES / "prompts.jsonl"], {**TINY, "steps": 2}).jobs)
     assert len({job.shape for job in jobs}) > 2
     check_images(tmp_path / "mixed", jobs)
     report = json.loads(answer.stdout)
     assert (report["rendered"], report["failed"]) == (len(jobs), 0)
+
+
+def test_render_with_a_refiner_and_with_other_samplers(tmp_path):
+    pytest.importorskip("torch", reason="PyTorch writes the small refiner")
+    from tests.parity.refiner import write_refiner
+
+    base = write_tiny_random(tmp_path / "base")
+    refiner = write_refiner(tmp_path / "refiner", base)
+    rows: list[dict[str, object]] = [
+        {"prompt": "x"},
+        {"prompt": "x", "refiner": str(refiner)},
+        {"prompt": "x", "refiner": str(refiner), "denoising_end": 0.7},
+        {"prompt": "x", "refiner": str(refiner), "sampler": "dpm++_2m"},
+        {"prompt": "x", "sampler": "unipc"},
+        {"prompt": "x", "sampler": "euler_a"},
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"seed": 1, **row}) for row in rows))
+    answer = render(
+        str(tmp_path / "p.jsonl"), "--output", str(tmp_path), "--run", "r", "--steps", "5", "--model", str(base)
+    )
+    assert answer.returncode == 0, answer.stderr
+    jobs = list(read_plan([tmp_path / "p.jsonl"], {"steps": 5, "model": str(base)}).jobs)
+    assert len({job.shape for job in jobs}) == 3
+    check_images(tmp_path / "r", jobs)
+    pictures = [np.asarray(Image.open(tmp_path / "r" / image_name(job.id))) for job in jobs]
+    assert len({picture.tobytes() for picture in pictures}) == len(rows)
 
 
 def test_render_on_eight_devices_into_a_bucket(fake_gcs: FakeGcs, tmp_path, monkeypatch):
@@ -100,7 +128,7 @@ def test_render_on_eight_devices_into_a_bucket(fake_gcs: FakeGcs, tmp_path, monk
     args = (str(EXAMPLES / "prompts.txt"), "--output", f"{url}/some/prefix", "--run", "r", "--steps", "2")
     answer = render(*args, **EIGHT_DEVICES)
     assert answer.returncode == 0, answer.stderr
-    jobs = read_plan([EXAMPLES / "prompts.txt"], {"steps": 2}).jobs
+    jobs = read_plan([EXAMPLES / "prompts.txt"], {**TINY, "steps": 2}).jobs
     names = list(open_output(url).list("some/prefix/r/images/"))
     assert sorted(names) == sorted(f"some/prefix/r/{image_name(job.id)}" for job in jobs)
     assert job_id_inside(open_output(url).get(names[0])) == Path(names[0]).stem
@@ -123,7 +151,7 @@ def test_ctrl_c_stops_everything_and_the_same_command_does_the_rest(tmp_path):
     args = [str(tmp_path / "p.txt"), "--output", str(tmp_path), "--run", "r", "--steps", "20"]
     process = subprocess.Popen(
         [sys.executable, "-m", "promptmill", "render", *args],
-        env={**os.environ, "XLA_FLAGS": "", "PROMPTMILL_MARK": str(tmp_path)},
+        env={**os.environ, "XLA_FLAGS": "", "PROMPTMILL_MARK": str(tmp_path), "PROMPTMILL_MODEL": TINY["model"]},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -187,7 +215,7 @@ def test_two_workers_flower_and_the_death_of_one(farm: Farm, tmp_path):
     run = farm.wait_until_finished("r")
     assert (run["done"], run["failed"]) == (160, 0)
     (tmp_path / "again.txt").write_text("\n".join(prompts))
-    jobs = list(read_plan([tmp_path / "again.txt"], {}).jobs)
+    jobs = list(read_plan([tmp_path / "again.txt"], TINY).jobs)
     check_images(tmp_path / "r", jobs)
 
     tasks = wait_until(lambda: _all_succeeded(f"{url}/api/tasks?limit=1000", len(jobs)), "Flower has heard of all")
@@ -222,7 +250,7 @@ def test_a_revoked_prompt_is_not_rendered(farm: Farm, redis_url: str, tmp_path):
     app = make_app(WorkerSettings(broker=redis_url))
     wait_until(lambda: app.control.ping(timeout=0.5), "the worker hears remote control")
     (tmp_path / "r.txt").write_text("keep\ndrop\nkeep too")
-    keep, drop, keep_too = read_plan([tmp_path / "r.txt"], {}).jobs
+    keep, drop, keep_too = read_plan([tmp_path / "r.txt"], TINY).jobs
     app.control.revoke(drop.id)
     wait_until(lambda: drop.id in str(app.control.inspect(timeout=0.5).revoked()), "the worker knows")
     farm.submit(["keep", "drop", "keep too"], str(tmp_path), "r")

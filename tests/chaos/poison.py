@@ -12,16 +12,17 @@ import worker.loop
 import worker.render
 from producer.queue import Claim
 from worker.app import make_app
+from worker.checks import Checks
 from worker.settings import WorkerSettings
 
 really_start = worker.render.start
 
 
-def start(program: Any, claims: Sequence[Claim]) -> worker.render.Batch:
+def start(program: Any, claims: Sequence[Claim], checks: Checks) -> worker.render.Batch:
     """Starts the batch, unless one of its jobs is poison."""
     if any("poison" in claim.job.prompt for claim in claims):
         os.kill(os.getpid(), signal.SIGKILL)
-    return really_start(program, claims)
+    return really_start(program, claims, checks)
 
 
 worker.loop.start = start

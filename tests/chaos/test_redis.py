@@ -106,9 +106,8 @@ def test_render_killed_outright_leaves_no_process_behind(tmp_path):
     (tmp_path / "p.txt").write_text("\n".join(f"prompt {n}" for n in range(500)))
     mark = {"PROMPTMILL_MARK": str(tmp_path)}
     command = ["python", "-m", "promptmill", "render", str(tmp_path / "p.txt"), "--output", str(tmp_path), "--run", "r"]
-    process = subprocess.Popen(
-        [*command, "--steps", "30"], env={**os.environ, "XLA_FLAGS": "", **mark}, stderr=subprocess.DEVNULL
-    )
+    environ = {**os.environ, "XLA_FLAGS": "", "PROMPTMILL_MODEL": "tiny-random", **mark}
+    process = subprocess.Popen([*command, "--steps", "30"], env=environ, stderr=subprocess.DEVNULL)
     wait_until(lambda: images_present(open_output(str(tmp_path)).child("r")), "the first image is there")
     process.kill()
     process.wait()

@@ -106,7 +106,14 @@ def problem_of(field: str, value: Any) -> str:
             "refiner_strength",
             "cannot be given together with denoising_end",
         ),
-        ({"eta": 0.5}, "eta", "is a setting of ddim and tcd; the sampler is euler"),
+        ({"eta": 0.5}, "eta", "is a setting of ddim, tcd; the sampler is euler"),
+        ({"sigmas": [1.0], "sampler": "lcm"}, "sigmas", "is a setting of euler; the sampler is lcm"),
+        ({"timestep_spacing": "trailing", "sampler": "tcd"}, "timestep_spacing", "the sampler is tcd"),
+        (
+            {"sampler": "heun", "num_inference_steps": 501},
+            "num_inference_steps",
+            "must be at most 500 with heun, got 501",
+        ),
     ],
 )
 def test_what_fields_say_together_is_checked(fields: dict[str, Any], field: str, problem: str):

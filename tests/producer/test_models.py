@@ -10,7 +10,7 @@ import pytest
 from producer.errors import ModelNameError
 from producer.job import SAMPLERS, Job
 from producer.mismatches import mismatches
-from producer.models import SDXL_DEFAULTS, TINY_RANDOM, model_defaults, resolve_model
+from producer.models import POCKET, SDXL_DEFAULTS, TINY_RANDOM, model_defaults, resolve_model
 
 MakeModel = Callable[..., Path]
 
@@ -45,7 +45,7 @@ def test_a_folder_may_be_in_the_home(make_model, monkeypatch):
     assert resolve_model("~/model") == str(folder)
 
 
-@pytest.mark.parametrize("name", [TINY_RANDOM, "org/name", "org/na.me-1@refs/pr/3"])
+@pytest.mark.parametrize("name", [POCKET, TINY_RANDOM, "org/name", "org/na.me-1@refs/pr/3"])
 def test_a_built_in_or_a_hub_id_keeps_its_name(name: str):
     assert resolve_model(name) == name
 
@@ -67,7 +67,7 @@ def test_a_built_in_or_a_hub_id_keeps_its_name(name: str):
 )
 def test_what_is_no_model_is_refused(name: str):
     with pytest.raises(
-        ModelNameError, match=r"no model .*expected tiny-random, a folder in diffusers' layout, or a hub id"
+        ModelNameError, match=r"no model .*expected pocket, tiny-random, a folder in diffusers' layout, or a hub id"
     ):
         resolve_model(name)
 

@@ -83,7 +83,7 @@ def test_a_seed_for_all_rows_is_for_all_that_have_none(read):
 def test_a_row_wins_over_the_flags_and_the_flags_over_the_model(read):
     plan = read([{"prompt": "x", "steps": 3}, {"prompt": "y"}], num_inference_steps=4, negative_prompt="dull")
     assert [job.num_inference_steps for job in plan.jobs] == [3, 4]
-    assert {(job.negative_prompt, job.width, job.model) for job in plan.jobs} == {("dull", 64, "tiny-random")}
+    assert {(job.negative_prompt, job.width, job.model) for job in plan.jobs} == {("dull", 64, "pocket")}
 
 
 def test_a_flag_of_none_is_not_given_and_one_of_zero_is(read):
@@ -96,7 +96,7 @@ def test_each_row_gets_the_defaults_of_its_own_model(read):
         [{"prompt": "x"}, {"prompt": "y", "model": "org/name"}, {"prompt": "z", "model": "org/name", "width": 512}]
     )
     sizes = [(job.width, job.height, job.num_inference_steps) for job in plan.jobs]
-    assert sizes == [(64, 64, 8), (1024, 1024, 50), (512, 1024, 50)]
+    assert sizes == [(64, 64, 10), (1024, 1024, 50), (512, 1024, 50)]
 
 
 def test_a_wrong_flag_is_told_once_and_without_a_line(read):
@@ -107,7 +107,7 @@ def test_a_wrong_flag_is_told_once_and_without_a_line(read):
 
 
 def test_rows_that_mean_the_same_share_one_image(read):
-    plan = read([{"prompt": "x", "seed": 1}, {"prompt": "y"}, {"prompt": "x", "seed": 1, "steps": 8}])
+    plan = read([{"prompt": "x", "seed": 1}, {"prompt": "y"}, {"prompt": "x", "seed": 1, "steps": 10}])
     assert plan.ids[0] == plan.ids[2] != plan.ids[1]
     assert list(plan.first_index.values()) == [0, 1]
     assert sum(plan.shapes.values()) == 2

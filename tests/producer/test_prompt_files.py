@@ -121,7 +121,7 @@ def test_a_wrong_line_of_a_txt_is_told_by_its_number(write, content: bytes, prob
         ('{"prompt": "x", "guidance": 1' + "0" * 390 + "}", "guidance: must be from 0 to 100, got 1000"),
         ('{"prompt": "x", "model": 5}', "model: must be text, got 5"),
         ('{"prompt": "x", "model": ""}', "model: no model ''"),
-        ('{"prompt": "x", "model": "nonsense"}', "model: no model 'nonsense': expected tiny-random, a folder"),
+        ('{"prompt": "x", "model": "nonsense"}', "model: no model 'nonsense': expected pocket, tiny-random, a folder"),
         ('{"prompt": "x", "model": "/no/such/folder"}', "model: no model '/no/such/folder'"),
         ('{"prompt": "x", "model": "~no-such-user/x"}', "model: no model '~no-such-user/x'"),
         ('{"prompt": "x", "model": "' + "a" * 5000 + '"}', "model: no model 'aaaa"),

@@ -13,14 +13,14 @@ import redis
 from producer.folder import Folder
 from producer.job import FIELD_NAMES, SAMPLERS, Job
 from producer.ledger import Ledger
-from producer.models import BUILT_IN, TINY_RANDOM
+from producer.models import BUILT_IN, DEFAULT_MODEL, TINY_RANDOM, model_defaults
 from producer.plan import read_plan
 from producer.queue import JobQueue
 from producer.submit import image_name
 from promptmill.cli import VERBS, cli
 
 NO_REDIS = "redis://127.0.0.1:1"
-A_CAT = Job(prompt="a cat", model=TINY_RANDOM, width=64, height=64, num_inference_steps=8)
+A_CAT = Job(prompt="a cat", model=DEFAULT_MODEL, **model_defaults(DEFAULT_MODEL).job_fields())
 
 
 def last_line(text: str) -> str:
@@ -196,7 +196,8 @@ def test_the_same_submission_again_is_the_same_run_and_enqueues_nothing(at_redis
 
 
 def test_pictures_that_will_be_noise_are_announced(at_redis, here, promptmill):
-    assert "NOISE" in promptmill("submit", "cats.txt", "--output", "out").err
+    assert "NOISE" in promptmill("submit", "cats.txt", "--output", "out", "--model", TINY_RANDOM).err
+    assert "pocket: a tiny SDXL" in promptmill("submit", "cats.txt", "--output", "out").err
     assert "NOISE" not in promptmill("submit", "cats.txt", "--output", "out", "--model", "org/name").err
 
 

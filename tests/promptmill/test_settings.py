@@ -23,7 +23,7 @@ def steps(client: redis.Redis, at_redis: str, promptmill):
 
 
 def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(here, monkeypatch, steps):
-    assert steps() == 8, "tiny-random's own"
+    assert steps() == 10, "pocket's own"
     (here / "promptmill.toml").write_text("steps = 11\n")
     assert steps() == 11
     (here / "promptmill.toml").write_text("steps = 11\n[submit]\nsteps = 12\n[render]\nsteps = 13\n")
@@ -41,7 +41,7 @@ def test_a_key_is_any_name_of_the_flag(here, steps, key: str):
 
 def test_an_empty_variable_is_none(monkeypatch, steps):
     monkeypatch.setenv("PROMPTMILL_NUM_INFERENCE_STEPS", "")
-    assert steps() == 8
+    assert steps() == 10
 
 
 def test_the_file_says_anything_a_flag_can(here, promptmill, at_redis):

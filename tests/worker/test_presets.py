@@ -1,9 +1,11 @@
 """Each preset is something that the samplers can do."""
 
+from typing import Any
+
 import pytest
 
+from producer.job import MAX_HEUN_STEPS, SIGMA_SCHEDULES, TAKEN_BY, TIMESTEP_SPACINGS, Job
 from producer.job import SAMPLERS as JOB_SAMPLERS
-from producer.job import SIGMA_SCHEDULES, TIMESTEP_SPACINGS, Job
 from producer.presets import PRESETS
 from worker.sdxl import samplers
 from worker.sdxl.config import SchedulerConfig
@@ -29,6 +31,20 @@ def test_both_sides_know_the_same_samplers_and_which_draw_noise():
         for eta in (None, 0.5) if sampler in ("ddim", "tcd") else (None,):
             job = Job(prompt="p", sampler=sampler, eta=eta)
             assert job.noisy == is_noisy(job), sampler
+
+
+def test_both_sides_know_which_sampler_takes_what():
+    for name, row in samplers.SAMPLERS.items():
+        assert {field for field, takers in TAKEN_BY.items() if name in takers} == row.takes, name
+
+
+def test_the_most_steps_of_heun_fit_a_programs_tables():
+    most = make_table_of(num_inference_steps=MAX_HEUN_STEPS)
+    assert len(most.timesteps) == 2 * MAX_HEUN_STEPS - 1
+
+
+def make_table_of(**fields: Any) -> samplers.Table:
+    return samplers.make_table(SDXL, sampling_of(Job(prompt="p", sampler="heun", **fields), TEXT_TO_IMAGE))
 
 
 def test_both_sides_know_the_same_spacings_and_schedules():

@@ -12,7 +12,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from worker.sdxl.errors import ModelNotFoundError
 from worker.sdxl.tiny import TINY_VERSION, write_tiny_random
 
+POCKET = "pocket"  # trained by tools/pocket, and part of this package
 TINY_RANDOM = "tiny-random"
+BUILT_IN = (POCKET, TINY_RANDOM)
 
 # Of a hub repository, what rendering reads: no pickles, no ONNX, no single files beside the folders.
 _COMPONENTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
@@ -25,10 +27,12 @@ _FULL_PRECISION = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safeten
 
 
 def find_model(name: str) -> Path:
-    """The diffusers folder of `name`: `tiny-random`, a path, or a hub id.
+    """The diffusers folder of `name`: one of BUILT_IN, a path, or a hub id.
 
     A hub id is `owner/name`, as in `stabilityai/stable-diffusion-xl-base-1.0`. Raises ModelNotFoundError.
     """
+    if name == POCKET:
+        return Path(__file__).parents[1] / "models" / POCKET
     if name == TINY_RANDOM:
         return write_tiny_random(cache_folder() / f"{TINY_RANDOM}-v{TINY_VERSION}")
     folder = Path(name).expanduser()
@@ -52,7 +56,7 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelNotFoundError(
-            f"{name}: is neither {TINY_RANDOM!r}, nor a folder, nor a model that the hub gives: {error}"
+            f"{name}: is neither {' nor '.join(BUILT_IN)}, nor a folder, nor a model that the hub gives: {error}"
         ) from error
 
 

@@ -26,7 +26,7 @@ _WORDS = (
 
 def write_tokenizer(folder: Path, *, pad_token: str) -> int:
     """Write the four files of a `CLIPTokenizer`; returns the size of its vocabulary."""
-    merges = _learn_merges(_WORDS.split())
+    merges = learn_merges(_WORDS.split())
     symbols = byte_symbols()
     tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols)]
     tokens += dict.fromkeys("".join(pair) for pair in merges)
@@ -43,7 +43,7 @@ def write_tokenizer(folder: Path, *, pad_token: str) -> int:
     return len(vocab)
 
 
-def _learn_merges(words: list[str]) -> list[tuple[str, str]]:
+def learn_merges(words: list[str]) -> list[tuple[str, str]]:
     """Byte pair encoding (Sennrich et al. 2016, arXiv 1508.07909), until each word is one token."""
     spelled = [[*word[:-1], f"{word[-1]}</w>"] for word in words]
     merges = []

@@ -1,0 +1,67 @@
+"""`promptmill.Pipeline`: pictures in a few lines, without a queue."""
+
+import json
+
+import numpy as np
+import pytest
+
+import promptmill
+from producer.errors import PromptmillError
+from producer.job import Job, JobError
+from worker.sdxl.program import fetch
+
+TINY = "tiny-random"
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return promptmill.Pipeline(TINY, steps=3)
+
+
+def test_a_prompt_gives_an_image_that_knows_its_job(pipeline):
+    image = pipeline("a red apple", seed=7)
+    assert (image.size, image.mode) == ((64, 64), "RGB")
+    job = Job(prompt="a red apple", seed=7, model=TINY, width=64, height=64, num_inference_steps=3)
+    assert json.loads(image.info["promptmill"])["id"] == job.id
+
+
+def test_the_image_is_what_the_compiled_program_gives(pipeline):
+    job = Job(prompt="a cat", seed=3, model=TINY, width=64, height=64, num_inference_steps=3)
+    program = pipeline._programs.get(job.shape)
+    expected = fetch(program.run(program.prepare([job])), 1).pixels[0]
+    assert np.array_equal(np.asarray(pipeline("a cat", seed=3)), expected)
+
+
+def test_a_list_gives_a_list_with_a_seed_each(pipeline):
+    prompts = [f"p{n}" for n in range(11)]  # more than one batch of eight devices
+    images = pipeline(prompts, seed=5)
+    assert [json.loads(image.info["promptmill"])["seed"] for image in images] == list(range(5, 16))
+    assert np.array_equal(np.asarray(images[9]), np.asarray(pipeline("p9", seed=14)))
+    assert pipeline([]) == []
+
+
+def test_seeds_may_be_given_one_by_one(pipeline):
+    first, second = pipeline(["x", "x"], seed=[4, 4])
+    assert np.array_equal(np.asarray(first), np.asarray(second))
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        pipeline(["x", "x"], seed=[4])
+
+
+def test_a_call_may_say_what_a_row_of_a_prompt_file_may(pipeline):
+    plain = np.asarray(pipeline("x"))
+    for said in ({"guidance": 9}, {"sampler": "heun"}, {"steps": 4}, {"negative_prompt": "y"}, {"clip_skip": 1}):
+        assert not np.array_equal(np.asarray(pipeline("x", **said)), plain), said
+
+
+def test_what_is_wrong_is_said_at_once():
+    with pytest.raises(JobError, match="width: must be a multiple of 8, got 65"):
+        promptmill.Pipeline(TINY, width=65)
+    with pytest.raises(JobError, match="did you mean 'steps'"):
+        promptmill.Pipeline(TINY, stpes=5)
+    with pytest.raises(PromptmillError, match="no model 'nonsense'"):
+        promptmill.Pipeline("nonsense")
+
+
+def test_a_prompt_that_is_cut_is_told(pipeline):
+    with pytest.warns(UserWarning, match="prompt is too long, its end was cut off: ' ?cat"):
+        pipeline("cat " * 100)

@@ -1,0 +1,69 @@
+"""Prompts in, and the right things in the pictures out: through Redis, a worker and a bucket, with the pocket model."""
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from producer.outputs import open_output
+from producer.plan import read_plan
+from producer.submit import image_name
+from tests.fake_gcs import FakeGcs
+from tests.farm import Farm, farm_of
+from tools.pocket.judge import background_colour, ranking
+from tools.pocket.scenes import SIZES
+
+pytestmark = pytest.mark.slow
+
+# Things that the model draws well, by the emoji's name; what it draws less well is its card's to tell.
+SHOWN = {
+    "a red apple on a blue background": ("apple", "blue"),
+    "a red heart on a white background": ("heart", "white"),
+    "a panda on a green background": ("panda_face", "green"),
+    "a green apple on a gray background": ("green_apple", "gray"),
+    "a soccer ball on a red background": ("soccer", "red"),
+    "a smiley face on a purple background": ("smiley", "purple"),
+}
+AMONG = 5  # of the 84 known things, by pixels, the right one is among the nearest five
+
+
+@pytest.fixture
+def farm(client: object, redis_url: str, tmp_path: Path) -> Iterator[Farm]:
+    with farm_of(redis_url, tmp_path) as farm:
+        farm.environ["PROMPTMILL_MODEL"] = "pocket"
+        yield farm
+
+
+def wrong_pictures(pictures: Mapping[str, np.ndarray]) -> list[str]:
+    """The prompts whose pictures do not show what they say."""
+    return [prompt for prompt, picture in pictures.items() if not shows(picture, *SHOWN[prompt])]
+
+
+def shows(picture: np.ndarray, thing: str, colour: str) -> bool:
+    nearest = [name for name, _ in ranking(picture, size=SIZES[""], centre=(32, 32))[:AMONG]]
+    return background_colour(picture) == colour and thing in nearest
+
+
+def test_the_pictures_in_the_bucket_show_what_the_prompts_say(
+    farm: Farm, fake_gcs: FakeGcs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake_gcs.url)
+    farm.environ["STORAGE_EMULATOR_HOST"] = fake_gcs.url
+    bucket = fake_gcs.create_bucket("pocket")
+    farm.start_worker()
+    farm.submit(list(SHOWN), bucket, "r")
+    run = farm.wait_until_finished("r")
+    assert (run["done"], run["failed"]) == (len(SHOWN), 0)
+    (tmp_path / "again.txt").write_text("\n".join(SHOWN))
+    output = open_output(bucket).child("r")
+    pictures = {
+        job.prompt: np.asarray(Image.open(io.BytesIO(output.get(image_name(job.id)))))
+        for job in read_plan([tmp_path / "again.txt"], {}).jobs
+    }
+    assert wrong_pictures(pictures) == []
+    for first, second in zip(SHOWN, list(SHOWN)[1:], strict=False):  # swapped, they are found out
+        swapped = {**pictures, first: pictures[second], second: pictures[first]}
+        assert wrong_pictures(swapped) == [first, second]

@@ -1,0 +1,1 @@
+"""The pocket model: its data, its training, its judgement."""
