@@ -154,11 +154,13 @@ def test_ctrl_c_stops_everything_and_the_same_command_does_the_rest(tmp_path):
         env={**os.environ, "XLA_FLAGS": "", "PROMPTMILL_MARK": str(tmp_path), "PROMPTMILL_MODEL": TINY["model"]},
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job inherits "ignore Ctrl-C", and so would this one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_until(lambda: images_present(out), "the first image is there")
     process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, words
     assert "the same command again" in words
     assert not living_with(f"PROMPTMILL_MARK={tmp_path}")
     there = images_present(out)

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from producer.models import TINY_RANDOM
+from worker.sdxl.checkpoints import find_model
 from worker.sdxl.config import CLIPConfig, ModelConfig, SchedulerConfig, UNetConfig, VAEConfig
-from worker.sdxl.generate import Inputs, generate
+from worker.sdxl.generate import generate
 from worker.sdxl.parts import builders
+from worker.sdxl.prompts import Tokenizers
+from worker.sdxl.requests import Kind, PlainRequest, prepare_inputs
 from worker.sdxl.weights import parameters
 
 SDXL_BASE = ModelConfig(
@@ -69,17 +73,10 @@ def test_one_guided_picture_of_1024_pixels_traces_in_bfloat16(networks: dict[str
         for name, (_, state) in networks.items()
         for dtype in [jnp.float32 if name == "vae" else jnp.bfloat16]
     }
-    inputs = Inputs(
-        ids=shape((1, 2, 77), jnp.int32),
-        ids_2=shape((1, 2, 77), jnp.int32),
-        zero_negative=shape((1,), jnp.bool),
-        time_ids=shape((1, 2, 6), jnp.float32),
-        guidance_scale=shape((1,), jnp.float32),
-        noise=shape((1, 128, 128, 4), jnp.float32),
-        steps=shape((1,), jnp.int32),
-        timesteps=shape((1, 1000), jnp.float32),
-        sigmas=shape((1, 1001), jnp.float32),
-    )
+    kind = Kind(1024, 1024, guided=True)
+    tokenizers = Tokenizers(find_model(TINY_RANDOM), ("tokenizer", "tokenizer_2"))  # windows of 77, as the real ones
+    arrays, _ = prepare_inputs(SDXL_BASE, tokenizers, [PlainRequest("a cat", 1024, 1024)], kind)
+    inputs = jax.tree.map(lambda array: shape(array.shape, array.dtype), arrays)
     graphs = {name: graph for name, (graph, _) in networks.items()}
-    result = jax.eval_shape(partial(generate, SDXL_BASE, graphs, "euler"), weights, inputs)
+    result = jax.eval_shape(partial(generate, SDXL_BASE, graphs, kind.stage), weights, inputs)
     assert result.pixels.shape == (1, 1024, 1024, 3) and result.pixels.dtype == jnp.uint8
