@@ -27,8 +27,10 @@ from benchmarks.random_sdxl import write_random_sdxl
 from benchmarks.report import circumstances, table, write_section
 
 PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+LOAD_HEAD = ["part", "as", "weights, GB", "s", "peak / weights"]
 PACKAGES = ("jax", "flax", "torch", "diffusers", "transformers")
 SECTION = "full size"
+WHOLE_SECTION = "whole load"
 
 
 def main() -> None:
@@ -36,6 +38,8 @@ def main() -> None:
     if options.child:
         return _child(*options.child, options)
     write_random_sdxl(options.folder, tiny=options.tiny)
+    if options.whole:
+        return _whole(options)
     loads, calls = [], []
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch)
@@ -61,10 +65,37 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", default=["float32"], help="what ours computes in; PyTorch: float32")
     parser.add_argument("--size", type=int, default=512, help="pixels of the square image")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--whole", action="store_true", help="only load the whole model in one process, as a worker does")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--write", type=Path, help="a Markdown file, into whose section the tables go")
     parser.add_argument("--child", nargs=4, metavar=("SIDE", "PART", "DTYPE", "INPUTS"), help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def _whole(options: argparse.Namespace) -> None:
+    """`Model.load` as a worker calls it: all four networks, one after the other, in this one process."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax
+    import jax.numpy as jnp
+
+    from worker.sdxl.program import Model
+
+    rows = []
+    jax.block_until_ready(jnp.zeros(8))
+    for dtype in options.dtypes:
+        watch = Peak()
+        model = Model.load(options.folder, dtype=jnp.dtype(dtype))
+        report = watch.report(sum(leaf.nbytes for leaf in jax.tree.leaves(model.weights)))
+        rows.append(_load_row("all four", dtype, report))
+        del model
+    text = f"""
+`python -m benchmarks.full_size --whole`: {"the tiny model" if options.tiny else "SDXL base"}. {circumstances(PACKAGES)}.
+
+{table(LOAD_HEAD, rows)}
+"""
+    print(text)
+    if options.write:
+        write_section(options.write, WHOLE_SECTION, text)
 
 
 def make_inputs(folder: Path, part: str, size: int) -> dict[str, np.ndarray]:
@@ -257,7 +288,7 @@ def _text(loads: list[list[str]], calls: list[list[str]], options: argparse.Name
 
 Loading, each part in its own process. Peak is host memory while loading, over the weights in the dtype asked for.
 
-{table(["part", "as", "weights, GB", "s", "peak / weights"], loads)}
+{table(LOAD_HEAD, loads)}
 
 One call of each network for {options.size} x {options.size} pixels, on the CPU; the error is the norm of the difference
 to PyTorch in float32 over the norm, times are medians of {options.repeats} calls after a first.

@@ -61,6 +61,12 @@ def test_full_size_runs_with_the_tiny_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_whole_model_is_loaded_in_one_process(tmp_path: Path) -> None:
+    text = run("full_size", "--tiny", "--folder", tmp_path / "m", "--whole", "--dtypes", "float32", "bfloat16")
+    assert [row[:2] for row in rows(text)[1:]] == [["all four", "float32"], ["all four", "bfloat16"]]
+
+
+@pytest.mark.slow
 def test_against_pytorch_runs_with_the_tiny_model_and_goes_on_where_it_was_cut_short(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     pytest.importorskip("torch")

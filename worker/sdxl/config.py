@@ -396,7 +396,13 @@ class ModelConfig:
             raise _unexpected(path, "_class_name", index.get("_class_name"), PIPELINES)
         if index.get("add_watermarker"):
             raise _unexpected(path, "add_watermarker", index["add_watermarker"], (None, False))
-        has_first = any(index.get("text_encoder") or [True])  # a refiner's says [null, null]
+        encoder = index.get("text_encoder", [True])
+        if encoder is not None and not isinstance(encoder, list):
+            raise _unexpected(path, "text_encoder", encoder, ("[library, class]", None))
+        has_first = encoder is not None and any(encoder)  # a refiner's says [null, null]
+        for name in ("force_zeros_for_empty_prompt", "requires_aesthetics_score"):
+            if not isinstance(index.get(name, False), bool):
+                raise _unexpected(path, name, index[name], (True, False))
         try:
             return cls(
                 text_encoder=CLIPConfig.from_file(folder / "text_encoder" / "config.json") if has_first else None,

@@ -122,6 +122,8 @@ def test_a_file_that_is_not_a_json_object_is_refused(tmp_path: Path, text: str) 
             "_class_name is 'StableDiffusionPipeline'",
         ),
         ({"model_index.json": {"add_watermarker": True}}, "add_watermarker is True"),
+        ({"model_index.json": {"text_encoder": 5}}, "text_encoder is 5"),
+        ({"model_index.json": {"requires_aesthetics_score": "no"}}, "requires_aesthetics_score is 'no'"),
         ({"unet/config.json": {"cross_attention_dim": 32}}, "cross_attention_dim is 32, but .* is 48"),
         ({"unet/config.json": {"projection_class_embeddings_input_dim": 9}}, "input_dim is 9, but .* is 80"),
         ({"unet/config.json": {"in_channels": 9}}, "unet in_channels is 9, but vae latent_channels is 4"),
