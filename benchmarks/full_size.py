@@ -65,7 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", default=["float32"], help="what ours computes in; PyTorch: float32")
     parser.add_argument("--size", type=int, default=512, help="pixels of the square image")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--whole", action="store_true", help="only load the whole model in one process, as a worker does")
+    parser.add_argument("--whole", action="store_true", help="only load all four in one process")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--write", type=Path, help="a Markdown file, into whose section the tables go")
     parser.add_argument("--child", nargs=4, metavar=("SIDE", "PART", "DTYPE", "INPUTS"), help=argparse.SUPPRESS)
@@ -89,7 +89,7 @@ def _whole(options: argparse.Namespace) -> None:
         rows.append(_load_row("all four", dtype, report))
         del model
     text = f"""
-`python -m benchmarks.full_size --whole`: {"the tiny model" if options.tiny else "SDXL base"}. {circumstances(PACKAGES)}.
+`python -m benchmarks.full_size --whole`: {_model(options)}. {circumstances(PACKAGES)}.
 
 {table(LOAD_HEAD, rows)}
 """
@@ -281,10 +281,13 @@ def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(difference) / np.linalg.norm(expected))
 
 
+def _model(options: argparse.Namespace) -> str:
+    return "the tiny model" if options.tiny else "SDXL base"
+
+
 def _text(loads: list[list[str]], calls: list[list[str]], options: argparse.Namespace) -> str:
-    what = "the tiny model" if options.tiny else "SDXL base"
     return f"""
-`python -m benchmarks.full_size`: {what}, random weights in float16 files. {circumstances(PACKAGES)}.
+`python -m benchmarks.full_size`: {_model(options)}, random weights in float16 files. {circumstances(PACKAGES)}.
 
 Loading, each part in its own process. Peak is host memory while loading, over the weights in the dtype asked for.
 
