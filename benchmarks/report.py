@@ -38,9 +38,9 @@ def memory_gb() -> float:
 
 
 def commit() -> str:
-    """The commit's short name; with changes, it says so. A copy without git is unknown."""
+    """The commit's short name; with changes outside docs/, it says so. A copy without git is unknown."""
     name = _git("rev-parse", "--short", "HEAD")
-    return f"{name}{' with changes' if _git('status', '--porcelain', '-uno') else ''}" if name else "unknown"
+    return f"{name}{' with changes' if _git('status', '--porcelain', '-uno', ':!docs') else ''}" if name else "unknown"
 
 
 def _git(*args: str) -> str:
