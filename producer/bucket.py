@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from producer.output import (
     Existing,
@@ -28,6 +28,8 @@ MAX_METADATA_BYTES = 8192
 _REQUEST_TIMEOUT_SECONDS = (10, 60)
 # How long the client repeats a request that failed in a way that passes.
 _RETRY_SECONDS = 120
+# Of an object that is read piece by piece.
+_READ_BYTES = 4 << 20
 # A person waits for this one.
 _CHECK_RETRY_SECONDS = 10
 
@@ -82,6 +84,23 @@ class Bucket:
 
     def get(self, name: str) -> bytes:
         return self._read(name)
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """The object as it is now, some MiB at a time. Raises ObjectNotFound, also for one overwritten meanwhile."""
+        from google.api_core.exceptions import NotFound
+
+        found = self._find(name)
+        where = f"gs://{self.bucket}/{self.prefix}{name}"
+        if found is None:
+            raise ObjectNotFound(f"there is no {where}")
+        blob = self._blob(name, found.generation)
+        with self._errors(f"read {where}"):
+            try:
+                with blob.open("rb", _READ_BYTES, timeout=_REQUEST_TIMEOUT_SECONDS, retry=_retry()) as file:
+                    yield file
+            except NotFound as error:
+                raise ObjectNotFound(f"{where} was deleted or written anew while it was read") from error
 
     def exists(self, name: str) -> bool:
         return self._find(name) is not None

@@ -5,6 +5,7 @@
     ├── PromptFileError      a row of a prompt file is wrong; names file, line and field
     │   └── PromptFileErrors several of them
     ├── ModelNameError       no such model folder, or not the name of a model
+    ├── ExpansionError       no such folder of wildcards, or an expansion that cannot be
     ├── PlanError            the run's plan cannot be written, or another one lies there already
     ├── LedgerError          Redis knows this run otherwise, or not at all
     └── BrokerError          Redis cannot be reached, started, or used
@@ -29,15 +30,16 @@ class JobError(PromptmillError):
 
 
 class PromptFileError(PromptmillError):
-    """A row of a prompt file is wrong: `path:line: field: problem`. `line` counts from 1."""
+    """A row of a prompt file is wrong: `path:line: field: problem`. `line` counts from 1; `text` is the row's."""
 
-    def __init__(self, path: str, line: int, field: str | None, problem: str) -> None:
+    def __init__(self, path: str, line: int, field: str | None, problem: str, text: str | None = None) -> None:
         where = f"{path}:{line}" if line else path
         super().__init__(f"{where}: {field}: {problem}" if field else f"{where}: {problem}")
         self.path = path
         self.line = line
         self.field = field
         self.problem = problem
+        self.text = text
 
 
 class PromptFileErrors(PromptFileError):
@@ -56,6 +58,10 @@ class PromptFileErrors(PromptFileError):
 
 class ModelNameError(PromptmillError):
     """No such model folder, or not the name of a model."""
+
+
+class ExpansionError(PromptmillError):
+    """No such folder of wildcards, or an expansion that cannot be."""
 
 
 class PlanError(PromptmillError):

@@ -235,11 +235,16 @@ def check_text(field: str, value: Any) -> str:
         raise JobError(field, f"must be text, got {_kind(value)}")
     if len(value) > MAX_PROMPT_CHARS:
         raise JobError(field, f"must be at most {MAX_PROMPT_CHARS} characters, got {len(value)}")
-    bad = _UNFIT.search(value)
+    check_characters(field, value)
+    return value
+
+
+def check_characters(field: str, text: str) -> None:
+    """Raises JobError for control characters but newline and tab, and for what is no Unicode."""
+    bad = _UNFIT.search(text)
     if bad:
         what = "half a surrogate pair" if bad[0] >= "\ud800" else "a control character"
         raise JobError(field, f"has {what} (U+{ord(bad[0]):04X}) at character {bad.start() + 1}")
-    return value
 
 
 def _prompt(field: str, value: Any) -> str:

@@ -9,6 +9,8 @@ from producer.presets import HUB_PARTS, PRESETS, Preset
 
 WORDS_A_WINDOW = 75  # a word is a token or more; the tokens themselves only a worker can count
 
+MOST_SETTINGS = 1000  # of one model that are looked at: nobody reads more warnings
+
 BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
@@ -40,20 +42,39 @@ class Settings(NamedTuple):
         )
 
 
+class Suspicions:
+    """What of a run's jobs may not suit their models, gathered in little memory."""
+
+    def __init__(self) -> None:
+        self.long = 0  # prompts that are longer than their windows
+        self._settings: dict[str, dict[Settings, None]] = {}
+
+    def see(self, job: Job) -> None:
+        """Takes note of a job's settings; its prompt is the caller's to count."""
+        found = self._settings.setdefault(job.model, {})
+        if len(found) < MOST_SETTINGS:
+            found[Settings.of(job)] = None
+
+    def sentences(self, preset: str | None = None) -> list[str]:
+        """A sentence for each thing that does not suit a model, each once. `preset` is what --preset said."""
+        found = self._settings.items()
+        sentences = [text for model, settings in found for text in warnings_for(model, list(settings), preset)]
+        if self.long:
+            sentences.append(
+                f"{self.long} prompt{'s have' if self.long > 1 else ' has'} more than {WORDS_A_WINDOW} words for each "
+                f"window of {WORDS_A_WINDOW} tokens: the end is cut off, and kept in the picture's record "
+                "(--prompt-chunks N)"
+            )
+        return list(dict.fromkeys(sentences))
+
+
 def mismatches(jobs: Iterable[Job], preset: str | None = None) -> list[str]:
-    """A sentence for each thing that does not suit a model of these jobs, each once. `preset` is what --preset said."""
-    settings: dict[str, dict[Settings, None]] = {}
-    long = 0
+    """The sentences about these jobs."""
+    suspicions = Suspicions()
     for job in jobs:
-        settings.setdefault(job.model, {})[Settings.of(job)] = None
-        long += job.prompt.count(" ") >= WORDS_A_WINDOW * (job.prompt_chunks or 1)
-    sentences = [text for model, found in settings.items() for text in warnings_for(model, list(found), preset)]
-    if long:
-        sentences.append(
-            f"{long} prompt{'s have' if long > 1 else ' has'} more than {WORDS_A_WINDOW} words for each window of "
-            f"{WORDS_A_WINDOW} tokens: the end is cut off, and kept in the picture's record (--prompt-chunks N)"
-        )
-    return list(dict.fromkeys(sentences))
+        suspicions.see(job)
+        suspicions.long += job.prompt.count(" ") >= WORDS_A_WINDOW * (job.prompt_chunks or 1)
+    return suspicions.sentences(preset)
 
 
 def warnings_for(model: str, settings: Sequence[Settings], preset: str | None = None) -> Iterator[str]:
@@ -61,7 +82,7 @@ def warnings_for(model: str, settings: Sequence[Settings], preset: str | None = 
     own = model_defaults(model)
     yield from _of_model(model, own, preset)
     known = PRESETS.get(preset or own.preset or "base")
-    assert known is not None  # model_defaults and read_plan refuse a preset that is none
+    assert known is not None  # model_defaults refuses a preset that is none
     for one in settings:
         yield from _of_settings(model, own, known, one)
 

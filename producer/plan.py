@@ -1,75 +1,183 @@
-"""Rows -> the run's plan, written to the output.
+"""Rows -> the run's plan: its jobs in order, checked, hashed and packed as they will lie in the output.
 
-The plan is the run's jobs in order, JOBS_PER_FILE a file, as `plan/00000.jsonl.zst`; a line is
-`{"id": JOB_ID, "index": PLACE_IN_RUN, "job": {FIELDS}}`. `run.json` is written after the last plan file, so a run with
-a `run.json` has its whole plan. Both are written once: the same command run again finds its own plan there.
+Memory is flat: the plan's files and the jobs' ids lie in temporary files, and of each job there stay two bytes in
+memory. A row that means the same job as one before it shares that one's image.
 """
 
-import datetime
+import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from importlib.metadata import version
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol
 
 import zstandard
 
 from producer.errors import JobError, ModelNameError, PlanError, PromptFileError, PromptFileErrors
-from producer.job import ALIASES, Job, JobId, Shape, canonical_json, canonical_names
-from producer.models import DEFAULT_MODEL, model_defaults, resolve_model
-from producer.output import Existing, ObjectNotFound, Output
-from producer.presets import over
-from producer.prompt_files import Row, read_prompt_file
+from producer.expand import Expansion
+from producer.job import ALIASES, Job, Shape, canonical_json
+from producer.plan_lines import PlannedJob, PlanReader, job_digest, plan_line
+from producer.prompt_files import Reading, Row, read_prompt_files
+from producer.rejects import Rejects
+from producer.rows import Rows
+from producer.spool import ID_BYTES, Heaps, Pages
 
 JOBS_PER_FILE = 10_000
-MAX_LISTED_ERRORS = 20
-RUN_JSON = "run.json"
+MOST_NESTED = 100  # lists and objects in a label, one in the other; Python's json gives up near a thousand
+
+SHAPE_BITS = 20  # of an id's number in the heaps; the others are its place in the run
+
+Progress = Callable[[int], None]
+AnyJob = str | Mapping[str, Any] | Job
+
+
+def _silent(count: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
+class PlanOptions:
+    """What turns rows into jobs. `defaults` are fields of jobs for rows that do not say otherwise.
+
+    `on_error` "stop": no plan where a row is wrong; "skip": the plan of the others. `rejects`: a file for wrong rows.
+    """
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    preset: str | None = None
+    reading: Reading = field(default_factory=Reading)
+    expansion: Expansion = field(default_factory=Expansion)
+    on_error: str = "stop"
+    rejects: Path | None = None
+
+
+class Bytes(Protocol):
+    """Byte strings by number."""
+
+    def __getitem__(self, number: int, /) -> bytes: ...
+    def __len__(self) -> int: ...
+
+
 class Plan:
-    """A run's jobs in order. Rows that mean the same job share one image: the first of them is rendered."""
+    """A run's jobs in order; iteration yields a PlannedJob each, any number of times. Use as a context manager.
 
-    jobs: Sequence[Job]
+    `pages` are the plan's files, packed; `rows` were read for it, wrong ones included. `heaps` has each job's id,
+    numbered by its place and its shape's number.
+    """
 
-    @cached_property
-    def ids(self) -> list[JobId]:
-        """Each job's id, in the run's order."""
-        return [job.id for job in self.jobs]
+    def __init__(
+        self,
+        pages: Bytes,
+        heaps: Heaps,
+        *,
+        digest: str,
+        shape_keys: Sequence[str],
+        common: Mapping[str, Any],
+        page_jobs: int,
+        rows: int = 0,
+        rejects: Rejects | None = None,
+        warnings: Callable[[str | None], list[str]] = lambda preset: [],
+    ) -> None:
+        self.pages = pages
+        self.heaps = heaps
+        self.jobs = len(heaps)
+        self.digest = digest
+        self.common = dict(common)
+        self.page_jobs = page_jobs
+        self.rows = rows
+        self.rejects = rejects or Rejects()
+        self.warnings = warnings
+        self.shape_list = [Shape.from_key(key) for key in shape_keys]
+        self._repeats = bytearray(self.jobs)  # 1: the job of a place before
+        self.shapes = dict(zip(self.shape_list, self._count_shapes(), strict=True))
+        self.images = sum(self.shapes.values())
 
-    @cached_property
-    def first_index(self) -> dict[JobId, int]:
-        """Each distinct job's first place in the run, in the run's order."""
-        first: dict[JobId, int] = {}
-        for index, job_id in enumerate(self.ids):
-            first.setdefault(job_id, index)
-        return first
+    @property
+    def rejected(self) -> int:
+        """Rows that were wrong."""
+        return self.rejects.count
 
-    @cached_property
-    def digest(self) -> str:
-        """A hash of the ids in order: two plans with one digest are the same plan."""
-        digest = hashlib.sha256()
-        for job_id in self.ids:
-            digest.update(job_id.encode())
-        return digest.hexdigest()
+    @property
+    def duplicates(self) -> int:
+        """Jobs that a row before means too."""
+        return self.jobs - self.images
 
-    @cached_property
-    def shapes(self) -> dict[Shape, int]:
-        """The distinct jobs of each shape, counted."""
-        counts: dict[Shape, int] = {}
-        for index in self.first_index.values():
-            shape = self.jobs[index].shape
-            counts[shape] = counts.get(shape, 0) + 1
-        return counts
+    @property
+    def packed_bytes(self) -> int:
+        """The plan's files together."""
+        return sum(len(self.pages[number]) for number in range(len(self.pages)))
+
+    def __iter__(self) -> Iterator[PlannedJob]:
+        return self.since(0)
+
+    def since(self, place: int) -> Iterator[PlannedJob]:
+        """The jobs from a place of the run on."""
+        reader = PlanReader(self.common)
+        for number in range(place // self.page_jobs, len(self.pages)):
+            start = number * self.page_jobs
+            lines = unpack(self.pages[number])
+            skipped = max(place - start, 0)
+            repeats = self._repeats[start : start + len(lines)]
+            for line, repeated in zip(lines[skipped:], repeats[skipped:], strict=True):
+                yield reader.job(line, bool(repeated))
+
+    def at(self, places: Sequence[int]) -> Iterator[PlannedJob]:
+        """The jobs at these places, which are in order; only the files that hold them are read."""
+        reader = PlanReader(self.common)
+        held, lines = -1, list[str]()
+        for place in places:
+            number, line = divmod(place, self.page_jobs)
+            if number != held:
+                held, lines = number, unpack(self.pages[number])
+            yield reader.job(lines[line], bool(self._repeats[place]))
+
+    def whole(self, job: PlannedJob) -> Job:
+        """The job with all of its fields."""
+        return Job(**{**self.common, **json.loads(job.own_json)})
 
     def default_name(self, stem: str, output_url: str) -> str:
         """A run name that is the same for the same jobs at the same output, and another for others."""
         salt = hashlib.sha256(f"{self.digest}\n{output_url}".encode()).hexdigest()[:6]
         return f"{clean_name(stem)}-{salt}"
+
+    def close(self) -> None:
+        """Removes the temporary files."""
+        self.heaps.close()
+        self.rejects.close()
+        if isinstance(self.pages, Pages):
+            self.pages.close()
+
+    def __enter__(self) -> "Plan":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _count_shapes(self) -> list[int]:
+        """The distinct jobs of each shape; marks the others as repeats."""
+        counts = [0] * len(self.shape_list)
+        for first_byte in range(256):
+            seen: set[bytes] = set()
+            for digest, number in self.heaps.heap(first_byte):
+                if digest in seen:
+                    self._repeats[number >> SHAPE_BITS] = 1
+                else:
+                    seen.add(digest)
+                    counts[number & (1 << SHAPE_BITS) - 1] += 1
+        return counts
+
+
+def unpack(page: bytes) -> list[str]:
+    """The lines of a file of the plan. Raises PlanError."""
+    try:
+        return zstandard.ZstdDecompressor().decompress(page).decode().split("\n")[:-1]
+    except (zstandard.ZstdError, UnicodeDecodeError) as error:
+        raise PlanError(f"the plan is damaged: a file of it cannot be unpacked: {error}") from error
 
 
 def clean_name(stem: str) -> str:
@@ -85,152 +193,178 @@ def check_run_name(name: str) -> str:
     return name
 
 
-def read_plan(paths: Iterable[str | Path], defaults: Mapping[str, Any], preset: str | None = None) -> Plan:
-    """The plan that prompt files mean. `defaults` are job fields for rows that do not say otherwise.
+def plan_run(
+    names: Sequence[str], options: PlanOptions | None = None, *, progress: Progress = _silent, needed: bool = True
+) -> Plan:
+    """The plan that prompt files mean; `progress` is told the jobs so far.
 
-    `preset` names what a kind of checkpoint needs (producer.presets): it stands under both, over the model's own.
-
-    A row with no seed, where `defaults` has none either, gets its place in the run as seed: images differ, and the
-    same files give the same plan again. A field that is `null` in a row counts as not given.
-
-    Raises PromptFileErrors, with the first 20 wrong rows listed, JobError for a wrong default and ModelNameError.
+    A row with no seed gets one by its place in the run, so the same files give the same plan again. Raises
+    PromptFileErrors, with the first 20 wrong rows listed, where rows are wrong that `options` do not let be skipped, or
+    where there are no jobs (unless none are `needed`); JobError for a wrong flag, ModelNameError, ExpansionError.
     """
-    names = [str(path) for path in paths]
-    rows_to_jobs = _RowsToJobs(defaults, preset)
-    jobs: list[Job] = []
-    errors: list[PromptFileError] = []
-    for path in names:
-        for row in read_prompt_file(path):
-            result = row if isinstance(row, PromptFileError) else rows_to_jobs(path, row, place=len(jobs))
-            if isinstance(result, PromptFileError):
-                errors.append(result)
-            else:
-                jobs.append(result)
-    if errors:
-        raise PromptFileErrors(errors[:MAX_LISTED_ERRORS], len(errors))
-    if not jobs:
-        raise PromptFileError(", ".join(names), 0, None, "has no prompts")
-    return Plan(jobs)
+    options = options or PlanOptions()
+    return _make(read_prompt_files(names, options.reading), ", ".join(names), options, progress, needed)
 
 
-class _RowsToJobs:
-    """Rows to jobs, one after the other: the flags' defaults under the row's own fields, the model's under both."""
+def plan_jobs(jobs: Iterable[AnyJob], options: PlanOptions | None = None, *, progress: Progress = _silent) -> Plan:
+    """The plan of prompts, of mappings with the fields of a prompt file's rows, or of jobs that are complete."""
+    return _make(_job_rows(jobs), "jobs", options or PlanOptions(), progress, needed=True)
 
-    def __init__(self, defaults: Mapping[str, Any], preset: str | None) -> None:
-        self._preset = preset
-        self._defaults = {name: value for name, value in canonical_names(defaults).items() if value is not None}
-        self._models: dict[str, dict[str, Any]] = {}
-        Job.from_fields({"prompt": "any", **self._complete({})})  # a wrong flag is said once, not for each row
 
-    def __call__(self, path: str, row: Row, place: int) -> Job | PromptFileError:
+def _job_rows(jobs: Iterable[AnyJob]) -> Iterator[tuple[str, Row | Job | PromptFileError]]:
+    for number, job in enumerate(jobs, start=1):
+        if isinstance(job, str):
+            yield "jobs", Row(number, {"prompt": job}, {})
+        elif isinstance(job, Job):
+            yield "jobs", job
+        elif isinstance(job, Mapping):
+            yield "jobs", Row(number, {name: value for name, value in job.items() if value is not None}, {})
+        else:
+            problem = f"must be a prompt, a mapping of fields, or a Job, got {type(job).__name__}"
+            yield "jobs", PromptFileError("jobs", number, None, problem)
+
+
+def _make(
+    rows: Iterable[tuple[str, Row | Job | PromptFileError]],
+    source: str,
+    options: PlanOptions,
+    progress: Progress,
+    needed: bool,
+) -> Plan:
+    with contextlib.ExitStack() as stack:
+        maker = _Maker(options, stack)
+        for number, (path, row) in enumerate(rows):
+            maker.take(path, row, number)
+            if not number % 5000:
+                progress(maker.count)
+        plan = maker.plan(source, needed)
+        stack.pop_all()  # from here on, closing the files is the plan's
+        return plan
+
+
+class _Maker:
+    """A plan in the making. Packing a page is done by a thread, while the next is filled."""
+
+    def __init__(self, options: PlanOptions, stack: contextlib.ExitStack) -> None:
+        self.count = 0
+        self._row_count = 0
+        self._stop = options.on_error == "stop"
+        self._rows = Rows(options.defaults, options.preset, options.expansion)
+        self._rejects = Rejects(options.rejects, keep=not self._stop)
+        self._pages, self._heaps = Pages(), Heaps()
+        self._digest = hashlib.sha256()
+        self._lines: list[str] = []
+        self._ids: list[str] = []
+        self._page_jobs = JOBS_PER_FILE
+        self._packer = ThreadPoolExecutor(1, "pack")
+        self._packing: deque[Future[bytes]] = deque()
+        for close in (self._rejects.close, self._pages.close, self._heaps.close, self._packer.shutdown):
+            stack.callback(close)
+
+    def take(self, path: str, row: Row | Job | PromptFileError, number: int) -> None:
+        self._row_count += 1
+        if isinstance(row, PromptFileError):
+            self._rejects.add(row)
+        elif isinstance(row, Job):
+            self._enter(self._rows.exactly(row), None)
+        else:
+            self._take_row(path, row, number)
+
+    def _take_row(self, path: str, row: Row, number: int) -> None:
         try:
-            own = {name: value for name, value in canonical_names(row.fields).items() if value is not None}
-            return Job.from_fields({"seed": place, **self._complete(own)})
+            labels = _labels_json(row.labels) if row.labels else None
+            jobs = self._rows.jobs(row.fields, number, self.count)
         except JobError as error:
             field = error.field  # under its own name; the user may have written another one
             if field not in row.fields:
                 field = next((name for name in row.fields if ALIASES.get(name) == field), field)
-            return PromptFileError(path, row.line, field, error.problem)
+            self._rejects.add(PromptFileError(path, row.line, field, error.problem), row.fields)
         except ModelNameError as error:
-            return PromptFileError(path, row.line, "model", str(error))
+            self._rejects.add(PromptFileError(path, row.line, "model", str(error)), row.fields)
+        except RecursionError:
+            self._rejects.add(PromptFileError(path, row.line, None, "is nested too deeply"))
+        else:
+            for job in jobs:
+                self._enter(job, labels)
 
-    def _complete(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        said = {**self._defaults, **own}
-        if isinstance(said.get("refiner"), str):
-            said["refiner"] = resolve_model(said["refiner"])
-        return over(self._of_model(said.pop("model", DEFAULT_MODEL)), said)
+    def _enter(self, job: tuple[Any, str, int], labels: str | None) -> None:
+        kind, prompt, seed = job
+        text = kind.json(prompt, seed)
+        digest = job_digest(text)
+        job_id = digest[:ID_BYTES].hex()
+        self._heaps.add(digest, self.count << SHAPE_BITS | kind.shape_number)
+        self._lines.append(plan_line(job_id, self.count, text, labels))
+        self._ids.append(job_id)
+        self.count += 1
+        if prompt.count(" ") >= kind.long:
+            self._rows.suspicions.long += 1
+        if len(self._lines) == self._page_jobs:
+            self._turn_page()
 
-    def _of_model(self, name: Any) -> dict[str, Any]:
-        if not isinstance(name, str):
-            raise JobError("model", f"must be text, got {name!r}")
-        if name not in self._models:
-            model = resolve_model(name)
-            self._models[name] = {**model_defaults(model, self._preset).job_fields(), "model": model}
-        return self._models[name]
+    def _turn_page(self) -> None:
+        self._digest.update("".join(self._ids).encode())
+        self._lines.append("")
+        self._packing.append(self._packer.submit(_pack, "\n".join(self._lines).encode()))
+        self._lines, self._ids = [], []
+        while len(self._packing) > 1:
+            self._pages.append(self._packing.popleft().result())
 
-
-def write_plan(output: Output, run: str, plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
-    """Writes the run's plan and then its `run.json` to `output` (the run's own place), and returns the latter.
-
-    Does nothing where they are already. Raises PlanError where another plan lies there, OutputError from the output.
-    """
-    known = read_run(output)
-    if known is None:
-        for number, start in enumerate(range(0, len(plan.jobs), JOBS_PER_FILE)):
-            _put_plan_file(output, f"plan/{number:05d}.jsonl.zst", _plan_lines(plan, start))
-        text = json.dumps(describe_run(output, run, plan, sources), indent=2, ensure_ascii=False) + "\n"
-        # Another submitter of the same plan may have been first: its run.json differs in the time only.
-        output.put_once(RUN_JSON, text.encode(), content_type="application/json", ours=lambda existing: True)
-        known = read_run(output)
-    if known is None or known.get("digest") != plan.digest:
-        raise PlanError(
-            f"run {run!r} at {output.url} has another plan: name this run otherwise (--run), or choose another output"
+    def plan(self, source: str, needed: bool) -> Plan:
+        """Raises PromptFileErrors where rows were wrong that must not be, PromptFileError where there are no jobs."""
+        if self._rejects.count and self._stop:
+            raise PromptFileErrors(self._rejects.first, self._rejects.count)
+        if not self.count and needed:
+            if self._rejects.count:
+                raise PromptFileErrors(self._rejects.first, self._rejects.count)
+            raise PromptFileError(source, 0, None, "has no prompts")
+        if self._lines:
+            self._turn_page()
+        self._pages_done()
+        return Plan(
+            self._pages,
+            self._heaps,
+            digest=self._digest.hexdigest(),
+            shape_keys=list(self._rows.shapes),
+            common=self._rows.common or {},
+            page_jobs=self._page_jobs,
+            rows=self._row_count,
+            rejects=self._rejects,
+            warnings=self._rows.suspicions.sentences,
         )
-    return known
+
+    def _pages_done(self) -> None:
+        while self._packing:
+            self._pages.append(self._packing.popleft().result())
+        self._packer.shutdown()
 
 
-def read_run(output: Output) -> dict[str, Any] | None:
-    """The run's `run.json`, or None where there is none. Raises PlanError for one that is not ours."""
+def _pack(text: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=3).compress(text)
+
+
+def _labels_json(labels: Mapping[str, Any]) -> str:
+    """Raises JobError for what JSON cannot hold: a date, a NaN, half a surrogate pair. RecursionError."""
     try:
-        data = output.get(RUN_JSON)
-    except ObjectNotFound:
-        return None
+        text = canonical_json(labels)
+        text.encode()
+    except (TypeError, ValueError) as error:
+        name = next((name for name in labels if not _is_json({name: labels[name]})), "labels")
+        raise JobError(name, f"cannot be kept as a label: {error}") from error
+    if text.count("[") + text.count("{") > MOST_NESTED:
+        deep = next((name for name, value in labels.items() if _is_deeper(value, MOST_NESTED)), None)
+        if deep is not None:
+            raise JobError(deep, "cannot be kept as a label: nested too deeply")
+    return text
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else None
+    return inner is not None and (levels == 0 or any(_is_deeper(one, levels - 1) for one in inner))
+
+
+def _is_json(labels: Mapping[str, Any]) -> bool:
     try:
-        run = json.loads(data)
-    except ValueError:
-        run = None
-    if not isinstance(run, dict):
-        raise PlanError(f"{output.url}/{RUN_JSON} is not one of promptmill's")
-    return run
-
-
-def describe_run(output: Output, run: str, plan: Plan, sources: Sequence[str]) -> dict[str, Any]:
-    """What `run.json` holds: the run's resolved settings, counts and versions."""
-    return {
-        "format": "promptmill-run-1",
-        "run": run,
-        "output": output.url,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "jobs": len(plan.jobs),
-        "images": len(plan.first_index),
-        "plan_files": -(-len(plan.jobs) // JOBS_PER_FILE),
-        "digest": plan.digest,
-        "sources": [
-            os.fsencode(source).decode(errors="replace") for source in sources
-        ],  # a file's name may be any bytes
-        "settings": common_fields(plan.jobs),
-        "shapes": {shape.key: count for shape, count in plan.shapes.items()},
-        "versions": {"promptmill": version("promptmill")},
-    }
-
-
-def common_fields(jobs: Sequence[Job]) -> dict[str, Any]:
-    """The fields that all jobs share, the prompt and seed aside: stored once a run, not once a job."""
-    common = jobs[0].fields()
-    for job in jobs:
-        fields = job.fields()
-        for name in [name for name, value in common.items() if fields.get(name) != value]:
-            del common[name]
-    for name in ("prompt", "seed"):
-        common.pop(name, None)
-    return common
-
-
-def _plan_lines(plan: Plan, start: int) -> Iterator[str]:
-    for index in range(start, min(start + JOBS_PER_FILE, len(plan.jobs))):
-        yield canonical_json({"index": index, "id": plan.ids[index], "job": plan.jobs[index].fields()})
-
-
-def _put_plan_file(output: Output, name: str, lines: Iterable[str]) -> None:
-    text = "".join(f"{line}\n" for line in lines).encode()
-    data = zstandard.ZstdCompressor(level=9).compress(text)
-
-    def same_text(
-        existing: Existing,
-    ) -> bool:  # another version of zstd packs the same lines into other bytes
-        try:
-            return zstandard.ZstdDecompressor().decompress(existing.read()) == text
-        except zstandard.ZstdError:
-            return False
-
-    output.put_once(name, data, content_type="application/zstd", ours=same_text)
+        canonical_json(labels).encode()
+    except (TypeError, ValueError):
+        return False
+    return True

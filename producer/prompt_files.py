@@ -1,118 +1,130 @@
 """Every format of prompt file -> rows, with the line number of whatever is wrong.
 
-`.txt`    one prompt a line; blank lines and lines that begin with `#` are passed over.
-`.jsonl`  one JSON object a line, fields named as in diffusers (`.ndjson` is the same).
+`.txt`      one prompt a line; blank lines and lines that begin with `#` are passed over.
+`.jsonl`    one JSON object a line, fields named as in diffusers (`.ndjson` is the same).
+`.csv`, `.tsv`, `.parquet`, `hf://`    tables, whose first row or schema names the columns.
 
-A new format is one reader and one row in READERS.
+Any may be packed: `.gz` or `.zst`. A new format is one reader and one row in READERS. docs/prompt-files.md is the
+user's page.
 """
 
 import json
-import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, BinaryIO
 
+from producer.columns import Columns, Reading, Row
 from producer.errors import JobError, PromptFileError
 from producer.job import check_text
+from producer.lines import byte_lines, not_utf8
+from producer.sources import READ_ERRORS, Source, find_sources, format_of, read_error
+from producer.standard_input import looks_like_json, rewound
+from producer.tables import read_csv, read_hub, read_parquet, read_tsv
 
-MAX_DIGITS = 400
-"""Of a whole number in JSON: more than any float has, and less than what Python refuses to read."""
+__all__ = ["Reading", "Row", "read_prompt_files"]
 
+MOST_LAYOUTS = 1000  # of JSON objects, kept in memory
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What one row of a prompt file says, before defaults and checks. `line` counts from 1."""
+Item = Row | PromptFileError
 
-    line: int
-    fields: dict[str, Any]
-
-
-Reader = Callable[[str, Path], Iterator["Row | PromptFileError"]]
+Reader = Callable[[str, BinaryIO, Reading], Iterator[Item]]
 """A reader goes on after a bad row: it yields the error in the row's place."""
 
 
-def read_prompt_file(path: str | Path) -> Iterator[Row | PromptFileError]:
-    """The rows of a prompt file in order, and for each row that cannot be read its error.
+def read_prompt_files(names: Sequence[str], reading: Reading | None = None) -> Iterator[tuple[str, Item]]:
+    """The rows of prompt files in order, each with its file's name, and for each row that cannot be read its error.
 
-    Raises PromptFileError at once for a file that is not there or whose format is not known.
+    `names` are paths, patterns (`prompts/*.csv`), `-` for standard input, `gs://bucket/object` or `hf://owner/name`.
+    Raises PromptFileError: at once for a file that is not there or whose format is not known, and on the way for one
+    that cannot be read on.
     """
-    name, path = str(path), Path(path)
-    reader = READERS.get(path.suffix.lower())
-    try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
-    except FileNotFoundError as error:
-        raise PromptFileError(name, 0, None, "no such file") from error
-    except OSError as error:
-        raise PromptFileError(name, 0, None, f"cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise PromptFileError(name, 0, None, "cannot be read: its name has a NUL") from error
-    if is_folder:
-        raise PromptFileError(name, 0, None, "is a folder, not a prompt file")
-    if reader is None:
-        raise PromptFileError(name, 0, None, f"is not a known prompt file ({', '.join(READERS)})")
-    return reader(name, path)
+    reading = reading or Reading()
+    return _rows([_known(source, reading) for source in find_sources(names)], reading)
 
 
-def _lines(name: str, path: Path) -> Iterator[tuple[int, str] | PromptFileError]:
-    """Numbered lines of UTF-8 text, with or without a byte order mark, ended as on Unix or on Windows."""
-    for number, raw in enumerate(_raw_lines(name, path), start=1):
-        if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise PromptFileError(name, 1, None, "is UTF-16; save it as UTF-8")
+def _known(source: Source, reading: Reading) -> Source:
+    if reading.format and not source.is_dataset:
+        suffix, pack = format_of(f"any.{reading.format.lstrip('.')}")
+        source = replace(source, suffix=suffix, pack=source.pack or pack)
+    if source.suffix is not None and source.suffix not in READERS:
+        known = ", ".join(name for name in READERS if name.startswith("."))
+        raise PromptFileError(source.name, 0, None, f"is not a known prompt file ({known}, each also .gz, .zst)")
+    return source
+
+
+def _rows(sources: Sequence[Source], reading: Reading) -> Iterator[tuple[str, Item]]:
+    for source in sources:
+        name = source.name
         try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            yield PromptFileError(name, number, None, f"is not UTF-8 at byte {error.start + 1} of the line")
-            continue
-        yield number, line.rstrip("\r\n")
+            with source.open() as file:
+                stream, suffix = (file, source.suffix) if source.suffix is not None else _guess(file)
+                for row in READERS[suffix](name, stream, reading):
+                    yield name, row
+        except READ_ERRORS as error:
+            raise read_error(name, error) from error
 
 
-def _raw_lines(name: str, path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            yield from file
-    except OSError as error:
-        raise PromptFileError(name, 0, None, f"cannot be read: {error.strerror}") from error
+def _guess(file: BinaryIO) -> tuple[BinaryIO, str]:
+    """A stream without a format is JSON lines where it begins with an object, else text."""
+    head, stream = rewound(file)
+    return stream, ".jsonl" if looks_like_json(head) else ".txt"
 
 
-def read_txt(name: str, path: Path) -> Iterator[Row | PromptFileError]:
+def read_txt(name: str, file: BinaryIO, reading: Reading) -> Iterator[Item]:
     """One prompt a line. Blank lines and lines that begin with `#` are passed over."""
-    for item in _lines(name, path):
-        if isinstance(item, PromptFileError):
-            yield item
-            continue
-        number, line = item
-        prompt = line.strip(" \t")
-        if not prompt.strip() or prompt.startswith("#"):
-            continue
+    for number, raw in enumerate(byte_lines(name, file), start=1):
         try:
-            yield Row(number, {"prompt": check_text("prompt", prompt)})
+            line = raw.decode().rstrip("\r\n")
+            prompt = line.strip(" \t")
+            if not prompt or prompt.startswith("#") or prompt.isspace():
+                continue
+            yield Row(number, {"prompt": check_text("prompt", prompt)}, {})
+        except UnicodeDecodeError as error:
+            yield not_utf8(name, number, error)
         except JobError as error:
-            yield PromptFileError(name, number, error.field, error.problem)
+            yield PromptFileError(name, number, error.field, error.problem, line)
 
 
-def read_jsonl(name: str, path: Path) -> Iterator[Row | PromptFileError]:
+def read_jsonl(name: str, file: BinaryIO, reading: Reading) -> Iterator[Item]:
     """One JSON object a line. Blank lines are passed over."""
-    for item in _lines(name, path):
-        if isinstance(item, PromptFileError):
-            yield item
-            continue
-        number, line = item
-        if not line.strip():
-            continue
+    read = _Objects(reading)
+    for number, raw in enumerate(byte_lines(name, file), start=1):
         try:
-            yield Row(number, _json_object(line))
+            line = raw.decode()
+            if not line.isspace():
+                yield read.row(number, line.rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            yield not_utf8(name, number, error)
         except JobError as error:
-            yield PromptFileError(name, number, error.field, error.problem)
+            yield PromptFileError(name, number, error.field, error.problem, line.rstrip("\r\n"))
         except (ValueError, RecursionError) as error:
-            yield PromptFileError(name, number, None, _not_json(error))
+            yield PromptFileError(name, number, None, _not_json(error), line.rstrip("\r\n"))
 
 
-def _json_object(line: str) -> dict[str, Any]:
-    value = json.loads(line, object_pairs_hook=_no_field_twice, parse_constant=_no_constant, parse_int=_whole)
-    if not isinstance(value, dict):
-        raise ValueError(f'must be a JSON object such as {{"prompt": "..."}}, got {type(value).__name__}')
-    return value
+class _Objects:
+    """Rows that are JSON objects. What columns mean is found out once for all rows that have the same ones."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._layouts: dict[tuple[str, ...], Columns] = {}
+
+    def row(self, number: int, line: str) -> Row:
+        """Raises JobError for a wrong column, ValueError and RecursionError for what is no JSON object."""
+        said = _DECODER.decode(line)
+        if type(said) is not dict:
+            raise ValueError(f'must be a JSON object such as {{"prompt": "..."}}, got {type(said).__name__}')
+        names, values = tuple(said), tuple(said.values())
+        columns = self._layouts.get(names) or self._layout(names)
+        if columns.own_names and None not in values:
+            return Row(number, said, {})
+        return Row(number, *columns.split(values))
+
+    def _layout(self, names: tuple[str, ...]) -> Columns:
+        if len(self._layouts) >= MOST_LAYOUTS:
+            self._layouts.clear()
+        columns = self._layouts[names] = Columns(names, self._reading)
+        return columns
 
 
 def _no_field_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -120,18 +132,18 @@ def _no_field_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise JobError(twice, "is given twice in this row")
+        raise JobError(twice if twice.isprintable() else repr(twice), "is given twice in this row")
     return fields
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise ValueError(f"has a number of {len(digits)} digits")
-    return int(digits)
 
 
 def _no_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_field_twice, parse_constant=_no_constant)
+
+
+_TOO_LONG = re.compile(r"value has (\d+) digits")  # what Python says of a number that it does not read
 
 
 def _not_json(error: Exception) -> str:
@@ -139,11 +151,16 @@ def _not_json(error: Exception) -> str:
         return f"is not JSON: {error.msg} at character {error.colno}"
     if isinstance(error, RecursionError):
         return "is not a row: nested too deeply"
-    return str(error)
+    too_long = _TOO_LONG.search(str(error))
+    return f"has a number of {too_long[1]} digits" if too_long else str(error)
 
 
 READERS: dict[str, Reader] = {
     ".txt": read_txt,
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".parquet": read_parquet,
+    "hf://": read_hub,
 }

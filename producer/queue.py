@@ -1,40 +1,39 @@
-"""The job streams: enqueue, claim, renew, release, settle. One Redis Stream a shape, with one consumer group.
-
-Keys (the run's keys are producer.ledger's):
-
-    promptmill:shapes            set      keys of the shapes that ever had a job
-    promptmill:queue:SHAPE_KEY   stream   the unsettled jobs of a shape; fields: run, i (place in the run), job (JSON of
-                                          the fields that the run does not share), entered once, deleted when settled
+"""The job streams: enqueue, claim, renew, release, settle. One Redis Stream a run and shape, with one consumer group.
 
 A claim is an entry in the group's list of pending entries: its consumer is the worker, its idle time what is used up of
-the lease, its delivery count how many workers have had it. Every script moves a job in one step, so a crash between
-two steps leaves the job either where it was or where it was going.
+the lease, its delivery count how many workers have had it. producer.scripts has the keys, and what Redis does in one
+step: a crash between two steps leaves a job either where it was or where it was going.
 
 At least once, and once in the end: a job leaves its stream only by `settle`, after its object is safe; one that two
 workers render after all is written once by the output and counted once by its bit.
+
+A batch is of one shape and may be of several runs: of the highest priority first, and among equals in turn.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import redis
 
+from producer import scripts
 from producer.errors import JobError, LedgerError
-from producer.job import Job, Shape, canonical_json
-from producer.ledger import Ledger, done_key, failed_key, failures_key, run_key
+from producer.job import Job, Shape
+from producer.ledger import PRIORITIES
 
-SHAPES = "promptmill:shapes"
-GROUP = "workers"
 MAX_DELIVERIES = 3
 """A job that this many workers had and did not settle is given up: it may be what killed them."""
 
 CHUNK = 500  # jobs a script call: some 100 kB, a few milliseconds of Redis' one thread
 
+Entry = tuple[int, str, str]
+"""A job to enter: its place in the run, its shape's key, canonical JSON of its fields that the run does not share."""
 
-def queue_key(shape: Shape) -> str:
-    return f"promptmill:queue:{shape.key}"
+
+def queue_key(run: str, shape: Shape) -> str:
+    return f"promptmill:queue:{run}:{shape.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,8 @@ class Claim:
     deliveries: int
     job: Job
     output: str
+    opened: str = ""
+    """When its run was opened: another run of the same name is not settled by this claim."""
 
     @property
     def last_chance(self) -> bool:
@@ -55,309 +56,168 @@ class Claim:
         return self.deliveries >= MAX_DELIVERIES
 
 
-# KEYS: run, done bitmap, shapes, streams...   ARGV: start, end, run, present places as JSON, then threes of
-# (number of the stream in KEYS, place, job). Enters the plan's places start..end unless they are in; returns how far
-# the run is entered now, or -1 where the run is not known. A submitter that was killed goes on from there.
-_ENQUEUE = """
-local at = tonumber(redis.call('HGET', KEYS[1], 'enqueued'))
-if not at then return -1 end
-if at ~= tonumber(ARGV[1]) then return at end
-local present = 0
-for _, place in ipairs(cjson.decode(ARGV[4])) do
-  if redis.call('SETBIT', KEYS[2], place, 1) == 0 then present = present + 1 end
-end
-redis.call('HINCRBY', KEYS[1], 'present', present)
-redis.call('HINCRBY', KEYS[1], 'done', present)
-for k = 4, #KEYS do
-  redis.pcall('XGROUP', 'CREATE', KEYS[k], 'workers', '0', 'MKSTREAM')
-  redis.call('SADD', KEYS[3], string.sub(KEYS[k], #'promptmill:queue:' + 1))
-end
-for a = 5, #ARGV, 3 do
-  redis.call('XADD', KEYS[tonumber(ARGV[a])], '*', 'run', ARGV[3], 'i', ARGV[a + 1], 'job', ARGV[a + 2])
-end
-redis.call('HSET', KEYS[1], 'enqueued', ARGV[2])
-return tonumber(ARGV[2])
-"""
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A shape with a job that a worker could claim now."""
 
-# KEYS: run, done bitmap, stream   ARGV: run, place, job. Enters a job anew whose image was there and is gone.
-_REENTER = """
-if redis.call('GETBIT', KEYS[2], ARGV[2]) == 0 then return 0 end
-redis.call('SETBIT', KEYS[2], ARGV[2], 0)
-redis.call('HINCRBY', KEYS[1], 'done', -1)
-redis.call('XADD', KEYS[3], '*', 'run', ARGV[1], 'i', ARGV[2], 'job', ARGV[3])
-return 1
-"""
-
-# KEYS: shapes   ARGV: lease in ms. Returns shape keys and, after each, 1 if a worker could claim from it now, else 0.
-_CLAIMABLE = """
-local found = {}
-for _, shape in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-  local stream = 'promptmill:queue:' .. shape
-  local able = 0
-  if redis.call('XLEN', stream) > 0 then
-    local pending = redis.pcall('XPENDING', stream, 'workers')
-    if pending.err == nil then
-      if redis.call('XLEN', stream) > pending[1] then able = 1
-      elseif #redis.call('XPENDING', stream, 'workers', 'IDLE', ARGV[1], '-', '+', 1) > 0 then able = 1 end
-    end
-  end
-  found[#found + 1] = shape
-  found[#found + 1] = able
-end
-return found
-"""
-
-# KEYS: stream   ARGV: consumer, count, lease in ms, max deliveries. What dead workers held goes first, then new jobs.
-# A job that is at its last delivery comes alone. Returns (entry, deliveries, fields) of each; those over the maximum
-# are for the caller to give up, and are not counted.
-_CLAIM = """
-local consumer, count, lease, max = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local pending = redis.pcall('XPENDING', KEYS[1], 'workers', 'IDLE', lease, '-', '+', count)
-if pending.err then return {} end
-local deliveries, take, room, alone = {}, {}, count, false
-for _, p in ipairs(pending) do
-  local id, before = p[1], tonumber(p[4])
-  local last = before == max - 1
-  if p[2] == consumer and tonumber(p[3]) < 10 * tonumber(lease) then
-    before = nil -- its own: it slept, or Redis did, and it renews them any moment
-  elseif before >= max then
-    take[#take + 1] = id
-  elseif not alone and (not last or room == count) then
-    take[#take + 1] = id
-    room = room - 1
-    alone = last
-  else
-    before = nil
-  end
-  if before then deliveries[id] = before + 1 end
-end
-local claims = {}
-if #take > 0 then
-  for _, e in ipairs(redis.call('XCLAIM', KEYS[1], 'workers', consumer, lease, unpack(take))) do
-    if e and e[2] then claims[#claims + 1] = {e[1], deliveries[e[1]], e[2]} end
-  end
-end
-if room > 0 and not alone then
-  local new = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', room, 'STREAMS', KEYS[1], '>')
-  if new then
-    for _, e in ipairs(new[1][2]) do claims[#claims + 1] = {e[1], 1, e[2]} end
-  end
-end
-return claims
-"""
-
-# KEYS: stream   ARGV: consumer, entries... Renews the lease of those that are still the consumer's; returns those that
-# another consumer has. What was settled meanwhile is neither.
-_RENEW = """
-local lost = {}
-for a = 2, #ARGV do
-  local p = redis.pcall('XPENDING', KEYS[1], 'workers', ARGV[a], ARGV[a], 1)
-  if p.err == nil and p[1] then
-    if p[1][2] == ARGV[1] then redis.call('XCLAIM', KEYS[1], 'workers', ARGV[1], 0, ARGV[a], 'JUSTID')
-    else lost[#lost + 1] = ARGV[a] end
-  end
-end
-return lost
-"""
-
-# KEYS: stream   ARGV: consumer, 1 if this delivery counts, entries... Gives back what is still the consumer's, to be
-# claimed at once by anybody: an idle time of a day is over every lease.
-_RELEASE = """
-local released = 0
-for a = 3, #ARGV do
-  local p = redis.pcall('XPENDING', KEYS[1], 'workers', ARGV[a], ARGV[a], 1)
-  if p.err == nil and p[1] and p[1][2] == ARGV[1] then
-    local count = tonumber(p[1][4]) - (1 - tonumber(ARGV[2]))
-    redis.call('XCLAIM', KEYS[1], 'workers', 'released', 0, ARGV[a], 'IDLE', 86400000, 'RETRYCOUNT', count, 'JUSTID')
-    released = released + 1
-  end
-end
-return released
-"""
-
-# KEYS: stream   ARGV: consumer. Deletes it, and consumers idle for a day, where they hold nothing: in one step, since a
-# consumer that is deleted takes what it holds with it.
-_LEAVE = """
-local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], 'workers')
-if consumers.err then return 0 end
-for _, flat in ipairs(consumers) do
-  local c = {}
-  for k = 1, #flat, 2 do c[flat[k]] = flat[k + 1] end
-  if c['pending'] == 0 and (c['name'] == ARGV[1] or c['idle'] > 86400000) then
-    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], 'workers', c['name'])
-  end
-end
-return 1
-"""
-
-# KEYS: stream, run, done bitmap, failed bitmap, failures   ARGV: entry, place, '' or the failure as JSON.
-# Takes the job out of its stream and sets its bit; counts it the first time only. A job that is done stays done, one
-# that had failed may still turn out to be done.
-_SETTLE = """
-redis.call('XACK', KEYS[1], 'workers', ARGV[1])
-redis.call('XDEL', KEYS[1], ARGV[1])
-if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
-if ARGV[3] == '' then
-  if redis.call('SETBIT', KEYS[3], ARGV[2], 1) == 1 then return 0 end
-  redis.call('HINCRBY', KEYS[2], 'done', 1)
-  local time = redis.call('TIME')
-  local now = time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
-  redis.call('HSETNX', KEYS[2], 'first_done', now)
-  redis.call('HSET', KEYS[2], 'last_done', now)
-  if redis.call('SETBIT', KEYS[4], ARGV[2], 0) == 1 then
-    redis.call('HINCRBY', KEYS[2], 'failed', -1)
-    redis.call('HDEL', KEYS[5], ARGV[2])
-  end
-  return 1
-end
-if redis.call('GETBIT', KEYS[3], ARGV[2]) == 1 then return 0 end
-if redis.call('SETBIT', KEYS[4], ARGV[2], 1) == 1 then return 0 end
-redis.call('HINCRBY', KEYS[2], 'failed', 1)
-redis.call('HSET', KEYS[5], ARGV[2], ARGV[3])
-return 1
-"""
-
-
-_Run = tuple[str, dict[str, Any]] | None  # its output and the fields that its jobs share
+    shape: Shape
+    priority: int
+    """Of the run that would be served, as in PRIORITIES."""
+    waited_s: float
+    """For how long no worker has claimed any of the shape."""
+    run_waited_s: float = 0.0
+    """For how long no worker has claimed any job, of whatever shape, of the run that would be served."""
 
 
 class JobQueue:
     """The job streams of one Redis, as one consumer sees them. Thread-safe."""
 
     def __init__(self, client: redis.Redis, consumer: str = "producer", *, lease_s: float = 30.0) -> None:
-        self._redis: Any = client  # redis-py types every answer as "or awaitable"
-        self._ledger = Ledger(client)
         self._consumer = consumer
         self._lease_ms = int(lease_s * 1000)
-        register = self._redis.register_script
-        self._enqueue, self._claimable, self._claim = (
-            register(_ENQUEUE),
-            register(_CLAIMABLE),
-            register(_CLAIM),
-        )
-        self._renew, self._release, self._settle = register(_RENEW), register(_RELEASE), register(_SETTLE)
-        self._leave, self._reenter = register(_LEAVE), register(_REENTER)
+        self._client: Any = client
+        self._enqueue, self._reenter = self._script(scripts.ENQUEUE), self._script(scripts.REENTER)
+        self._claimable, self._claim = self._script(scripts.CLAIMABLE), self._script(scripts.CLAIM)
+        self._promise, self._renew = self._script(scripts.PROMISE), self._script(scripts.RENEW)
+        self._release, self._settle = self._script(scripts.RELEASE), self._script(scripts.SETTLE)
+        self._leave, self._backlog = self._script(scripts.LEAVE), self._script(scripts.BACKLOG)
+
+    def _script(self, body: str) -> scripts.Script:
+        return scripts.Script(self._client, body)
+
+    # What a submitter does.
 
     def enqueue(
-        self, run: str, start: int, end: int, jobs: Iterable[tuple[int, Job]], present: Sequence[int] = ()
+        self, run: str, start: int, end: int, entries: Iterable[Entry], present: Sequence[int] = (), *, pipe: Any = None
     ) -> int:
         """Enters the run's places `start` to `end` in one step, unless they are in already.
 
-        `jobs` are the ones to render, `present` the places whose image is there. Returns how far the run is entered,
-        which is `end` after a success, and further where another submitter was faster. Raises LedgerError.
+        `entries` are the jobs to render, `present` the places whose image is there. Returns how far the run is entered,
+        which is `end` after a success, and further where another submitter was faster. With a pipeline as `pipe` the
+        call is queued there and `end` returned; `entered` then reads the answer. Raises LedgerError.
         """
-        settings = self._ledger.settings(run)
-        common = settings[1] if settings else {}
-        streams: dict[str, int] = {}
-        threes: list[Any] = []
-        for index, job in jobs:
-            number = streams.setdefault(queue_key(job.shape), len(streams) + 4)
-            threes += (number, index, _own_fields(job, common))
-        keys = [run_key(run), done_key(run), SHAPES, *streams]
-        entered = int(self._enqueue(keys, [start, end, run, json.dumps(list(present)), *threes]))
-        if entered < 0:
-            raise LedgerError(f"run {run!r} is not in this Redis any more")
-        return entered
+        by_shape: dict[str, list[Any]] = {}
+        for place, shape, job in entries:
+            by_shape.setdefault(shape, []).extend((place, job))
+        grouped: list[Any] = []
+        for shape, pairs in by_shape.items():
+            grouped += (shape, len(pairs) // 2, *pairs)
+        answer = self._enqueue(run, start, end, json.dumps(list(present)), *grouped, client=pipe)
+        return end if pipe is not None else entered(run, answer)
 
-    def reenter(self, run: str, jobs: Iterable[tuple[int, Job]]) -> int:
-        """Enters jobs anew whose image somebody deleted: of these, those that count as done. Returns how many."""
-        settings = self._ledger.settings(run)
-        common = settings[1] if settings else {}
-        entered = 0
-        for index, job in jobs:
-            keys = [run_key(run), done_key(run), queue_key(job.shape)]
-            entered += int(self._reenter(keys, [run, index, _own_fields(job, common)]))
-        return entered
+    def reenter(self, run: str, entries: Iterable[Entry]) -> int:
+        """Enters jobs anew that count as done or failed: an image that somebody deleted, another try. Returns how many.
 
-    def claimable(self) -> list[Shape]:
-        """The shapes that have a job nobody holds, by key."""
-        found = self._claimable([SHAPES], [self._lease_ms])
-        return [Shape.from_key(key) for key, able in sorted(zip(found[::2], found[1::2], strict=True)) if able]
+        What waits, or is with a worker, is left alone. Raises LedgerError.
+        """
+        count = 0
+        left = iter(entries)
+        while chunk := list(islice(left, CHUNK)):
+            count += entered(run, self._reenter(run, *(part for entry in chunk for part in entry)))
+        return count
+
+    # What a worker does.
+
+    def claimable(self) -> list[Ready]:
+        """The shapes that have a job for whoever asks, by key. What is paused or cancelled is not."""
+        ranks = sorted(PRIORITIES.values(), reverse=True)
+        return [
+            Ready(Shape.from_key(key), ranks[rank], waited / 1e6, run_waited / 1e6)
+            for key, rank, waited, run_waited in sorted(self._claimable(self._lease_ms))
+        ]
 
     def claim(self, shape: Shape, count: int) -> list[Claim]:
-        """Up to `count` jobs of one shape, held from now on: first what dead workers held, then new ones.
+        """Up to `count` jobs of one shape, held from now on, of one run or several: the higher priority first, and of
+        equals the one that was served least. Of each run, first what dead workers held, then new jobs.
 
         A job on its last delivery comes alone. One that was given up, or cannot be read, is settled as failed here.
         """
-        found = self._claim([queue_key(shape)], [self._consumer, count, self._lease_ms, MAX_DELIVERIES])
-        entries = [(entry, int(count), _pairs(flat)) for entry, count, flat in found]
-        runs = {run: self._ledger.settings(run) for run in {fields["run"] for _, _, fields in entries}}
-        claims = (self._to_claim(shape, entry, count, fields, runs[fields["run"]]) for entry, count, fields in entries)
+        claims: list[Claim | None] = []
+        found = self._claim(shape.key, self._consumer, count, self._lease_ms, MAX_DELIVERIES)
+        for run, output, shared, opened, entries in found:
+            common = json.loads(shared)
+            for entry, deliveries, flat in entries:
+                delivery = _Delivery(entry, shape, run, output, opened, int(deliveries), _pairs(flat))
+                claims.append(self._to_claim(delivery, common))
         return [claim for claim in claims if claim is not None]
+
+    def promise(self, shape: Shape) -> None:
+        """This worker will claim from the shape, but has to load or compile first: others need not do the same."""
+        self._promise(shape.key)
 
     def renew(self, claims: Iterable[Claim]) -> list[Claim]:
         """Starts the lease of these claims anew; returns those that another worker has by now."""
-        lost: list[Claim] = []
-        for shape, held in _by_shape(claims).items():
-            gone = set(self._renew([queue_key(shape)], [self._consumer, *(claim.entry for claim in held)]))
-            lost += [claim for claim in held if claim.entry in gone]
-        return lost
+        held = list(claims)
+        lost = self._renew(self._consumer, *_names(held)) if held else []
+        return [held[number] for number in lost]
 
     def release(self, claims: Iterable[Claim], *, counted: bool = False) -> None:
         """Gives jobs back, to be claimed by anybody at once. `counted`: this delivery counts as one of the three."""
-        for shape, held in _by_shape(claims).items():
-            self._release([queue_key(shape)], [self._consumer, int(counted), *(claim.entry for claim in held)])
+        self._release(self._consumer, int(counted), *_names(claims))
 
     def done(self, claim: Claim) -> bool:
-        """The job's object is safe. False where the job was done before."""
-        return self._settle_entry(claim.shape, claim.entry, claim.run, claim.index, "")
+        """The job's object is safe. False where the job was done before, or its run was purged."""
+        return self._settle_one(claim.run, claim.shape, claim.entry, claim.index, "", claim.opened)
 
     def failed(self, claim: Claim, reason: str) -> bool:
         """The job is given up, for a reason that a user can read. False where it was settled before."""
         failure = json.dumps({"id": claim.job.id, "reason": reason}, ensure_ascii=False)
-        return self._settle_entry(claim.shape, claim.entry, claim.run, claim.index, failure)
-
-    def backlog(self) -> dict[Shape, tuple[int, int]]:
-        """Of each shape with unsettled jobs: how many wait, and how many workers hold."""
-        counts: dict[Shape, tuple[int, int]] = {}
-        for key in sorted(self._redis.smembers(SHAPES)):
-            shape = Shape.from_key(key)
-            unsettled = self._redis.xlen(queue_key(shape))
-            if unsettled:
-                held = self._redis.xpending(queue_key(shape), GROUP)["pending"]
-                counts[shape] = (unsettled - held, held)
-        return counts
+        return self._settle_one(claim.run, claim.shape, claim.entry, claim.index, failure, claim.opened)
 
     def leave(self) -> None:
         """Takes this consumer out of the groups where it holds nothing, and others that died long ago."""
-        for key in self._redis.smembers(SHAPES):
-            self._leave([f"promptmill:queue:{key}"], [self._consumer])
+        self._leave(self._consumer)
 
-    def _to_claim(
-        self, shape: Shape, entry: str, deliveries: int, fields: Mapping[str, str], run: _Run
-    ) -> Claim | None:
-        name, index = fields["run"], int(fields["i"])
-        if run is None:  # the run was taken out of Redis: nobody waits for this job
-            self._settle_entry(shape, entry, name, index, "")
-            return None
-        output, common = run
+    # What a person sees.
+
+    def backlog(self) -> dict[Shape, tuple[int, int]]:
+        """Of each shape with unsettled jobs: how many wait, those of paused runs too, and how many workers hold."""
+        return {Shape.from_key(key): (waiting, held) for key, waiting, held in sorted(self._backlog())}
+
+    def _to_claim(self, delivery: "_Delivery", common: Mapping[str, Any]) -> Claim | None:
+        d, index = delivery, int(delivery.fields["i"])
         try:
-            job = Job(**{**common, **json.loads(fields["job"])})
+            job = Job(**{**common, **json.loads(d.fields["job"])})
         except (JobError, TypeError, ValueError) as error:
             failure = {"id": "", "reason": f"a worker of another version? it cannot read the job: {error}"}
-            self._settle_entry(shape, entry, name, index, json.dumps(failure))
+            self._settle_one(d.run, d.shape, d.entry, index, json.dumps(failure), d.opened)
             return None
-        claim = Claim(entry, shape, name, index, deliveries, job, output)
-        if deliveries > MAX_DELIVERIES:
+        claim = Claim(d.entry, d.shape, d.run, index, d.deliveries, job, d.output, d.opened)
+        if d.deliveries > MAX_DELIVERIES:
             self.failed(claim, f"given up: {MAX_DELIVERIES} workers took it and none came back")
             return None
         return claim
 
-    def _settle_entry(self, shape: Shape, entry: str, run: str, index: int, failure: str) -> bool:
-        keys = [queue_key(shape), run_key(run), done_key(run), failed_key(run), failures_key(run)]
-        return bool(self._settle(keys, [entry, index, failure]))
+    def _settle_one(self, run: str, shape: Shape, entry: str, index: int, failure: str, opened: str) -> bool:
+        return bool(self._settle(run, shape.key, entry, index, failure, opened))
+
+
+def entered(run: str, answer: int) -> int:
+    """What a script says of jobs entered. Raises LedgerError where it would not enter them."""
+    if answer == -1:
+        raise LedgerError(f"run {run!r} is not in this Redis any more")
+    if answer == -2:
+        raise LedgerError(f"run {run!r} was cancelled; `promptmill resume {run} --output URL` takes it up again")
+    return int(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """An entry as it comes out of its stream."""
+
+    entry: str
+    shape: Shape
+    run: str
+    output: str
+    opened: str
+    deliveries: int
+    fields: Mapping[str, str]
 
 
 def _pairs(flat: Sequence[str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _own_fields(job: Job, common: Mapping[str, Any]) -> str:
-    return canonical_json({name: value for name, value in job.fields().items() if name not in common})
-
-
-def _by_shape(claims: Iterable[Claim]) -> dict[Shape, list[Claim]]:
-    grouped: dict[Shape, list[Claim]] = {}
-    for claim in claims:
-        grouped.setdefault(claim.shape, []).append(claim)
-    return grouped
+def _names(claims: Iterable[Claim]) -> list[str]:
+    """Of each claim its run, shape key and entry."""
+    return [part for claim in claims for part in (claim.run, claim.shape.key, claim.entry)]

@@ -1,22 +1,30 @@
 """Plan -> queue and ledger, in bulk. Safe to kill at any moment and to run again: what is in stays in, once."""
 
-from collections.abc import Callable, Set
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import redis
+from redis.client import NEVER_DECODE
 
-from producer.job import JobId
-from producer.ledger import Ledger
+from producer.ledger import KEEP_S, Ledger, done_key
 from producer.output import Output
-from producer.plan import Plan, common_fields, write_plan
-from producer.queue import CHUNK, JobQueue
+from producer.plan import Plan
+from producer.plan_files import load_plan, write_plan
+from producer.plan_lines import PlannedJob
+from producer.present import Present, find_present, image_name, images_present
+from producer.queue import CHUNK, Entry, JobQueue, entered
 
-IMAGES = "images"
+__all__ = ["Submission", "image_name", "images_present", "resume", "retry", "submit"]
 
+CHUNKS_A_TRIP = 4
+"""Script calls sent together: Redis works on the first while the others are on their way."""
 
-def image_name(job_id: JobId, extension: str = "png") -> str:
-    """The job's object under its run's output. The hash leads: a bucket dislikes sequential names."""
-    return f"{IMAGES}/{job_id[:2]}/{job_id}.{extension}"
+LOOK_EVERY_S = 0.2
+"""How often a bounded submission looks whether there is room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,51 +39,167 @@ class Submission:
     enqueued: int
 
 
-def images_present(run_output: Output) -> set[JobId]:
-    """The ids of the jobs whose image is in the output."""
-    return {JobId(name.rpartition("/")[2].partition(".")[0]) for name in run_output.list(f"{IMAGES}/")}
-
-
 def submit(
     plan: Plan,
     *,
     output: Output,
     run: str,
     client: redis.Redis,
-    sources: list[str] | None = None,
-    there: Set[JobId] | None = None,
-    progress: Callable[[int], None] = lambda enqueued: None,
+    sources: Sequence[str] = (),
+    priority: str = "normal",
+    max_pending: int | None = None,
+    keep_s: int = KEEP_S,
+    there: Present | None = None,
+    progress: Callable[[int], None] = lambda entered: None,
 ) -> Submission:
     """Writes the plan to the output, enters the run in Redis, and enqueues what has no image yet.
 
-    `output` is where runs lie; this one comes under its name. `there` are the jobs whose image is known to be
-    in the output; without it, the output is listed. `progress` is told the places entered so far.
-    Raises PlanError, LedgerError, OutputError, and redis' own errors.
+    `output` is where runs lie; this one comes under its name. `there` is what is known to be in the output; without it,
+    the output is listed. `max_pending` bounds the run's jobs in Redis: it waits for workers before it enters more.
+    `progress` is told the places of the plan that are entered. Raises PlanError, LedgerError, OutputError, and redis'
+    own errors.
     """
     run_output = output.child(run)
-    write_plan(run_output, run, plan, sources or [])
+    write_plan(run_output, run, plan, sources)
     ledger, queue = Ledger(client), JobQueue(client)
     ledger.open(
         run,
         output=output.url,
         digest=plan.digest,
-        jobs=len(plan.jobs),
-        images=len(plan.first_index),
-        common=common_fields(plan.jobs),
+        jobs=plan.jobs,
+        images=plan.images,
+        common=plan.common,
+        priority=priority,
+        keep_s=keep_s,
     )
-    there = images_present(run_output) if there is None else there
-    entered = before = ledger.status(run).enqueued
-    enqueued = 0
-    while entered < len(plan.jobs):
-        end = min(entered + CHUNK, len(plan.jobs))
-        firsts = [index for index in range(entered, end) if plan.first_index[plan.ids[index]] == index]
-        missing = [(index, plan.jobs[index]) for index in firsts if plan.ids[index] not in there]
-        present = [index for index in firsts if plan.ids[index] in there]
-        at = queue.enqueue(run, entered, end, missing, present)
-        enqueued += len(missing) if at == end else 0
-        entered = at
-        progress(entered - before)
-    gone = (at for job_id, at in plan.first_index.items() if at < before and job_id not in there)
-    enqueued += queue.reenter(run, ((at, plan.jobs[at]) for at in gone))
+    before = ledger.status(run).enqueued
+    # Asked before the output is listed: an image that lands in between is not taken for one that was deleted.
+    done = done_bits(client, run) if before else b""
+    there = find_present(plan, run_output) if there is None or before else there
+    enqueued = _Entering(plan, run, client, there, max_pending, progress).enter(before)
+    gone = [at for at in set_places(done) if at < before and not there.places[at]] if before else []
+    enqueued += queue.reenter(run, map(_entry, plan.at(gone)))
     status = ledger.status(run)
     return Submission(run, run_output.url, status.jobs, status.images, status.present, enqueued)
+
+
+def resume(output: Output, run: str, client: redis.Redis) -> Submission:
+    """Enters what has no image yet, by the plan that lies in the output alone: for a Redis that knows the run no more.
+
+    Raises PlanError where there is no plan, and what `submit` raises.
+    """
+    with load_plan(output.child(run)) as plan:
+        return submit(plan, output=output, run=run, client=client)
+
+
+def retry(output: Output, run: str, client: redis.Redis) -> int:
+    """Enters a run's failed jobs anew, as if they had never been delivered; how many. Raises PlanError, LedgerError."""
+    failed = Ledger(client).failed_indexes(run)
+    if not failed:
+        return 0
+    with load_plan(output.child(run)) as plan:
+        return JobQueue(client).reenter(run, map(_entry, plan.at(failed)))
+
+
+def done_bits(client: redis.Redis, run: str) -> bytes:
+    """A bit a place, the highest of a byte first."""
+    answer: Any = client.execute_command("GET", done_key(run), **{NEVER_DECODE: True})
+    return bytes(answer or b"")
+
+
+def set_places(bits: bytes) -> Iterator[int]:
+    """The places of the bits that are set."""
+    for number, byte in enumerate(bits):
+        if byte:
+            yield from (8 * number + bit for bit in range(8) if byte & 0x80 >> bit)
+
+
+def _entry(job: PlannedJob) -> Entry:
+    return job.index, job.shape_key, job.own_json
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Places of the plan that are entered in one step."""
+
+    start: int
+    end: int
+    entries: list[Entry]
+    present: list[int]
+
+
+class _Entering:
+    """A plan on its way into Redis. A thread sends, while the next chunks are prepared."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        run: str,
+        client: redis.Redis,
+        there: Present,
+        max_pending: int | None,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._plan = plan
+        self._run = run
+        self._client = client
+        self._queue = JobQueue(client)
+        self._there = there.places
+        self._max_pending = max_pending
+        self._progress = progress
+        self._enqueued = 0
+
+    def enter(self, at: int) -> int:
+        """Enters all from a place on; how many jobs that put into the queue."""
+        with ThreadPoolExecutor(1, "enqueue") as sender:
+            while at < self._plan.jobs:
+                at = self._enter_from(at, sender)
+        return self._enqueued
+
+    def _enter_from(self, at: int, sender: ThreadPoolExecutor) -> int:
+        """Until the end, or until another submitter turns out to be further."""
+        jobs = self._plan.since(at)
+        flying: Future[int] | None = None
+        while at < self._plan.jobs:
+            chunks = list(self._chunks(jobs, at))
+            if flying and flying.result() != at:
+                return flying.result()
+            self._progress(at)
+            at = chunks[-1].end
+            flying = sender.submit(self._send, chunks)
+            if self._max_pending is not None and flying.result() != at:
+                return flying.result()
+        if flying:
+            at = flying.result()
+            self._progress(at)
+        return at
+
+    def _chunks(self, jobs: Iterator[PlannedJob], at: int) -> Iterator[_Chunk]:
+        """The next trip's."""
+        for _ in range(1 if self._max_pending else CHUNKS_A_TRIP):
+            taken = list(islice(jobs, self._room()))
+            if not taken:
+                return
+            there = self._there
+            missing = [(job[0], job[2], job[3]) for job in taken if job[4] and not there[job[0]]]
+            present = [job[0] for job in taken if job[4] and there[job[0]]]
+            yield _Chunk(at, at + len(taken), missing, present)
+            at += len(taken)
+
+    def _room(self) -> int:
+        """How many may be entered; waits until there is room for some."""
+        if self._max_pending is None:
+            return CHUNK
+        enough = min(CHUNK, -(-self._max_pending // 2))
+        while (room := self._max_pending - Ledger(self._client).status(self._run).pending) < enough:
+            time.sleep(LOOK_EVERY_S)
+        return min(CHUNK, room)
+
+    def _send(self, chunks: Sequence[_Chunk]) -> int:
+        """How far the run is entered then."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for chunk in chunks:
+                self._queue.enqueue(self._run, chunk.start, chunk.end, chunk.entries, chunk.present, pipe=pipe)
+            ends = [entered(self._run, answer) for answer in pipe.execute()]
+        self._enqueued += sum(len(chunk.entries) for chunk, end in zip(chunks, ends, strict=True) if end == chunk.end)
+        return ends[-1]

@@ -49,8 +49,8 @@ class Workers:
     def leave(self, name: str) -> None:
         self._redis.hdel(WORKERS, name)
 
-    def alive(self) -> list[WorkerReport]:
-        """The workers that reported lately, by name; what is stale is swept."""
+    def alive(self, *, sweep: bool = True) -> list[WorkerReport]:
+        """The workers that reported lately, by name; what is stale is swept, unless nothing may be written."""
         reports = []
         now = self._now()
         for name, text in sorted(self._redis.hgetall(WORKERS).items()):
@@ -59,7 +59,7 @@ class Workers:
             report = WorkerReport(**{field: said[field] for field in FIELDS if field in said})
             if now - report.at < STALE_S:
                 reports.append(report)
-            else:
+            elif sweep:
                 self._redis.hdel(WORKERS, name)
         return reports
 

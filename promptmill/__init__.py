@@ -5,13 +5,20 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from promptmill.api import RunHandle, submit
+    from promptmill.finished import FinishedImage
     from promptmill.pipeline import Pipeline
 
-__all__ = ["Pipeline", "__version__"]
+__all__ = ["FinishedImage", "Pipeline", "RunHandle", "__version__", "submit"]
 
 __version__ = version("promptmill")
 
-_WHERE = {"Pipeline": "promptmill.pipeline"}
+_WHERE = {
+    "FinishedImage": "promptmill.finished",
+    "Pipeline": "promptmill.pipeline",
+    "RunHandle": "promptmill.api",
+    "submit": "promptmill.api",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,10 +18,21 @@ VERBS = {
     "render": "Render prompt files here and now: queue, worker and all.",
     "submit": "Put prompt files into the queue, for workers to render.",
     "worker": "Render jobs from the queue on all accelerators of this host.",
-    "status": "Show runs and workers.",
+    "status": "Show runs and workers, live with --watch.",
+    "list": "List the runs that Redis knows.",
+    "cancel": "Cancel a run.",
+    "pause": "Let workers take nothing more of a run.",
+    "resume-run": "Go on with a run that was paused.",
+    "priority": "Say when a run's turn is.",
+    "retry": "Enter a run's failed jobs anew.",
+    "resume": "Enter what a run lacks, from its output alone.",
+    "purge": "Take a run out of Redis.",
     "import-model": "Make a model folder of a single file, LoRAs, textual inversions.",
 }
-"""Each verb is `command` in the module of its own name."""
+"""Each verb is `command` in the module of its own name, or of that in MODULES."""
+
+MODULES = {"submit": "submit_files"}
+"""`promptmill.submit` is a function for Python, which a module of that name would hide."""
 
 WITHOUT_SETTINGS = ("import-model",)
 """Verbs that take flags alone: a worker's `dtype` in the settings file is not what a model is to be stored in."""
@@ -51,7 +62,8 @@ class Verbs(click.Group):
 
 
 def _command(verb: str) -> click.Command:
-    command: click.Command = importlib.import_module(f"promptmill.{verb.replace('-', '_')}").command
+    module = MODULES.get(verb, verb.replace("-", "_"))
+    command: click.Command = importlib.import_module(f"promptmill.{module}").command
     return command
 
 

@@ -1,11 +1,12 @@
 """A run's pictures on one sheet, each with its prompt: what one looks at first."""
 
 import io
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from producer.output import Output
 from producer.plan import Plan
-from producer.submit import image_name
+from producer.present import image_name
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -24,8 +25,8 @@ def write_contact_sheet(output: Output, plan: Plan, extension: str = "png") -> s
 
     A run of more than MOST pictures shows its first. Raises OutputError.
     """
-    shown = list(plan.first_index.items())[:MOST]
-    pictures = [(output.get(image_name(job_id, extension)), plan.jobs[at].prompt) for job_id, at in shown]
+    shown = islice((job for job in plan if job.first), MOST)
+    pictures = [(output.get(image_name(job.id, extension)), plan.whole(job).prompt) for job in shown]
     output.put_once(NAME, draw_sheet(pictures), content_type="image/png", ours=lambda existing: True)
     return NAME
 

@@ -1,6 +1,6 @@
 """The options that several verbs share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -44,6 +44,21 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not numbers with commas between, such as 999,749,499,249", param, ctx)
 
 
+class Values(click.ParamType):
+    """A value, or several with commas between: each prompt is rendered with each of them."""
+
+    def __init__(self, kind: click.ParamType) -> None:
+        self._kind = kind
+        self.name = f"{kind.name},..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        parts = value if isinstance(value, list | tuple) else str(value).split(",")
+        return tuple(self._kind.convert(part, param, ctx) for part in parts)
+
+
+INTS, FLOATS, NAMES = Values(click.INT), Values(click.FLOAT), Values(click.STRING)
+
+
 def env(name: str) -> str:
     return f"PROMPTMILL_{name.upper()}"
 
@@ -60,26 +75,26 @@ JOB_OPTIONS = [
     _field("--prompt-2", help="Prompt of the second text encoder.  [the prompt]"),
     _field("--negative-prompt", help="What the picture should not show."),
     _field("--negative-prompt-2", help="The same for the second text encoder."),
-    _field("--seed", type=int, help="Seed of every row that has none.  [the row's place in the run: 0, 1, ...]"),
-    _field("--width", type=int, help="Pixels, a multiple of 8.  [the model's own]"),
-    _field("--height", type=int, help="Pixels, a multiple of 8.  [the model's own]"),
-    _field("--num-inference-steps", "--steps", type=int, help="Denoising steps.  [the model's own, or 50]"),
-    _field("--guidance-scale", "--guidance", type=float, help="At most 1: no guidance.  [the model's own, or 5]"),
-    _field("--sampler", "--scheduler", help=f"{', '.join(SAMPLERS)}.  [the model's own]"),
-    _field("--timestep-spacing", help=f"{', '.join(TIMESTEP_SPACINGS)}.  [the model's own]"),
-    _field("--sigma-schedule", help=f"{', '.join(SIGMA_SCHEDULES)}.  [the model's own]"),
+    _field("--seed", type=INTS, help="Seed of every row that has none.  [the row's place in the run: 0, 1, ...]"),
+    _field("--width", type=INTS, help="Pixels, a multiple of 8.  [the model's own]"),
+    _field("--height", type=INTS, help="Pixels, a multiple of 8.  [the model's own]"),
+    _field("--num-inference-steps", "--steps", type=INTS, help="Denoising steps.  [the model's own, or 50]"),
+    _field("--guidance-scale", "--guidance", type=FLOATS, help="At most 1: no guidance.  [the model's own, or 5]"),
+    _field("--sampler", "--scheduler", type=NAMES, help=f"{', '.join(SAMPLERS)}.  [the model's own]"),
+    _field("--timestep-spacing", type=NAMES, help=f"{', '.join(TIMESTEP_SPACINGS)}.  [the model's own]"),
+    _field("--sigma-schedule", type=NAMES, help=f"{', '.join(SIGMA_SCHEDULES)}.  [the model's own]"),
     _field("--timesteps", type=Numbers(int), help="Training timesteps to visit, highest first."),
     _field("--sigmas", type=Numbers(float), help="Noise levels to visit, highest first."),
-    _field("--eta", type=float, help="Noise of ddim and tcd, 0 to 1.  [0]"),
-    _field("--guidance-rescale", type=float, help="0 to 1: against over-exposure by guidance.  [0]"),
-    _field("--clip-skip", type=int, help="Layers of the text encoders left out, as in diffusers.  [0]"),
-    _field("--prompt-chunks", type=int, help="Windows of 77 tokens for a long prompt; what is beyond is cut.  [1]"),
+    _field("--eta", type=FLOATS, help="Noise of ddim and tcd, 0 to 1.  [0]"),
+    _field("--guidance-rescale", type=FLOATS, help="0 to 1: against over-exposure by guidance.  [0]"),
+    _field("--clip-skip", type=INTS, help="Layers of the text encoders left out, as in diffusers.  [0]"),
+    _field("--prompt-chunks", type=INTS, help="Windows of 77 tokens for a long prompt; what is beyond is cut.  [1]"),
     _field("--prompt-weighting/--no-prompt-weighting", type=bool, help="Whether (word:1.3) weighs.  [no]"),
     _field("--refiner", help="A second model that finishes the picture: a folder, or a hub id."),
-    _field("--denoising-end", type=float, help="Fraction at which the refiner takes over.  [after all]"),
-    _field("--refiner-strength", type=float, help="How much the refiner renders anew after all steps.  [0.3]"),
-    _field("--aesthetic-score", type=float, help="What the refiner aims at.  [6]"),
-    _field("--negative-aesthetic-score", type=float, help="What it keeps away from.  [2.5]"),
+    _field("--denoising-end", type=FLOATS, help="Fraction at which the refiner takes over.  [after all]"),
+    _field("--refiner-strength", type=FLOATS, help="How much the refiner renders anew after all steps.  [0.3]"),
+    _field("--aesthetic-score", type=FLOATS, help="What the refiner aims at.  [6]"),
+    _field("--negative-aesthetic-score", type=FLOATS, help="What it keeps away from.  [2.5]"),
     _field("--original-size", type=Pair(), help=f"Micro-conditioning {_HEIGHT_WIDTH}."),
     _field("--target-size", type=Pair(), help=f"Micro-conditioning {_HEIGHT_WIDTH}."),
     _field("--crops-coords-top-left", type=Pair(), help="Micro-conditioning (top,left)."),
@@ -95,15 +110,39 @@ PRESET_OPTION = click.option(
 
 
 def job_options(function: F) -> F:
-    """A flag for each field of a job but the prompt: the default of rows that do not say otherwise."""
+    """A flag for each field of a job but the prompt: the default of rows that do not say otherwise.
+
+    Those of numbers and names take several values with commas between: each row's prompt is then rendered with each.
+    """
     for option in reversed([*JOB_OPTIONS, PRESET_OPTION]):
         function = option(function)
     return function
 
 
+def _params(options: Iterable[Callable[[Any], Any]]) -> list[click.Parameter]:
+    """The parameters that these decorators add."""
+
+    def anything() -> None: ...
+
+    for option in options:
+        option(anything)
+    params: list[click.Parameter] = anything.__click_params__  # type: ignore[attr-defined]
+    return params
+
+
+MATRIX_FIELDS = frozenset(str(param.name) for param in _params(JOB_OPTIONS) if isinstance(param.type, Values))
+
+
 def job_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The job fields among a verb's parameters, those that were given."""
-    return {name: given[name] for name in FIELD_NAMES if given.get(name) is not None}
+    """The job fields among a verb's parameters, those that were given with one value."""
+    said = {name: given[name] for name in FIELD_NAMES if given.get(name) is not None}
+    single = {name: value[0] for name, value in said.items() if name in MATRIX_FIELDS and len(value) == 1}
+    return {**{name: value for name, value in said.items() if name not in MATRIX_FIELDS}, **single}
+
+
+def job_matrix(given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """The job fields that were given with several values."""
+    return {name: given[name] for name in MATRIX_FIELDS if given.get(name) is not None and len(given[name]) > 1}
 
 
 broker_option = click.option(

@@ -6,26 +6,26 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 import redis
 
 from producer.broker import connect, embedded_server
-from producer.job import JobId
 from producer.ledger import Failure, Ledger, RunStatus
-from producer.mismatches import mismatches
-from producer.models import POCKET, TINY_RANDOM
 from producer.output import Output
 from producer.outputs import open_output
-from producer.plan import Plan, check_run_name, read_plan, write_plan
-from producer.submit import images_present, submit
+from producer.plan import Plan
+from producer.plan_files import write_plan
+from producer.present import Present, find_present
+from producer.submit import submit
 from producer.workers import WorkerReport, Workers
 from promptmill.check_options import check_environ, check_options
+from promptmill.dry_run import dry_run, dry_run_options
 from promptmill.local_worker import LocalWorker, WorkerFailed
-from promptmill.options import broker_option, env, job_defaults, job_options, json_option, run_option
+from promptmill.options import broker_option, env, json_option, run_option
+from promptmill.planning import make_plan, name_run, plan_options, prompt_file_options, source_names, tell_skipped, warn
 from promptmill.progress import Progress
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Report:
 
 
 @click.command("render")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@prompt_file_options
 @click.option(
     "--output",
     default="out",
@@ -65,9 +65,9 @@ class Report:
 @run_option
 @broker_option
 @click.option("--verbose", "-v", is_flag=True, help="Show the worker's log.")
+@dry_run_options
 @json_option
 @check_options
-@job_options
 def command(
     files: tuple[str, ...],
     output: str,
@@ -79,62 +79,54 @@ def command(
 ) -> int:
     """Render prompt files here and now, on whatever JAX finds: queue, worker and all.
 
-    Every row of a FILE (.txt, .jsonl) becomes a job. The flags named after a job's fields are the defaults of rows
-    that do not say otherwise. Without --broker it starts a Redis of its own. The same command again renders only
-    what is missing. Exit code 1: some jobs failed.
+    Every row of a FILE (docs/prompt-files.md) becomes a job, or several. The flags named after a job's fields are the
+    defaults of rows that do not say otherwise. Without --broker it starts a Redis of its own. The same command again
+    renders only what is missing. Exit code 1: some jobs failed.
     """
+    if given["dry_run"]:
+        return dry_run(files, output, run, broker, as_json, given)
     started = time.time()
-    plan = read_plan(files, job_defaults(given), given["preset"])
-    place = open_output(output)
-    place.check()
-    run = name_run(run, plan, files, place.url)
-    warn(plan, given["preset"])
-    sources = [Path(file).name for file in files]
-    write_plan(place.child(run), run, plan, sources)
-    there = images_present(place.child(run)) & plan.first_index.keys()
-    if len(there) == len(plan.first_index):
-        report = Report(run, place.child(run).url, len(there), len(there), 0, 0)
-    else:
-        with _sigterm_as_ctrl_c():
-            report = _render(plan, place, run, there, sources, broker, verbose, started, check_environ(given))
-    if not report.failed and report.rendered:
-        from promptmill.contact_sheet import write_contact_sheet
-
-        sheet = write_contact_sheet(place.child(run), plan)
-        report = dataclasses.replace(report, contact_sheet=f"{report.output}/{sheet}")
+    with make_plan(files, plan_options(given)) as plan:
+        report = _render_plan(plan, files, output, run, broker, verbose, started, given)
     _tell(report, as_json)
     return 1 if report.failed else 0
 
 
-def name_run(run: str | None, plan: Plan, files: Sequence[str], output_url: str) -> str:
-    """The run's name: as given, or from the first file's and the jobs. Raises PlanError."""
-    return check_run_name(run) if run else plan.default_name(Path(files[0]).stem, output_url)
+def _render_plan(
+    plan: Plan,
+    files: Sequence[str],
+    output: str,
+    run: str | None,
+    broker: str | None,
+    verbose: bool,
+    started: float,
+    given: Mapping[str, Any],
+) -> Report:
+    tell_skipped(plan)
+    place = open_output(output)
+    place.check()
+    run = name_run(run, plan, files, place.url)
+    warn(plan, given["preset"])
+    sources, run_output = source_names(files), place.child(run)
+    write_plan(run_output, run, plan, sources)
+    there = find_present(plan, run_output)
+    if there.images == plan.images:
+        report = Report(run, run_output.url, plan.images, plan.images, 0, 0)
+    else:
+        with _sigterm_as_ctrl_c():
+            report = _render(plan, place, run, there, sources, broker, verbose, started, check_environ(given))
+    if report.failed or not report.rendered:
+        return report
+    from promptmill.contact_sheet import write_contact_sheet
 
-
-def warn(plan: Plan, preset: str | None) -> None:
-    """Says it aloud when the pictures are going to be noise, or settings do not suit their model."""
-    for sentence in mismatches(plan.jobs, preset):
-        click.secho(f"warning: {sentence}", err=True, fg="yellow")
-    models = {shape.model for shape in plan.shapes}
-    if POCKET in models:
-        text = (
-            f"{POCKET}: a tiny SDXL of promptmill's own, which draws emoji of 64x64 pixels on plain backgrounds.\n"
-            "For the real one: --model stabilityai/stable-diffusion-xl-base-1.0, or a folder in diffusers' layout."
-        )
-        click.secho(text, err=True, fg="cyan")
-    if TINY_RANDOM in models:
-        text = (
-            f"{TINY_RANDOM}: a small SDXL with RANDOM weights. Its pictures are NOISE; they try the machinery only.\n"
-            "For real pictures: --model stabilityai/stable-diffusion-xl-base-1.0, or a folder in diffusers' layout."
-        )
-        click.secho(text, err=True, fg="yellow", bold=True)
+    return dataclasses.replace(report, contact_sheet=f"{report.output}/{write_contact_sheet(run_output, plan)}")
 
 
 def _render(
     plan: Plan,
     place: Output,
     run: str,
-    there: Set[JobId],
+    there: Present,
     sources: list[str],
     broker: str | None,
     verbose: bool,
@@ -146,7 +138,7 @@ def _render(
         client = connect(url)
         worker = stack.enter_context(LocalWorker(url, verbose=verbose, own_broker=broker is None, environ=checks))
         submit(plan, output=place, run=run, client=client, sources=sources, there=there)
-        missing = Counter(plan.jobs[at].model for job_id, at in plan.first_index.items() if job_id not in there)
+        missing = _missing(plan, there)
         try:
             status = _wait(client, run, worker, missing)
         except KeyboardInterrupt:
@@ -154,7 +146,15 @@ def _render(
             click.echo(f"stopping: {status.done} of {status.images} images are there", err=True)
             click.echo("the same command again renders the rest", err=True)
             raise
-        return _report(place.child(run).url, status, len(there), list(Ledger(client).failures(run)), started)
+        return _report(place.child(run).url, status, there.images, list(Ledger(client).failures(run)), started)
+
+
+def _missing(plan: Plan, there: Present) -> Counter[str]:
+    """The images to render, by model."""
+    missing: Counter[str] = Counter()
+    for shape, count in plan.shapes.items():
+        missing[shape.model] += count - there.shapes[shape]
+    return missing
 
 
 def _wait(client: redis.Redis, run: str, worker: LocalWorker, missing: Mapping[str, int]) -> RunStatus:

@@ -23,6 +23,7 @@ WORKER_MAY_USE = {
     f"producer.{name}"
     for name in ("job", "queue", "ledger", "broker", "output", "outputs", "errors", "models", "submit", "workers")
 }
+SUBMISSION = {"producer.expand", "producer.plan"}
 
 
 @cache
@@ -69,11 +70,14 @@ def test_producer_imports_nothing_else_of_ours_and_nothing_heavy():
 
 def test_worker_imports_of_producer_what_both_sides_keep():
     ours = {pair for pair in imports_of("worker") if top(pair[1]) in OURS}
-    assert {pair for pair in ours if top(pair[1]) != "worker" and pair[1] not in WORKER_MAY_USE} == set()
+    assert {pair for pair in ours if top(pair[1]) != "worker" and pair[1] not in WORKER_MAY_USE | SUBMISSION} == set()
 
 
-def test_worker_takes_of_the_submission_only_an_images_name():
-    trees = [ast.parse(MODULES[module].read_text()) for module in of("worker")]
+def test_worker_imports_the_submission_in_one_place():
+    """`worker.tasks` submits, for other Celery clients; who renders knows of the submission only an image's name."""
+    submitting = {(module, name) for module, name in imports_of("worker") if name in SUBMISSION}
+    assert {module for module, _ in submitting} == {"worker.tasks"}
+    trees = [ast.parse(MODULES[module].read_text()) for module in of("worker") if module != "worker.tasks"]
     froms = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     names = {alias.name for node in froms if node.module == "producer.submit" for alias in node.names}
     assert names == {"image_name"}

@@ -82,3 +82,18 @@ def test_against_pytorch_runs_with_the_tiny_model_and_goes_on_where_it_was_cut_s
     assert float(parity[0][2]) < 2e-5 and float(parity[0][3]) > 45
     timed = {row[0]: row for row in rows(markdown) if len(row) == 10}
     assert float(timed["PyTorch eager"][3]) > 0 and timed["torch.compile"][2] == "not measured"
+
+
+def test_submission_is_measured_phase_by_phase_beside_its_peer(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    said = rows(run("submit", "--sizes", 20_000, "--celery", 20, "--write", page))
+    assert [line[:2] for line in said] == [
+        ["file", "jobs"],
+        [".txt", "20,000"],
+        [".jsonl", "20,000"],
+        ["peer", "jobs"],
+        ["Celery, apply_async in a loop", "20"],
+    ]
+    assert all(float(cell.replace(",", "")) > 0 for line in said[1:3] for cell in line[2:])
+    assert float(said[4][3]) > 500 > float(said[1][7]), "bytes of Redis a job: the peer's, and ours"
+    assert "apply_async" in page.read_text()

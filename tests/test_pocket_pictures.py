@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from producer.outputs import open_output
-from producer.plan import read_plan
 from producer.submit import image_name
 from tests.fake_gcs import FakeGcs
 from tests.farm import Farm, farm_of
+from tests.plans import read_jobs
 from tools.pocket.judge import background_colour, ranking
 from tools.pocket.scenes import SIZES
 
@@ -61,7 +61,7 @@ def test_the_pictures_in_the_bucket_show_what_the_prompts_say(
     output = open_output(bucket).child("r")
     pictures = {
         job.prompt: np.asarray(Image.open(io.BytesIO(output.get(image_name(job.id)))))
-        for job in read_plan([tmp_path / "again.txt"], {}).jobs
+        for job in read_jobs([tmp_path / "again.txt"], {})
     }
     assert wrong_pictures(pictures) == []
     for first, second in zip(SHOWN, list(SHOWN)[1:], strict=False):  # swapped, they are found out

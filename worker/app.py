@@ -8,14 +8,16 @@ from celery import Celery
 from producer.broker import celery_settings
 from worker.puller import Puller
 from worker.settings import WorkerSettings
+from worker.tasks import register
 
 
 def make_app(settings: WorkerSettings) -> Celery:
-    """A Celery app whose workers pull jobs as `settings` say."""
+    """A Celery app whose workers pull jobs as `settings` say, and take `promptmill.render` from any client."""
     celery_app = Celery("promptmill")
     celery_app.conf.update(celery_settings(settings.broker))
     celery_app.conf.promptmill = settings
     celery_app.steps["worker"].add(Puller)
+    register(celery_app)
     return celery_app
 
 

@@ -15,7 +15,7 @@ class Held:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._claims: dict[tuple[str, str], Claim] = {}
+        self._claims: dict[tuple[str, str, str], Claim] = {}
 
     def add(self, claims: Sequence[Claim]) -> None:
         with self._changed:
@@ -37,8 +37,8 @@ class Held:
             return self._changed.wait_for(lambda: not self._claims, timeout_s)
 
 
-def _name(claim: Claim) -> tuple[str, str]:
-    return claim.shape.key, claim.entry
+def _name(claim: Claim) -> tuple[str, str, str]:
+    return claim.run, claim.shape.key, claim.entry
 
 
 class Places:

@@ -146,7 +146,7 @@ class PullLoop:
             return True
         claims: list[Claim] = []
         try:
-            shape = self._turns.next(self._queue.claimable())
+            shape = self._turns.next(self._queue.claimable(), self._programs.trouble)
             program = self._program(shape) if shape else None
             if shape and program:
                 claims = self._claim(shape, program.batch)
@@ -162,6 +162,7 @@ class PullLoop:
         is_new = shape not in self._programs
         if is_new:
             self._say(state="compiling", shape=shape.key)
+            self._queue.promise(shape)
         try:
             program = self._programs.get(shape)
         except RequestError as error:  # the model has no such shape, on any worker

@@ -32,6 +32,12 @@ class Programs:
     def __contains__(self, shape: Shape) -> bool:
         return shape in self._programs
 
+    def trouble(self, shape: Shape) -> int:
+        """What a batch of this shape needs first: 0 nothing, 1 a program to be compiled, 2 a model to be loaded too."""
+        if shape in self._programs:
+            return 0
+        return 1 if all(name in self._models for name in models_of(shape)) else 2
+
     def get(self, shape: Shape) -> AnyProgram:
         """The program of a shape; what is not there yet is loaded, compiled and run once. Raises ModelError."""
         if shape not in self._programs:

@@ -4,6 +4,7 @@ import os
 import secrets
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,7 +106,17 @@ def test_render_killed_outright_leaves_no_process_behind(tmp_path):
     """SIGKILL cannot be caught: the worker notices that it is alone, and stops its Redis too."""
     (tmp_path / "p.txt").write_text("\n".join(f"prompt {n}" for n in range(500)))
     mark = {"PROMPTMILL_MARK": str(tmp_path)}
-    command = ["python", "-m", "promptmill", "render", str(tmp_path / "p.txt"), "--output", str(tmp_path), "--run", "r"]
+    command = [
+        sys.executable,
+        "-m",
+        "promptmill",
+        "render",
+        str(tmp_path / "p.txt"),
+        "--output",
+        str(tmp_path),
+        "--run",
+        "r",
+    ]
     environ = {**os.environ, "XLA_FLAGS": "", "PROMPTMILL_MODEL": "tiny-random", **mark}
     process = subprocess.Popen([*command, "--steps", "30"], env=environ, stderr=subprocess.DEVNULL)
     wait_until(lambda: images_present(open_output(str(tmp_path)).child("r")), "the first image is there")

@@ -19,6 +19,7 @@ from producer.errors import BrokerError
 from producer.job import Job
 from producer.ledger import Ledger
 from producer.queue import JobQueue
+from tests.entries import as_entries
 
 SECRET = "geheim"
 
@@ -69,12 +70,12 @@ def test_an_embedded_server_runs_the_queues_scripts(own_server: str):
     client = connect(own_server)
     Ledger(client).open("r", output="/out", digest="d", jobs=4, images=4, common={"width": 64})
     queue, other = JobQueue(client, "a", lease_s=0.1), JobQueue(client, "b", lease_s=0.1)
-    assert queue.enqueue("r", 0, 4, list(enumerate(jobs))[1:], present=[0]) == 4
+    assert queue.enqueue("r", 0, 4, as_entries(enumerate(jobs))[1:], present=[0]) == 4
     first, second, third = queue.claim(jobs[0].shape, 8)
     assert other.claimable() == []
     assert queue.renew([first, second]) == []
     queue.release([third])
-    assert other.claimable() == [jobs[0].shape]
+    assert [ready.shape for ready in other.claimable()] == [jobs[0].shape]
     (again,) = other.claim(jobs[0].shape, 1)
     assert again.job == third.job
     assert queue.done(first)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer import plan as plan_module
-from producer.errors import JobError, ModelNameError, PlanError
+from producer import plan_lines, spool
+from producer import rows as rows_module
+from producer.errors import JobError, ModelNameError, PlanError, PromptFileErrors
+from producer.expand import Expansion
 from producer.folder import Folder
-from producer.job import Job
+from producer.job import Job, canonical_json
 from producer.output import Output, OutputConflict
 from producer.outputs import open_output
-from producer.plan import Plan, check_run_name, clean_name, common_fields, read_plan, read_run, write_plan
+from producer.plan import Plan, PlanOptions, check_run_name, clean_name, plan_jobs, plan_run
+from producer.plan_files import load_plan, read_run, write_plan
+from producer.prompt_files import Row
+from tests.plans import jobs_in, plan_of_jobs
 
 PLAN_FILE_JOBS = 4
 
@@ -43,16 +51,24 @@ def read(tmp_path: Path) -> Callable[..., Plan]:
             path = tmp_path / (f"{number}.txt" if isinstance(file, str) else f"{number}.jsonl")
             path.write_text(file if isinstance(file, str) else "\n".join(map(json.dumps, file)))
             paths.append(path)
-        return read_plan(paths, defaults)
+        return plan_run(list(map(str, paths)), PlanOptions(defaults))
 
     return read
 
 
+def some_jobs(count: int, word: str = "picture") -> list[Job]:
+    return [Job(prompt=f"{word} {n}", seed=n, width=64, height=64) for n in range(count)]
+
+
+def ids(plan: Plan) -> list[str]:
+    return [job.id for job in plan]
+
+
 def plan_of(count: int, word: str = "picture") -> Plan:
-    return Plan([Job(prompt=f"{word} {n}", seed=n, width=64, height=64) for n in range(count)])
+    return plan_of_jobs(some_jobs(count, word))
 
 
-def plan_lines(output: Output) -> list[dict[str, Any]]:
+def plan_lines_of(output: Output) -> list[dict[str, Any]]:
     names = sorted(output.list("plan/"))
     text = "".join(zstandard.ZstdDecompressor().decompress(output.get(name)).decode() for name in names)
     return [json.loads(line) for line in text.splitlines()]
@@ -67,27 +83,27 @@ def contents(output: Output) -> dict[str, bytes]:
 
 def test_rows_keep_their_order_over_files(read):
     plan = read("one\n\n# no\ntwo", [{"prompt": "three"}], "four")
-    assert [job.prompt for job in plan.jobs] == ["one", "two", "three", "four"]
+    assert [job.prompt for job in jobs_in(plan)] == ["one", "two", "three", "four"]
 
 
 def test_the_seed_is_the_place_in_the_run_unless_given(read):
     plan = read("one\ntwo", [{"prompt": "three", "seed": 99}, {"prompt": "four"}])
-    assert [job.seed for job in plan.jobs] == [0, 1, 99, 3]
+    assert [job.seed for job in jobs_in(plan)] == [0, 1, 99, 3]
 
 
 def test_a_seed_for_all_rows_is_for_all_that_have_none(read):
     plan = read("one", [{"prompt": "two", "seed": 99}], seed=7)
-    assert [job.seed for job in plan.jobs] == [7, 99]
+    assert [job.seed for job in jobs_in(plan)] == [7, 99]
 
 
 def test_a_row_wins_over_the_flags_and_the_flags_over_the_model(read):
     plan = read([{"prompt": "x", "steps": 3}, {"prompt": "y"}], num_inference_steps=4, negative_prompt="dull")
-    assert [job.num_inference_steps for job in plan.jobs] == [3, 4]
-    assert {(job.negative_prompt, job.width, job.model) for job in plan.jobs} == {("dull", 64, "pocket")}
+    assert [job.num_inference_steps for job in jobs_in(plan)] == [3, 4]
+    assert {(job.negative_prompt, job.width, job.model) for job in jobs_in(plan)} == {("dull", 64, "pocket")}
 
 
 def test_a_flag_of_none_is_not_given_and_one_of_zero_is(read):
-    (job,) = read("x", seed=None, guidance_scale=0).jobs
+    (job,) = jobs_in(read("x", seed=None, guidance_scale=0))
     assert (job.seed, job.guidance_scale) == (0, 0.0)
 
 
@@ -95,7 +111,7 @@ def test_each_row_gets_the_defaults_of_its_own_model(read):
     plan = read(
         [{"prompt": "x"}, {"prompt": "y", "model": "org/name"}, {"prompt": "z", "model": "org/name", "width": 512}]
     )
-    sizes = [(job.width, job.height, job.num_inference_steps) for job in plan.jobs]
+    sizes = [(job.width, job.height, job.num_inference_steps) for job in jobs_in(plan)]
     assert sizes == [(64, 64, 10), (1024, 1024, 50), (512, 1024, 50)]
 
 
@@ -108,8 +124,10 @@ def test_a_wrong_flag_is_told_once_and_without_a_line(read):
 
 def test_rows_that_mean_the_same_share_one_image(read):
     plan = read([{"prompt": "x", "seed": 1}, {"prompt": "y"}, {"prompt": "x", "seed": 1, "steps": 10}])
-    assert plan.ids[0] == plan.ids[2] != plan.ids[1]
-    assert list(plan.first_index.values()) == [0, 1]
+    first, second, third = plan
+    assert first.id == third.id != second.id
+    assert [job.first for job in plan] == [True, True, False]
+    assert (plan.jobs, plan.images, plan.duplicates) == (3, 2, 1)
     assert sum(plan.shapes.values()) == 2
 
 
@@ -120,11 +138,11 @@ def test_the_jobs_of_each_shape_are_counted(read):
 
 def test_what_all_jobs_share_is_found_without_prompt_and_seed():
     jobs = [Job(prompt="x", negative_prompt="a"), Job(prompt="x", negative_prompt="a", width=512)]
-    common = common_fields(jobs)
+    common = plan_of_jobs(jobs).common
     assert common["negative_prompt"] == "a"
     assert {"prompt", "seed", "width"}.isdisjoint(common)
     assert "height" in common
-    assert "prompt_2" not in common_fields([Job(prompt="x"), Job(prompt="x", prompt_2="y")])
+    assert "prompt_2" not in plan_of_jobs([Job(prompt="x"), Job(prompt="x", prompt_2="y")]).common
 
 
 # --- names of runs
@@ -136,7 +154,7 @@ def test_the_default_name_is_the_same_for_the_same_jobs_and_place():
 
 
 def test_the_default_name_is_another_for_other_jobs_or_another_place():
-    reordered = Plan(list(reversed(plan_of(3).jobs)))
+    reordered = plan_of_jobs(reversed(some_jobs(3)))
     names = [
         plan_of(3).default_name("cats", "/out"),
         plan_of(4).default_name("cats", "/out"),
@@ -185,15 +203,15 @@ def test_the_plan_can_be_read_back_from_the_output(output, small_plan_files):
     plan = plan_of(2 * PLAN_FILE_JOBS + 1)
     write_plan(output, "r", plan)
     assert sorted(output.list("plan/")) == [f"plan/0000{number}.jsonl.zst" for number in range(3)]
-    lines = plan_lines(output)
-    assert [line["index"] for line in lines] == list(range(len(plan.jobs)))
-    assert [line["id"] for line in lines] == plan.ids
-    assert [Job.from_fields(line["job"]) for line in lines] == plan.jobs
+    lines = plan_lines_of(output)
+    assert [line["index"] for line in lines] == list(range(plan.jobs))
+    assert [line["id"] for line in lines] == ids(plan)
+    assert [Job.from_fields(line["job"]) for line in lines] == jobs_in(plan)
 
 
 def test_run_json_says_what_the_run_is(output, small_plan_files):
-    jobs = [*plan_of(4).jobs, plan_of(1).jobs[0], Job(prompt="wide", width=128, height=64)]
-    plan = Plan(jobs)
+    jobs = [*some_jobs(4), *some_jobs(1), Job(prompt="wide", width=128, height=64)]
+    plan = plan_of_jobs(jobs)
     written = write_plan(output, "r", plan, ["cats.txt"])
     assert written == json.loads(output.get("run.json")) == read_run(output)
     created, versions = written.pop("created"), written.pop("versions")
@@ -205,10 +223,12 @@ def test_run_json_says_what_the_run_is(output, small_plan_files):
         "output": output.url,
         "jobs": 6,
         "images": 5,
+        "rejected": 0,
         "plan_files": 2,
+        "jobs_per_plan_file": PLAN_FILE_JOBS,
         "digest": plan.digest,
         "sources": ["cats.txt"],
-        "settings": common_fields(jobs),
+        "settings": plan.common,
         "shapes": {jobs[0].shape.key: 4, jobs[5].shape.key: 1},
     }
     assert "width" not in written["settings"]
@@ -221,12 +241,12 @@ def test_a_second_write_adopts_the_first(output):
     assert contents(output) == before
 
 
-@pytest.mark.parametrize("other", [plan_of(4), plan_of(2), plan_of(3, "another")], ids=["longer", "shorter", "other"])
-def test_another_plan_under_the_same_name_is_refused_and_changes_nothing(output, other: Plan):
+@pytest.mark.parametrize("other", [(4, "picture"), (2, "picture"), (3, "another")], ids=["longer", "shorter", "other"])
+def test_another_plan_under_the_same_name_is_refused_and_changes_nothing(output, other: tuple[int, str]):
     write_plan(output, "r", plan_of(3))
     before = contents(output)
     with pytest.raises(PlanError, match=r"run 'r' at .* has another plan: name this run otherwise"):
-        write_plan(output, "r", other)
+        write_plan(output, "r", plan_of(*other))
     assert contents(output) == before
 
 
@@ -236,7 +256,7 @@ def test_a_write_that_was_killed_before_run_json_is_completed(output, small_plan
     for name in ("run.json", "plan/00001.jsonl.zst"):
         (output.root / name).unlink()
     write_plan(output, "r", plan)
-    assert [line["id"] for line in plan_lines(output)] == plan.ids
+    assert [line["id"] for line in plan_lines_of(output)] == ids(plan)
     assert read_run(output) is not None
 
 
@@ -270,3 +290,247 @@ def test_a_run_json_that_is_not_ours_is_refused(output, data: bytes):
 def test_a_source_may_have_any_name(output):
     written = write_plan(output, "r", plan_of(1), [os.fsdecode(b"\xff.txt"), "苹果.txt"])
     assert written["sources"] == ["\ufffd.txt", "苹果.txt"]
+
+
+# --- read back from the output
+
+
+def test_a_plan_loaded_from_the_output_is_the_plan(output, small_plan_files):
+    with plan_jobs([*some_jobs(9), *some_jobs(2), Job(prompt="wide", width=128)]) as plan:
+        write_plan(output, "r", plan)
+        with load_plan(output) as loaded:
+            assert list(loaded) == list(plan)
+            assert (loaded.digest, loaded.common, loaded.images) == (plan.digest, plan.common, plan.images)
+            assert (loaded.shapes, loaded.duplicates, loaded.page_jobs) == (plan.shapes, 2, PLAN_FILE_JOBS)
+
+
+@pytest.mark.parametrize("lost", ["run.json", "plan/00001.jsonl.zst"])
+def test_a_plan_that_is_not_whole_is_refused(output, small_plan_files, lost: str):
+    write_plan(output, "r", plan_of(2 * PLAN_FILE_JOBS))
+    (output.root / lost).unlink()
+    with pytest.raises(PlanError, match=lost):
+        load_plan(output)
+
+
+@pytest.mark.parametrize("damage", ["exchanged", "cut", "another line"])
+def test_a_damaged_plan_is_refused(output, small_plan_files, damage: str):
+    write_plan(output, "r", plan_of(2 * PLAN_FILE_JOBS))
+    first, second = (output.root / f"plan/0000{number}.jsonl.zst" for number in range(2))
+    if damage == "exchanged":
+        data = first.read_bytes()
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(data)
+    elif damage == "cut":
+        first.write_bytes(first.read_bytes()[:-5])
+    else:
+        first.write_bytes(zstandard.ZstdCompressor().compress(b"{}\n" * PLAN_FILE_JOBS))
+    with pytest.raises(PlanError):
+        load_plan(output)
+
+
+def test_a_run_json_of_another_program_is_no_plan(output):
+    output.put_once("run.json", b'{"plan_files": 1}')
+    with pytest.raises(PlanError, match="does not say what a run is"):
+        load_plan(output)
+
+
+# --- the jobs, one by one or from a place on
+
+
+def test_a_plan_can_be_entered_anywhere(small_plan_files):
+    plan = plan_of(3 * PLAN_FILE_JOBS + 1)
+    for place in range(plan.jobs + 1):
+        assert [job.index for job in plan.since(place)] == list(range(place, plan.jobs))
+    places = [0, 3, 4, 11, 12]
+    assert [(job.index, plan.whole(job).prompt) for job in plan.at(places)] == [(n, f"picture {n}") for n in places]
+
+
+texts = st.text(min_size=1, max_size=30).filter(str.strip) | st.sampled_from(
+    ['"prompt":"x","seed":1', "\\", 'a "b" \\" c', "\u2028\u3000x", '},"labels":{}', "\n a\tb", "{a|b}", "😀"]
+)
+sound_texts = texts.filter(lambda text: all((ord(c) > 31 and c != "\x7f") or c in "\n\t" for c in text)).filter(
+    lambda text: not any("\ud800" <= c <= "\udfff" for c in text)
+)
+settings_of_samplers = st.sampled_from(
+    [
+        {"sampler": "euler"},
+        {"sampler": "euler", "timesteps": (999, 499)},
+        {"sampler": "euler_a"},
+        {"sampler": "ddim", "eta": 0.5},
+    ]
+)
+any_job = st.builds(
+    lambda sampling, **fields: Job(**sampling, **fields),
+    settings_of_samplers,
+    prompt=sound_texts,
+    prompt_2=st.none() | sound_texts,
+    negative_prompt=st.none() | st.just("") | sound_texts,
+    seed=st.integers(0, 2**64 - 1),
+    width=st.sampled_from([64, 128, 1024]),
+    guidance_scale=st.sampled_from([0, 1, 5.5, 7]),
+    model=st.sampled_from(["pocket", "org/name", "C:/a:b {x}"]),
+    refiner=st.none() | st.just("org/refiner"),
+    target_size=st.none() | st.just((64, 64)),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(any_job, min_size=1, max_size=9))
+def test_what_a_plan_says_of_a_job_is_what_the_job_says(jobs: list[Job]):
+    """The short way, by kinds of job, gives the same ids, bytes and fields as the job itself."""
+    with plan_jobs(jobs) as plan:
+        assert jobs_in(plan) == jobs
+        assert ids(plan) == [job.id for job in jobs]
+        assert [job.shape_key for job in plan] == [job.shape.key for job in jobs]
+        assert plan.images == len(set(jobs))
+        for planned, job in zip(plan, jobs, strict=True):
+            own = {name: value for name, value in job.fields().items() if name not in plan.common}
+            assert planned.own_json == canonical_json(own)
+            assert plan.common.items() <= job.fields().items()
+            assert "prompt" in own and "seed" in own
+        lines = zstandard.ZstdDecompressor().decompress(plan.pages[0]).decode().split("\n")[:-1]
+        for index, (line, job) in enumerate(zip(lines, jobs, strict=True)):
+            assert line == canonical_json({"id": job.id, "index": index, "job": job.fields()})
+
+
+def test_more_kinds_of_job_than_are_kept_ready_are_planned_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rows_module, "MOST_KINDS", 3)
+    monkeypatch.setattr(plan_lines, "MOST_KINDS", 3)
+    jobs = [Job(prompt="x", width=8 * (1 + n % 7)) for n in range(30)]
+    with plan_of_jobs(jobs) as plan:
+        assert jobs_in(plan) == jobs
+        assert len(plan.shapes) == plan.images == 7
+
+
+def test_kinds_of_job_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rows_module, "MOST_KINDS", 3)
+    rows = rows_module.Rows({}, None, Expansion())
+    kinds = {rows.jobs({"prompt": "x", "steps": 1 + n}, n, n)[0][0] for n in range(30)}
+    assert len(kinds) == 30
+    assert len(rows._kinds) <= 3
+
+
+def test_ids_are_compared_over_flushes_of_the_heaps(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(spool, "RECORDS_HELD", 5)
+    jobs = some_jobs(40) + some_jobs(40)
+    with plan_of_jobs(jobs) as plan:
+        assert [job.first for job in plan] == [True] * 40 + [False] * 40
+        assert (plan.images, sum(plan.shapes.values())) == (40, 40)
+
+
+def test_labels_travel_into_the_plan(output):
+    rows = [
+        ("f", Row(1, {"prompt": "x"}, {"author": "ann", "tags": ["a", {"b": "ü"}]})),
+        ("f", Row(2, {"prompt": "y"}, {})),
+    ]
+    with plan_module._make(rows, "f", PlanOptions(), lambda count: None, True) as plan:
+        assert [job.labels for job in plan] == [{"author": "ann", "tags": ["a", {"b": "ü"}]}, None]
+        write_plan(output, "r", plan)
+        assert plan_lines_of(output)[0]["labels"]["author"] == "ann"
+
+
+def test_a_label_that_json_cannot_hold_is_a_wrong_row():
+    rows = [("f", Row(1, {"prompt": "x"}, {"a": 1, "b": float("nan")}))]
+    with pytest.raises(PromptFileErrors, match=r"^f:1: b: cannot be kept as a label"):
+        plan_module._make(rows, "f", PlanOptions(), lambda count: None, True)
+
+
+# --- jobs from Python
+
+
+def test_jobs_may_be_prompts_or_mappings_or_jobs():
+    exact = Job(prompt="z", seed=9, width=64, sampler="euler_a")
+    with plan_jobs(["x", {"prompt": "y", "steps": 3, "seed": None}, exact], PlanOptions({"width": 128})) as plan:
+        first, second, third = jobs_in(plan)
+    assert (first.prompt, first.seed, first.width) == ("x", 0, 128)
+    assert (second.prompt, second.seed, second.num_inference_steps) == ("y", 1, 3)
+    assert third == exact
+
+
+def test_wrong_jobs_are_counted_from_1():
+    with pytest.raises(PromptFileErrors) as caught:
+        plan_jobs(["x", {"prompt": "y", "width": 7}, 5, {"promt": "z"}, "a\x07b", "\u3000"])  # type: ignore[list-item]
+    found = [(error.line, error.field) for error in caught.value.errors]
+    assert found == [(2, "width"), (3, None), (4, "promt"), (5, "prompt"), (6, "prompt")]
+
+
+# --- wrong rows
+
+
+def test_wrong_rows_are_skipped_where_one_says_so(output, tmp_path):
+    rejects = tmp_path / "rejects.jsonl"
+    options = PlanOptions({"steps": 4}, on_error="skip", rejects=rejects)
+    with plan_jobs(["x", {"prompt": "y", "width": 7}, "  ", "z"], options) as plan:
+        assert (plan.rows, plan.rejected, plan.jobs) == (4, 2, 2)
+        assert [(job.prompt, job.seed) for job in jobs_in(plan)] == [("x", 0), ("z", 1)]
+        write_plan(output, "r", plan)
+    told = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert told == [json.loads(line) for line in output.get("rejects.jsonl").splitlines()]
+    assert told[0] == {
+        "file": "jobs",
+        "line": 2,
+        "field": "width",
+        "problem": "must be from 8 to 4096, got 7",
+        "text": '{"prompt": "y", "width": 7}',
+    }
+    assert (told[1]["field"], told[1]["problem"], told[1]["text"]) == ("prompt", "is empty", "  ")
+    assert read_run(output)["rejected"] == 2  # type: ignore[index]
+
+
+def test_a_run_without_wrong_rows_has_no_rejects(output):
+    with plan_jobs(["x"], PlanOptions(on_error="skip")) as plan:
+        write_plan(output, "r", plan)
+    assert "rejects.jsonl" not in set(output.list())
+
+
+def test_where_rows_are_wrong_the_file_of_rejects_has_them_though_the_run_stops(tmp_path):
+    rejects = tmp_path / "rejects.jsonl"
+    with pytest.raises(PromptFileErrors) as caught:
+        plan_jobs(["x"] + [""] * 25, PlanOptions(rejects=rejects))
+    assert (len(caught.value.errors), caught.value.count) == (20, 25)
+    assert len(rejects.read_text().splitlines()) == 25
+
+
+def test_a_run_of_wrong_rows_alone_has_no_plan():
+    with pytest.raises(PromptFileErrors, match="prompt: is empty"):
+        plan_jobs([""], PlanOptions(on_error="skip"))
+
+
+def test_half_a_surrogate_pair_does_not_break_the_file_of_rejects(tmp_path):
+    rejects = tmp_path / "rejects.jsonl"
+    with pytest.raises(PromptFileErrors, match="half a surrogate pair"):
+        plan_jobs([{"prompt": "x\ud800y", "steps": 2}], PlanOptions(rejects=rejects))
+    assert json.loads(rejects.read_text())["text"] == '{"prompt": "x?y", "steps": 2}'
+
+
+def test_a_file_of_rejects_is_written_anew_and_nothing_else_is(tmp_path):
+    file = tmp_path / "file"
+    for _ in range(2):
+        with plan_jobs(["x", ""], PlanOptions(on_error="skip", rejects=file)):
+            pass
+    assert len(file.read_text().splitlines()) == 1
+    file.write_text("a prompt of somebody's\n")
+    with pytest.raises(PlanError, match="is no file of rejects"):
+        plan_jobs(["x"], PlanOptions(rejects=file))
+    assert file.read_text() == "a prompt of somebody's\n"
+
+
+# --- memory
+
+PEAK = """
+import resource, sys
+from producer.plan import plan_jobs
+
+with plan_jobs({"prompt": f"a picture, number {n}", "seed": n} for n in range(int(sys.argv[1]))) as plan:
+    assert sum(job.first for job in plan) == plan.images == int(sys.argv[1])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_is_the_same_for_few_jobs_and_for_many():
+    few, many = (
+        int(subprocess.run([sys.executable, "-c", PEAK, str(jobs)], check=True, stdout=subprocess.PIPE).stdout)
+        for jobs in (50_000, 400_000)
+    )
+    assert many - few < 8_000, "kB: 350,000 jobs, held, are 200,000 kB"

@@ -11,8 +11,8 @@ import pytest
 from producer.job import Job
 from producer.mismatches import mismatches
 from producer.models import model_defaults
-from producer.plan import read_plan
 from producer.presets import HUB_PARTS, PRESETS, PresetError, family_of, get_preset, over, recognise
+from tests.plans import read_jobs
 
 TURBO = "stabilityai/sdxl-turbo"
 
@@ -109,7 +109,7 @@ def plan_of(tmp_path: Path):
 
     def make(row: dict[str, Any], defaults: dict[str, Any], preset: str | None = None) -> list[Job]:
         (tmp_path / "x.jsonl").write_text(json.dumps({"prompt": "x", **row}) + "\n")
-        return list(read_plan([tmp_path / "x.jsonl"], defaults, preset).jobs)
+        return read_jobs([tmp_path / "x.jsonl"], defaults, preset)
 
     return make
 

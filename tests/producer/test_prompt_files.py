@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from producer.errors import PromptFileError, PromptFileErrors
 from producer.job import ALIASES, FIELD_NAMES, MAX_PROMPT_CHARS
-from producer.plan import MAX_LISTED_ERRORS, Plan, read_plan
-from producer.prompt_files import Row, read_prompt_file
+from producer.plan import PlanOptions, plan_run
+from producer.prompt_files import Row, read_prompt_files
+from producer.rejects import MOST_LISTED as MAX_LISTED_ERRORS
 
 WriteFile = Callable[[str, str | bytes], Path]
 
@@ -28,11 +29,17 @@ def write(tmp_path: Path) -> WriteFile:
 
 
 def rows(path: Path) -> list[tuple[int, Any]]:
-    return [(row.line, row.fields) for row in read_prompt_file(path) if isinstance(row, Row)]
+    return [(row.line, row.fields) for _, row in read_prompt_files([str(path)]) if isinstance(row, Row)]
 
 
 def prompts(path: Path) -> list[str]:
     return [fields["prompt"] for _, fields in rows(path)]
+
+
+def read_plan(paths: list[Path | str], defaults: dict[str, Any]) -> list[dict[str, Any]]:
+    """The plan's jobs."""
+    with plan_run([str(path) for path in paths], PlanOptions(defaults=defaults)) as plan:
+        return [json.loads(planned.own_json) | plan.common for planned in plan]
 
 
 def errors(path: Path) -> list[str]:
@@ -55,8 +62,15 @@ def test_the_formats_name_may_be_in_capitals(write, suffix: str):
 
 @pytest.mark.parametrize(
     "content",
-    [b"one\r\ntwo\r\n", b"\xef\xbb\xbfone\ntwo", b"\n\r\n one\n#\ntwo\n\n"],
-    ids=["windows", "byte order mark", "blank lines"],
+    [
+        b"one\r\ntwo\r\n",
+        b"\xef\xbb\xbfone\ntwo",
+        b"\n\r\n one\n#\ntwo\n\n",
+        "\ufeffone\ntwo\n".encode("utf-16-le"),
+        "\ufeffone\r\ntwo".encode("utf-16-be"),
+        "\ufeffone\ntwo".encode("utf-32-le"),
+    ],
+    ids=["windows", "byte order mark", "blank lines", "UTF-16 LE", "UTF-16 BE", "UTF-32"],
 )
 def test_a_txt_may_come_from_any_editor(write, content: bytes):
     assert prompts(write("a.txt", content)) == ["one", "two"]
@@ -75,13 +89,11 @@ def test_a_jsonl_row_has_its_fields(write):
     ("content", "problem"),
     [
         (b"good\nbad \xff\n", "2: is not UTF-8 at byte 5 of the line"),
-        (b"\xff\xfeo\x00n\x00e\x00\n\x00", "1: is UTF-16; save it as UTF-8"),
-        (b"\xfe\xff\x00o\x00n", "1: is UTF-16; save it as UTF-8"),
         (b"one\nt\x00wo", "2: prompt: has a control character (U+0000) at character 2"),
         (b"one\rtwo\r", "1: prompt: has a control character (U+000D) at character 4"),
         (b"x" * (MAX_PROMPT_CHARS + 1), "1: prompt: must be at most 10000 characters, got 10001"),
     ],
-    ids=["not UTF-8", "UTF-16 LE", "UTF-16 BE", "NUL", "an old Mac's", "too long"],
+    ids=["not UTF-8", "NUL", "an old Mac's", "too long"],
 )
 def test_a_wrong_line_of_a_txt_is_told_by_its_number(write, content: bytes, problem: str):
     path = write("a.txt", content)
@@ -147,7 +159,7 @@ def test_a_row_nested_to_any_depth_is_told(write):
 
 def test_a_null_counts_as_not_given(write):
     path = write("a.jsonl", '{"prompt": "x", "seed": null, "negative_prompt": null, "model": null}')
-    assert read_plan([path], {"seed": 5}).jobs == read_plan([write("b.txt", "x")], {"seed": 5}).jobs
+    assert read_plan([path], {"seed": 5}) == read_plan([write("b.txt", "x")], {"seed": 5})
 
 
 def test_all_wrong_rows_are_told_at_once(write):
@@ -176,9 +188,9 @@ def test_the_first_twenty_are_listed_and_the_rest_is_counted(write):
     [
         ("missing.txt", "no such file"),
         ("missing", "no such file"),
-        ("folder", "is a folder, not a prompt file"),
-        ("folder.txt", "is a folder, not a prompt file"),
-        ("a.docx", "is not a known prompt file (.txt, .jsonl, .ndjson)"),
+        ("folder", "is a folder, not a prompt file; "),
+        ("folder.txt", "is a folder, not a prompt file; "),
+        ("a.docx", "is not a known prompt file (.txt, .jsonl, .ndjson, .csv, .tsv, .parquet, each also .gz, .zst)"),
         ("x" * 300 + ".txt", "cannot be read: File name too long"),
         ("a.docx/a.txt", "cannot be read: Not a directory"),
         ("a\0b.txt", "cannot be read: its name has a NUL"),
@@ -192,7 +204,7 @@ def test_a_file_that_cannot_be_one_is_told_by_its_name(tmp_path: Path, name: str
     path = f"{tmp_path}/{name}"
     with pytest.raises(PromptFileError) as caught:
         read_plan([path], {})
-    assert str(caught.value) == f"{path}: {problem}"
+    assert str(caught.value).startswith(f"{path}: {problem}")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "# only\n# comments"])
@@ -205,7 +217,7 @@ def test_a_file_without_prompts_is_told(write, content: str):
 def rows_or_errors(path: Path) -> None:
     """A prompt file gives a plan or says what is wrong with it, and nothing else."""
     try:
-        assert isinstance(read_plan([path], {}), Plan)
+        assert read_plan([path], {})
     except PromptFileError as error:
         text = str(error)
         assert text

@@ -3,19 +3,22 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import redis
 
+from producer.control import cancel
 from producer.errors import LedgerError, PlanError
 from producer.folder import Folder
 from producer.job import Job
-from producer.ledger import Ledger, done_key
-from producer.plan import Plan, read_run
+from producer.ledger import Ledger, done_key, run_key
+from producer.plan_files import read_run
 from producer.queue import CHUNK, JobQueue, queue_key
-from producer.submit import Submission, image_name, images_present, submit
+from producer.submit import Submission, image_name, images_present, resume, retry, submit
+from tests.plans import plan_of_jobs
 
 SHAPE = Job(prompt="x", width=64, height=64).shape
 
@@ -26,12 +29,12 @@ import sys
 from producer.broker import connect
 from producer.job import Job
 from producer.folder import Folder
-from producer.plan import Plan
+from producer.plan import plan_jobs
 from producer.submit import submit
 from pathlib import Path
 
 url, folder, count = sys.argv[1:]
-plan = Plan([Job(prompt=f"picture {n}", seed=n, width=64, height=64) for n in range(int(count))])
+plan = plan_jobs(Job(prompt=f"picture {n}", seed=n, width=64, height=64) for n in range(int(count)))
 submit(plan, output=Folder(Path(folder)), run="r", client=connect(url))
 """
 
@@ -42,7 +45,7 @@ def some_jobs(count: int) -> list[Job]:
 
 def waiting(client: redis.Redis, job: Job | None = None) -> list[int]:
     """The places in the run of the jobs in a stream, in its order."""
-    return [int(fields["i"]) for _, fields in client.xrange(queue_key(job.shape if job else SHAPE))]
+    return [int(fields["i"]) for _, fields in client.xrange(queue_key("r", job.shape if job else SHAPE))]
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def output(tmp_path: Path) -> Folder:
 
 @pytest.fixture
 def enter(client: redis.Redis, output: Folder) -> Callable[..., Submission]:
-    return lambda jobs, **given: submit(Plan(jobs), output=output, run="r", client=client, **given)
+    return lambda jobs, **given: submit(plan_of_jobs(jobs), output=output, run="r", client=client, **given)
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def test_every_job_is_enqueued_once_in_order(client, output, enter):
     done = enter(jobs, sources=["cats.txt"], progress=told.append)
     assert done == Submission("r", f"{output.url}/r", len(jobs), len(jobs), 0, len(jobs))
     assert waiting(client) == list(range(len(jobs)))
-    assert told == [CHUNK, 2 * CHUNK, len(jobs)]
+    assert (told[0], told[-1]) == (0, len(jobs))
     run = read_run(output.child("r"))
     assert run is not None
     assert run["sources"] == ["cats.txt"]
@@ -82,7 +85,7 @@ def test_what_comes_out_of_the_queue_is_what_was_submitted(client, output, enter
     jobs = [*some_jobs(2), Job(prompt="wide", negative_prompt="", width=128, height=64, target_size=(8, 16))]
     enter(jobs)
     queue = JobQueue(client, "w")
-    claims = [claim for shape in queue.claimable() for claim in queue.claim(shape, 8)]
+    claims = [claim for ready in queue.claimable() for claim in queue.claim(ready.shape, 8)]
     assert sorted((claim.index, claim.job.id) for claim in claims) == [(n, job.id) for n, job in enumerate(jobs)]
     assert {(claim.run, claim.output) for claim in claims} == {("r", output.url)}
 
@@ -115,6 +118,29 @@ def test_an_image_that_was_deleted_is_enqueued_by_the_next_submission(client, en
     assert enter(some_jobs(2)).enqueued == 1
     assert waiting(client) == [second.index]
     assert Ledger(client).status("r").left == 1
+
+
+def test_an_image_that_lands_while_the_output_is_listed_is_not_taken_for_a_deleted_one(client, output, enter, render):
+    jobs = some_jobs(2)
+    enter(jobs)
+    queue = JobQueue(client, "w")
+    (claim,) = queue.claim(SHAPE, 1)
+
+    class Landing(Folder):
+        """A folder in which an image lands just after it was listed."""
+
+        def child(self, name: str) -> "Landing":
+            return Landing(self.root / name)
+
+        def list(self, prefix: str = "") -> Iterator[str]:
+            names = list(super().list(prefix))
+            render(claim.job)
+            queue.done(claim)
+            return iter(names)
+
+    with plan_of_jobs(jobs) as plan:
+        assert submit(plan, output=Landing(output.root), run="r", client=client).enqueued == 0
+    assert waiting(client) == [1]
 
 
 def test_rows_that_mean_the_same_are_enqueued_once(client, enter):
@@ -163,16 +189,18 @@ def test_after_a_wiped_redis_just_what_is_missing_is_enqueued(client, enter, ren
 
 
 def test_a_submission_that_was_cut_off_goes_on_where_it_was(client, enter):
-    jobs = some_jobs(2 * CHUNK)
+    jobs = some_jobs(20 * CHUNK)
 
     def cut(entered: int) -> None:
-        raise KeyboardInterrupt
+        if entered > 5 * CHUNK:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         enter(jobs, progress=cut)
-    assert waiting(client) == list(range(CHUNK))
-    assert enter(jobs).enqueued == CHUNK
-    assert waiting(client) == list(range(2 * CHUNK))
+    before = len(waiting(client))
+    assert before < len(jobs)
+    assert enter(jobs).enqueued == len(jobs) - before
+    assert waiting(client) == list(range(len(jobs)))
 
 
 def test_other_jobs_under_the_same_name_are_refused(client, enter):
@@ -185,15 +213,96 @@ def test_other_jobs_under_the_same_name_are_refused(client, enter):
 def test_the_same_run_at_another_output_is_refused(client, tmp_path, enter):
     enter(some_jobs(2))
     with pytest.raises(LedgerError, match="--run"):
-        submit(Plan(some_jobs(2)), output=Folder(tmp_path / "elsewhere"), run="r", client=client)
+        submit(plan_of_jobs(some_jobs(2)), output=Folder(tmp_path / "elsewhere"), run="r", client=client)
     assert waiting(client) == [0, 1]
+
+
+def test_a_failed_job_is_entered_anew_by_retry_and_by_nothing_else(client, output, enter):
+    jobs = some_jobs(4)
+    enter(jobs)
+    queue = JobQueue(client, "w")
+    for claim in queue.claim(SHAPE, 3):
+        queue.failed(claim, "it was noise")
+    assert enter(jobs).enqueued == 0
+    assert waiting(client) == [3]
+    assert retry(output, "r", client) == 3
+    assert sorted(waiting(client)) == [0, 1, 2, 3]
+    assert (Ledger(client).status("r").failed, retry(output, "r", client)) == (0, 0)
+    assert sorted(claim.job.prompt for claim in queue.claim(SHAPE, 4)) == [job.prompt for job in jobs]
+
+
+def test_a_run_is_resumed_from_its_output_alone(client, output, enter, render):
+    jobs = [*some_jobs(CHUNK + 5), *some_jobs(3)]
+    enter(jobs)
+    render(jobs[7])
+    client.flushall()
+    done = resume(output, "r", client)
+    assert done == Submission("r", f"{output.url}/r", len(jobs), CHUNK + 5, 1, CHUNK + 4)
+    assert waiting(client) == [place for place in range(CHUNK + 5) if place != 7]
+    assert resume(output, "r", client).enqueued == 0
+
+
+def test_a_cancelled_run_is_entered_again_by_resume(client, output, enter, render):
+    jobs = some_jobs(5)
+    enter(jobs)
+    render(jobs[1])
+    assert cancel(client, "r") == 5
+    assert resume(output, "r", client).enqueued == 4
+    assert waiting(client) == [0, 2, 3, 4]
+    assert Ledger(client).status("r").state == "running"
+
+
+def test_what_was_not_submitted_cannot_be_resumed(client, output):
+    with pytest.raises(PlanError, match=r"has no run\.json"):
+        resume(output, "never", client)
+
+
+def test_a_bounded_submission_keeps_to_its_bound_and_ends(client, output):
+    """A worker takes jobs meanwhile; at no time are there more in the queue than were allowed."""
+    most: list[int] = []
+
+    def work() -> None:
+        queue = JobQueue(client, "w")
+        while Ledger(client).status("r").left:
+            most.append(Ledger(client).status("r").pending)
+            for claim in queue.claim(SHAPE, 8):
+                queue.done(claim)
+
+    plan = plan_of_jobs(some_jobs(100))
+    told: list[int] = []
+    with ThreadPoolExecutor() as pool:
+        entering = pool.submit(
+            submit, plan, output=output, run="r", client=client, max_pending=20, progress=told.append
+        )
+        while not client.exists(run_key("r")):
+            time.sleep(0.001)
+        pool.submit(work).result()
+        assert entering.result().enqueued == 100
+    assert 0 < max(most) <= 20
+    assert told[-1] == 100
+
+
+def test_a_bounded_submission_of_a_run_that_is_cancelled_ends(client, output):
+    plan = plan_of_jobs(some_jobs(100))
+    with ThreadPoolExecutor() as pool:
+        entering = pool.submit(submit, plan, output=output, run="r", client=client, max_pending=20)
+        while not client.exists(queue_key("r", SHAPE)):
+            time.sleep(0.001)
+        cancel(client, "r")
+        with pytest.raises(LedgerError, match="cancelled"):
+            entering.result()
+
+
+def test_the_priority_is_the_runs(client, enter):
+    enter(some_jobs(1), priority="urgent", keep_s=60)
+    assert (Ledger(client).status("r").priority, Ledger(client).status("r").keep_s) == ("urgent", 60)
 
 
 @pytest.mark.slow
 def test_a_submitter_killed_in_the_middle_and_run_again_enters_each_job_once(client, start_submitter):
     killed = start_submitter(MANY)
     try:
-        while killed.poll() is None and not client.exists(queue_key(SHAPE)):
+        while killed.poll() is None and not client.exists(queue_key("r", SHAPE)):
             time.sleep(0.001)
     finally:
         killed.kill()

@@ -14,7 +14,7 @@ from producer.folder import Folder
 from producer.job import FIELD_NAMES, SAMPLERS, Job
 from producer.ledger import Ledger
 from producer.models import BUILT_IN, DEFAULT_MODEL, TINY_RANDOM, model_defaults
-from producer.plan import read_plan
+from producer.plan import plan_run
 from producer.queue import JobQueue
 from producer.submit import image_name
 from promptmill.cli import VERBS, cli
@@ -30,7 +30,7 @@ def last_line(text: str) -> str:
 def submitted(client: redis.Redis) -> list[Job]:
     """The jobs in the queue, claimed."""
     queue = JobQueue(client, "test")
-    claims = [claim for shape in queue.claimable() for claim in queue.claim(shape, 100)]
+    claims = [claim for ready in queue.claimable() for claim in queue.claim(ready.shape, 100)]
     return [claim.job for claim in sorted(claims, key=lambda claim: claim.index)]
 
 
@@ -212,10 +212,10 @@ def test_a_prompt_file_may_have_any_name(client, at_redis, here, promptmill):
 
 
 def test_render_of_what_is_there_starts_nothing_and_says_so(here, promptmill):
-    plan = read_plan([here / "cats.txt"], {})
+    plan = plan_run([str(here / "cats.txt")])
     run = plan.default_name("cats", str(here / "out"))
-    for job_id in plan.ids:
-        Folder(here / "out").child(run).put_once(image_name(job_id), b"an image")
+    for job in plan:
+        Folder(here / "out").child(run).put_once(image_name(job.id), b"an image")
     ran = promptmill("render", "cats.txt", "--output", "out", "--broker", NO_REDIS)
     assert ran.code == 0
     assert ran.out == f"{here}/out/{run}/images\n"

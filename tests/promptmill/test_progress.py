@@ -19,3 +19,14 @@ def test_without_a_terminal_a_long_wait_says_a_line(capfd, monkeypatch: pytest.M
         bar.to(1)
         bar.to(3)
     assert capfd.readouterr() == ("", "images 1 of 3\nimages 3 of 3\n")
+
+
+def test_a_long_wait_is_told_its_rate_and_one_without_an_end_no_total(capfd, monkeypatch: pytest.MonkeyPatch):
+    now = iter([0.0, 0.0, 20.0, 40.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with Progress("enqueued", None, unit="jobs") as bar:
+        bar.to(1000)
+        bar.to(5000)
+        bar.to(161000)
+        assert bar.rate == 4000
+    assert capfd.readouterr().err == "enqueued 5000 (200 jobs/s)\nenqueued 161000 (4,000 jobs/s)\n"

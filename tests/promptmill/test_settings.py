@@ -16,7 +16,9 @@ def steps(client: redis.Redis, at_redis: str, promptmill):
         ran = promptmill("submit", "cats.txt", "--output", "out", *words)
         assert ran.code == 0, ran.err
         queue = JobQueue(client, "test")
-        (found,) = {claim.job.num_inference_steps for shape in queue.claimable() for claim in queue.claim(shape, 9)}
+        (found,) = {
+            claim.job.num_inference_steps for ready in queue.claimable() for claim in queue.claim(ready.shape, 9)
+        }
         return found
 
     return submit
@@ -78,7 +80,7 @@ def test_the_variables_say_where(here, monkeypatch, promptmill, at_redis):
         ("[submit]\nper_device_batch = 4", "promptmill.toml: per_device_batch is no setting of [submit]"),
         ('[status]\nrun = "r"', "promptmill.toml: run is no setting of [status]"),
         ('files = ["cats.txt"]', "promptmill.toml: files is no setting of any verb"),
-        ("[sumbit]\nsteps = 3", "promptmill.toml: [sumbit] is no verb (render, submit, worker, status)"),
+        ("[sumbit]\nsteps = 3", "promptmill.toml: [sumbit] is no verb (render, submit, worker, status, list,"),
         ("submit = 3", "promptmill.toml: submit is no setting of any verb"),
         (
             'width = "wide"',
@@ -86,7 +88,7 @@ def test_the_variables_say_where(here, monkeypatch, promptmill, at_redis):
         ),
         ("seed = 1.5", "Invalid value for '--seed': '1.5' is not a valid integer"),
         ("seed = true", "Invalid value for '--seed': 'True' is not a valid integer"),
-        ("width = [64, 64]", "Invalid value for '--width': '64,64' is not a valid integer"),
+        ("width = [64, 64]", "promptmill: width: has 64 twice"),
         ("[submit.seed]\nx = 1", "Invalid value for '--seed'"),
         ("width = 1030", "promptmill: width: must be a multiple of 8, got 1030"),
     ],

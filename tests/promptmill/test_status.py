@@ -1,6 +1,8 @@
 """`promptmill status`: where runs stand, for people and for programs."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +12,7 @@ from producer.job import Job
 from producer.ledger import Ledger
 from producer.queue import JobQueue
 from producer.workers import WorkerReport, Workers
+from tests.entries import as_entries
 
 JOBS = [Job(prompt=f"picture {n}", width=64, height=64) for n in range(30)]
 SHAPE = JOBS[0].shape
@@ -23,7 +26,7 @@ def enter(client: redis.Redis, at_redis: str) -> Enter:
     def enter(run: str, images: int, done: int = 0, failed: int = 0) -> JobQueue:
         Ledger(client).open(run, output=f"/out/{run}", digest="d", jobs=images, images=images, common={})
         queue = JobQueue(client, "w")
-        queue.enqueue(run, 0, images, list(enumerate(JOBS[:images])))
+        queue.enqueue(run, 0, images, as_entries(enumerate(JOBS[:images])))
         for number, claim in enumerate(queue.claim(SHAPE, done + failed) if done + failed else []):
             if number < done:
                 queue.done(claim)
@@ -68,14 +71,15 @@ def test_json_of_one_run_has_its_failures_in_order(enter, promptmill):
     assert [failure["index"] for failure in run["failures"]] == list(range(24))
 
 
-def test_a_person_sees_the_first_failures_and_how_many_more(enter, promptmill):
-    enter("a", 23, failed=22)
+def test_a_person_sees_the_most_frequent_reasons_and_how_many_more(client, enter, promptmill):
+    queue = enter("a", 30, failed=12)
+    for claim in queue.claim(SHAPE, 7):
+        queue.failed(claim, "the dog ate it")
     lines = promptmill("status", "a").out.splitlines()
-    assert lines[0] == "a: 0 of 23 images, 22 failed  /out/a"
-    assert lines[1] == "  failed: place 0: reason 0"
-    assert "  failed: place 19: reason 19" in lines
-    assert "  ... and 2 more: --json lists them all" in lines
-    assert not any("place 20" in line for line in lines)
+    assert lines[0] == "a: 0 of 30 images, 19 failed  /out/a"
+    assert lines[1] == "  7 failed: the dog ate it (places 12, 13, 14, 15, 16, ...)"
+    assert lines[2:11] == [f"  1 failed: reason {place} (place {place})" for place in range(9)]
+    assert lines[11] == "  ... and 3 more reasons: --json lists them all"
 
 
 @pytest.mark.parametrize(
@@ -97,13 +101,37 @@ def test_an_unknown_run_is_a_sentence(enter, promptmill):
     for words in (["x"], ["x", "--json"], ["x", "--watch"]):
         ran = promptmill("status", *words)
         assert (ran.code, ran.out) == (2, "")
-        assert ran.err == "promptmill: no run 'x' in this Redis; `promptmill status` lists those there are\n"
+        assert ran.err == "promptmill: no run 'x' in this Redis; `promptmill list` shows those there are\n"
 
 
 def test_without_redis_it_is_a_sentence(promptmill):
     ran = promptmill("status", "--broker", "redis://:geheim@127.0.0.1:1")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("promptmill: no Redis at redis://:***@127.0.0.1:1: ")
+
+
+def test_the_workers_are_shown_with_what_they_do(client, at_redis, promptmill):
+    Workers(client).report(WorkerReport("a", "rendering", "tpu", 8, shape=SHAPE.key, images=120, images_per_s=3.5))
+    Workers(client).report(WorkerReport("b", "compiling", "tpu", 8, shape=SHAPE.key, images_per_s=0.25))
+    assert promptmill("status").out.splitlines()[1:] == [
+        f"worker a: rendering, 8 tpu, 3.50 images/s, 120 so far, {SHAPE.key}",
+        f"worker b: compiling, 8 tpu, 0.25 images/s, {SHAPE.key}",
+        "2 workers: 3.75 images/s",
+    ]
+
+
+def test_a_watcher_sees_lines_of_json_until_the_run_is_over(client, enter, at_redis, here):
+    queue = enter("a", 2, done=1)
+    command = [sys.executable, "-m", "promptmill", "status", "a", "--watch", "--json", "--broker", at_redis]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        first = json.loads(watch.stdout.readline())
+        (claim,) = queue.claim(SHAPE, 1)
+        queue.done(claim)
+        others = [json.loads(line) for line in watch.stdout]
+    assert (first["runs"][0]["done"], others[-1]["runs"][0]["done"], watch.returncode) == (1, 2, 0)
+    assert first["runs"][0]["images_per_s"] is None
+    assert others[-1]["runs"][0]["images_per_s"] > 0
 
 
 def test_a_workers_problem_is_shown(client, at_redis, promptmill):

@@ -18,6 +18,7 @@ from producer.output import Output, OutputUnavailable
 from producer.outputs import open_output
 from producer.queue import Claim, JobQueue
 from producer.submit import image_name
+from tests.entries import as_entries
 from worker.app import make_app
 from worker.encode import encode_png, job_id_inside
 from worker.events import JobEvents
@@ -48,7 +49,7 @@ class Bench:
     def claims(self, count: int, **fields: object) -> list[Claim]:
         jobs = [Job(prompt=f"p{n}", seed=n, width=64, height=64, **fields) for n in range(count)]  # type: ignore[arg-type]
         self.ledger.open("r", output=str(self.folder), digest="d", jobs=count, images=count, common={})
-        self.queue.enqueue("r", 0, count, list(enumerate(jobs)))
+        self.queue.enqueue("r", 0, count, as_entries(enumerate(jobs)))
         return self.queue.claim(jobs[0].shape, count)
 
     def finisher(self, output: Output | None = None) -> Finisher:

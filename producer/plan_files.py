@@ -1,0 +1,164 @@
+"""The plan in the output: `plan/00000.jsonl.zst`, ..., and `run.json` after the last of them.
+
+A file has JOBS_PER_FILE lines as producer.plan_lines writes them. A run with a `run.json` has its whole plan. All are
+written once: the same command run again finds its own plan there. `rejects.jsonl` lists the rows that were skipped.
+"""
+
+import datetime
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Any
+
+import zstandard
+
+from producer.errors import PlanError
+from producer.output import Existing, ObjectNotFound, Output
+from producer.plan import JOBS_PER_FILE, SHAPE_BITS, Plan, unpack
+from producer.plan_lines import PlanReader
+from producer.spool import Heaps
+
+RUN_JSON = "run.json"
+REJECTS = "rejects.jsonl"
+WRITERS = 8  # files of the plan on their way at once: a bucket takes a tenth of a second for each
+
+
+def write_plan(
+    output: Output, run: str, plan: Plan, sources: Sequence[str] = (), progress: Callable[[int], None] | None = None
+) -> dict[str, Any]:
+    """Writes the run's plan and then its `run.json` to `output` (the run's own place), and returns the latter.
+
+    Does nothing where they are already. Raises PlanError where another plan lies there, OutputError from the output.
+    """
+    known = read_run(output)
+    if known is None:
+        with ThreadPoolExecutor(WRITERS, "plan") as writers:
+            for _ in writers.map(lambda number: _put_page(output, number, plan.pages[number]), range(len(plan.pages))):
+                pass
+        if plan.rejected:
+            output.put_once(REJECTS, b"".join(plan.rejects.lines()), content_type="application/jsonl", ours=_any)
+        text = json.dumps(describe_run(output, run, plan, sources), indent=2, ensure_ascii=False) + "\n"
+        # Another submitter of the same plan may have been first: its run.json differs in the time only.
+        output.put_once(RUN_JSON, text.encode(), content_type="application/json", ours=_any)
+        known = read_run(output)
+    if known is None or known.get("digest") != plan.digest:
+        raise PlanError(
+            f"run {run!r} at {output.url} has another plan: name this run otherwise (--run), or choose another output"
+        )
+    return known
+
+
+def read_run(output: Output) -> dict[str, Any] | None:
+    """The run's `run.json`, or None where there is none. Raises PlanError for one that is not ours."""
+    try:
+        data = output.get(RUN_JSON)
+    except ObjectNotFound:
+        return None
+    try:
+        run = json.loads(data)
+    except ValueError:
+        run = None
+    if not isinstance(run, dict):
+        raise PlanError(f"{output.url}/{RUN_JSON} is not one of promptmill's")
+    return run
+
+
+def describe_run(output: Output, run: str, plan: Plan, sources: Sequence[str]) -> dict[str, Any]:
+    """What `run.json` holds: the run's resolved settings, counts and versions."""
+    return {
+        "format": "promptmill-run-1",
+        "run": run,
+        "output": output.url,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "jobs": plan.jobs,
+        "images": plan.images,
+        "rejected": plan.rejected,
+        "plan_files": len(plan.pages),
+        "jobs_per_plan_file": plan.page_jobs,
+        "digest": plan.digest,
+        "sources": [
+            os.fsencode(source).decode(errors="replace") for source in sources
+        ],  # a file's name may be any bytes
+        "settings": plan.common,
+        "shapes": {shape.key: count for shape, count in plan.shapes.items()},
+        "versions": {"promptmill": version("promptmill")},
+    }
+
+
+def load_plan(run_output: Output) -> Plan:
+    """The plan that lies in a run's output. Raises PlanError where there is none, or not the whole of it."""
+    run = read_run(run_output)
+    if run is None:
+        raise PlanError(f"{run_output.url} has no {RUN_JSON}: no run was submitted there, or not all of it")
+    heaps = Heaps()
+    try:
+        pages = _Stored(run_output, int(run["plan_files"]))
+        digest, shapes = _index(pages, run["settings"], heaps)
+        if digest != run["digest"] or len(heaps) != run["jobs"]:
+            raise PlanError(f"{run_output.url}: the plan's files are not those that its {RUN_JSON} tells of")
+        return Plan(
+            pages,
+            heaps,
+            digest=digest,
+            shape_keys=shapes,
+            common=run["settings"],
+            page_jobs=int(run.get("jobs_per_plan_file", JOBS_PER_FILE)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        heaps.close()
+        raise PlanError(f"{run_output.url}/{RUN_JSON} does not say what a run is: {error}") from error
+    except BaseException:
+        heaps.close()
+        raise
+
+
+class _Stored:
+    """The plan's files, fetched one at a time."""
+
+    def __init__(self, output: Output, count: int) -> None:
+        self._output = output
+        self._count = count
+
+    def __getitem__(self, number: int) -> bytes:
+        try:
+            return self._output.get(_page_name(number))
+        except ObjectNotFound as error:
+            raise PlanError(f"{self._output.url}/{_page_name(number)} is gone: the plan is not whole") from error
+
+    def __len__(self) -> int:
+        return self._count
+
+
+def _index(pages: _Stored, common: dict[str, Any], heaps: Heaps) -> tuple[str, list[str]]:
+    """Fills the heaps with the jobs' ids; returns the plan's digest and the shapes' keys."""
+    reader, digest, shapes = PlanReader(common), hashlib.sha256(), dict[str, int]()
+    for number in range(len(pages)):
+        for line in unpack(pages[number]):
+            job = reader.job(line, False)
+            shape = shapes.setdefault(job.shape_key, len(shapes))
+            heaps.add(bytes.fromhex(job.id), len(heaps) << SHAPE_BITS | shape)
+            digest.update(job.id.encode())
+    return digest.hexdigest(), list(shapes)
+
+
+def _page_name(number: int) -> str:
+    return f"plan/{number:05d}.jsonl.zst"
+
+
+def _put_page(output: Output, number: int, data: bytes) -> None:
+    def same_text(existing: Existing) -> bool:  # another version of zstd packs the same lines into other bytes
+        try:
+            return zstandard.ZstdDecompressor().decompress(existing.read()) == zstandard.ZstdDecompressor().decompress(
+                data
+            )
+        except zstandard.ZstdError:
+            return False
+
+    output.put_once(_page_name(number), data, content_type="application/zstd", ours=same_text)
+
+
+def _any(existing: Existing) -> bool:
+    return True

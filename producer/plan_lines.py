@@ -1,0 +1,114 @@
+"""A line of the plan, written and read back without taking its JSON apart: most jobs differ in prompt and seed alone.
+
+    {"id":"...","index":N,"job":{...,"prompt":"...",...,"seed":N,...},"labels":{...}}
+
+Keys are sorted, so what stands around the prompt and the seed is the same text for all jobs that share the rest. It is
+made, and looked at, once for all of them. `labels` is there where a row has any.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from json.encoder import encode_basestring as quoted
+from typing import Any, NamedTuple
+
+from producer.errors import PlanError
+from producer.job import JOB_FORMAT, Job, JobId, canonical_json
+
+MOST_KINDS = 4096
+"""Kinds of job that are kept ready; where each row has fields of its own, they are forgotten and made anew."""
+
+_HASHED = f"{JOB_FORMAT}\n"
+
+# Within JSON a quote in a text is escaped, so `"prompt":` and `"seed":` are those keys wherever they stand.
+_LINE = re.compile(
+    r'\{"id":"([0-9a-f]{32})","index":([0-9]+),"job":'
+    r'(\{.*?"prompt":)("[^"\\]*+(?:\\.[^"\\]*+)*+")(.*?"seed":)([0-9]+)([^{}]*\})'
+    r'(?:,"labels":(\{.*\}))?\}'
+)
+
+
+class PlannedJob(NamedTuple):
+    """A job of the run, as the queue wants it. `own_json` is canonical JSON of the fields that the run does not share.
+
+    `first` is false for a row that means the same job as one before it.
+    """
+
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls here
+    id: JobId
+    shape_key: str
+    own_json: str
+    first: bool
+    labels: Mapping[str, Any] | None
+
+
+class Kind:
+    """The jobs that differ in prompt and seed alone: checked once, with their JSON ready but for the two."""
+
+    __slots__ = ("after", "before", "between", "fields", "long", "shape", "shape_number")
+
+    def __init__(self, job: Job, shape_number: int, long: int) -> None:
+        self.fields = {name: value for name, value in job.fields().items() if name not in ("prompt", "seed")}
+        self.before, self.between, self.after = around(self.fields)
+        self.shape = job.shape
+        self.shape_number = shape_number
+        self.long = long  # spaces in a prompt that is too long for its windows
+
+    def json(self, prompt: str, seed: int) -> str:
+        """Canonical JSON of the job with this prompt and seed, as `Job.to_json`."""
+        return f"{self.before}{quoted(prompt)}{self.between}{seed}{self.after}"
+
+
+def around(fields: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Canonical JSON of a job's fields, prompt and seed aside, cut where the two belong."""
+    before = {name: value for name, value in fields.items() if name < "prompt"}
+    between = {name: value for name, value in fields.items() if "prompt" < name < "seed"}
+    after = {name: value for name, value in fields.items() if name > "seed"}
+    return (
+        f'{_inner(before, "{", ",")}"prompt":' if before else '{"prompt":',
+        f'{_inner(between, ",", ",")}"seed":' if between else ',"seed":',
+        _inner(after, ",", "}") if after else "}",
+    )
+
+
+def _inner(fields: Mapping[str, Any], start: str, end: str) -> str:
+    return f"{start}{canonical_json(fields)[1:-1]}{end}"
+
+
+def job_digest(job_json: str) -> bytes:
+    """The hash whose first 16 bytes are the job's id."""
+    return sha256((_HASHED + job_json).encode()).digest()
+
+
+def plan_line(job_id: str, index: int, job_json: str, labels_json: str | None) -> str:
+    """A line of the plan, without its end."""
+    labels = f',"labels":{labels_json}' if labels_json else ""
+    return f'{{"id":"{job_id}","index":{index},"job":{job_json}{labels}}}'
+
+
+class PlanReader:
+    """Lines of the plan -> planned jobs. `common` is what the run's jobs share, prompt and seed aside."""
+
+    def __init__(self, common: Mapping[str, Any]) -> None:
+        self._common = common
+        self._kinds: dict[tuple[str, str, str], tuple[str, str, str, str]] = {}
+
+    def job(self, line: str, repeated: bool) -> PlannedJob:
+        """Raises PlanError for a line that is no plan's."""
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise PlanError(f"the plan is damaged: it has a line that is not one of promptmill's: {line[:80]!r}")
+        job_id, index, before, prompt, between, seed, after, labels = match.groups()
+        kind = self._kinds.get((before, between, after)) or self._kind(before, between, after)
+        own = f"{kind[1]}{prompt}{kind[2]}{seed}{kind[3]}"
+        return PlannedJob(int(index), JobId(job_id), kind[0], own, not repeated, json.loads(labels) if labels else None)
+
+    def _kind(self, before: str, between: str, after: str) -> tuple[str, str, str, str]:
+        fields = json.loads(f'{before}"any"{between}0{after}')
+        own = {name: value for name, value in fields.items() if name not in self._common}
+        if len(self._kinds) >= MOST_KINDS:
+            self._kinds.clear()
+        made = (Job(**fields).shape.key, *around(own))
+        self._kinds[before, between, after] = made
+        return made

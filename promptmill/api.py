@@ -1,0 +1,138 @@
+"""The queue from Python: submit jobs, follow them, take their images as they land.
+
+    import promptmill
+
+    handle = promptmill.submit(["a red apple", {"prompt": "a cat", "seed": 7}], output="out", steps=20)
+    async for image in handle:
+        print(image.index, image.path)
+
+Workers render them: `promptmill worker`, on any host that reaches the same Redis and the same output.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from typing import Any
+
+from producer.broker import DEFAULT_URL, connect
+from producer.control import cancel
+from producer.expand import Expansion
+from producer.job import Job
+from producer.ledger import Failure, Ledger, RunStatus
+from producer.output import Output
+from producer.outputs import open_output
+from producer.plan import AnyJob, PlanOptions, check_run_name, plan_jobs
+from producer.submit import submit as submit_plan
+from promptmill.finished import FinishedImage, Landing
+from promptmill.options import env
+from promptmill.runs import OVER, find_run
+
+POLL_S = 0.5  # between two looks at the ledger
+
+
+def submit(
+    jobs: AnyJob | Iterable[AnyJob],
+    *,
+    output: str,
+    run: str | None = None,
+    broker: str | None = None,
+    priority: str = "normal",
+    max_pending: int | None = None,
+    preset: str | None = None,
+    expansion: Expansion | None = None,
+    **defaults: Any,
+) -> "RunHandle":
+    """Puts jobs into the queue, for workers to render.
+
+    A job is a prompt, a mapping of the fields that a prompt file's row has, or a Job; jobs may come from a generator of
+    millions. `output` and `broker` are URLs as for the command line, where PROMPTMILL_BROKER counts too. The same jobs
+    to the same output are the same run, and what is there is not rendered again. `defaults` are fields of jobs that do
+    not say otherwise: `steps=20`. Braces in prompts are text, unless an `expansion` says what becomes of them.
+
+    `max_pending` bounds the jobs in Redis: this waits for workers before it enters more.
+
+    Raises PromptFileErrors for wrong jobs, before anything is entered; JobError, ModelNameError, PlanError,
+    LedgerError, BrokerError, OutputError.
+    """
+    options = PlanOptions(defaults=defaults, preset=preset, expansion=expansion or Expansion(plain=True))
+    place = open_output(output)
+    with plan_jobs([jobs] if isinstance(jobs, str | Mapping | Job) else jobs, options) as plan:
+        name = check_run_name(run) if run else plan.default_name("run", place.url)
+        place.check()
+        client = connect(_broker(broker))
+        submit_plan(plan, output=place, run=name, client=client, priority=priority, max_pending=max_pending)
+    return RunHandle(name, broker=broker)
+
+
+class RunHandle:
+    """A run that Redis knows, to be followed. Anybody may make one of a run's name, in another process too.
+
+    `for image in handle` and `async for image in handle` yield each finished image once, those included that were there
+    before, and end when the run is finished or cancelled. What failed is in `failures()`.
+
+    Raises BrokerError, LedgerError for a run that this Redis does not know.
+    """
+
+    def __init__(self, run: str, *, broker: str | None = None) -> None:
+        self.run = run
+        self._client = connect(_broker(broker))
+        self._output: Output = open_output(self.status().output).child(run)
+
+    def __repr__(self) -> str:
+        return f"RunHandle({self.run!r}, output={self.output!r})"
+
+    @property
+    def output(self) -> str:
+        """Where the run's images and plan lie: a folder, or gs://bucket/prefix."""
+        return self._output.url
+
+    def status(self) -> RunStatus:
+        """Where the run stands. Raises LedgerError where it was purged, or has expired."""
+        return find_run(self._client, self.run)
+
+    def failures(self) -> list[Failure]:
+        """The jobs that were given up, in the run's order, each with its reason."""
+        return sorted(Ledger(self._client).failures(self.run), key=lambda failure: failure.index)
+
+    def cancel(self) -> int:
+        """Cancels the run; how many images will not be rendered."""
+        return cancel(self._client, self.run)
+
+    def wait(self, timeout: float | None = None, poll: float = POLL_S) -> RunStatus:
+        """Waits until the run is finished or cancelled, looking every `poll` seconds. Raises TimeoutError."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (status := self.status()).state not in OVER:
+            if deadline is not None and time.monotonic() >= deadline:
+                left = f"{status.left} of {status.images} images left"
+                raise TimeoutError(f"run {self.run!r}: {left} after {timeout:g} s")
+            time.sleep(poll)
+        return status
+
+    def __iter__(self) -> Iterator[FinishedImage]:
+        for batch in self._landing():
+            yield from batch
+            if not batch:
+                time.sleep(POLL_S)
+
+    async def __aiter__(self) -> AsyncIterator[FinishedImage]:
+        landing = self._landing()
+        while (batch := await asyncio.to_thread(next, landing, None)) is not None:
+            for image in batch:
+                yield image
+            if not batch:
+                await asyncio.sleep(POLL_S)
+
+    def _landing(self) -> Iterator[list[FinishedImage]]:
+        """What lands, in batches; an empty one where there is nothing new now."""
+        landing = Landing(self._client, self.run, self._output)
+        while True:
+            over = self.status().state in OVER  # asked first: what lands after it is seen all the same
+            yield from landing.new()
+            if over:
+                return
+            yield []
+
+
+def _broker(url: str | None) -> str:
+    return url or os.environ.get(env("broker")) or DEFAULT_URL

@@ -1,0 +1,147 @@
+"""`promptmill submit`, killed at ten moments and run again: each job is in the queue or done, once."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from producer.folder import Folder
+from producer.ledger import Ledger, run_key
+from producer.plan_files import load_plan, read_run
+from producer.queue import JobQueue, queue_key
+from producer.submit import done_bits, image_name, set_places
+
+SEED = 20261124
+JOBS = 200_000
+REPEATS = 500  # rows that mean the same as one before them
+KILLS = 10
+PATIENCE_S = 60.0
+
+Moment = Callable[[float], bool]
+"""Whether it is time to kill, so many seconds after the start."""
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    """Rows that are quick and slow to read, wrong ones among them, and some that mean the same."""
+    chance = random.Random(SEED)
+    file = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": f"picture {n}", "seed": n, "width": chance.choice([64, 128])} for n in range(JOBS - REPEATS)]
+    rows += [rows[chance.randrange(len(rows))] for _ in range(REPEATS)]
+    rows.insert(100, {"prompt": "wrong", "width": 7})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def kill_at(moment: Moment, command: list[str]) -> bool:
+    """Starts the command and kills it when its moment has come; False where it ended before."""
+    started = time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            if moment(time.monotonic() - started):
+                process.kill()
+                break
+            assert time.monotonic() - started < PATIENCE_S
+            time.sleep(0.0005)
+        return process.wait() == -signal.SIGKILL
+
+
+def work_a_little(client: redis.Redis, output: Folder) -> None:
+    """What workers do meanwhile: some jobs are done, their images safe in the output."""
+    queue = JobQueue(client, "w")
+    for ready in queue.claimable():
+        for claim in queue.claim(ready.shape, 8):
+            output.child("r").put_once(image_name(claim.job.id), b"an image")
+            queue.done(claim)
+
+
+def waiting(client: redis.Redis, output: Folder) -> list[int]:
+    """The places in the run of all jobs in its streams."""
+    with load_plan(output.child("r")) as plan:
+        names = [queue_key("r", shape) for shape in plan.shapes]
+    return [int(fields["i"]) for name in names for _, fields in client.xrange(name)]
+
+
+@pytest.mark.slow
+def test_a_submission_killed_at_ten_moments_enters_each_job_once(client, redis_url, tmp_path, prompts):
+    chance = random.Random(SEED)
+    output = Folder(tmp_path / "out")
+    plan_folder = output.root / "r" / "plan"
+    options = ["--output", str(output.root), "--run", "r", "--broker", redis_url, "--on-error", "skip"]
+    command = [sys.executable, "-m", "promptmill", "submit", str(prompts), *options]
+
+    def entered() -> int:
+        return int(client.hget(run_key("r"), "enqueued") or 0)
+
+    def files() -> int:
+        return sum(1 for _ in plan_folder.glob("*")) if plan_folder.exists() else 0
+
+    started = time.monotonic()
+    trial = [*command, "--output", str(tmp_path / "trial")]
+    assert kill_at(lambda s: (tmp_path / "trial" / "r" / "plan").exists(), trial)
+    reading_s = time.monotonic() - started
+
+    def while_reading() -> Moment:
+        after = chance.uniform(0.05, 0.9) * reading_s
+        return lambda s: s >= after
+
+    def while_writing() -> Moment:
+        before, most = files(), chance.randrange(4)
+        return lambda s: files() > before + most or entered() > 0
+
+    def while_entering() -> Moment:
+        before = entered()
+        count = before + chance.uniform(0.02, 0.3) * (JOBS - before)
+        return lambda s: entered() > count
+
+    told = []
+    for number, moment in enumerate([while_reading] * 3 + [while_writing] * 3 + [while_entering] * (KILLS - 6)):
+        assert kill_at(moment(), command), f"it ended before kill {number + 1}"
+        told.append((moment.__name__, files(), read_run(output.child("r")) is not None, entered()))
+        work_a_little(client, output)
+    print("\n".join(map(str, told)), file=sys.stderr)
+    assert sum(0 < count < JOBS for *_, count in told) >= 4, "killed too early or too late to show anything"
+    assert any(count > 0 and not whole for _, count, whole, _ in told), "no kill left half a plan"
+
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    done = list(set_places(done_bits(client, "r")))
+    places = sorted(waiting(client, output) + done)
+    assert len(places) == len(set(places)), "a job is in twice"
+    with load_plan(output.child("r")) as plan:
+        assert places == [job.index for job in plan if job.first]
+        assert (plan.jobs, plan.images) == (JOBS, JOBS - REPEATS)
+    assert done, "nothing was done meanwhile"
+    status = Ledger(client).status("r")
+    assert (status.images, status.done, status.pending) == (JOBS - REPEATS, len(done), JOBS - REPEATS - len(done))
+    assert len((output.root / "r" / "rejects.jsonl").read_bytes().splitlines()) == 1
+
+
+def nameless_files(pid: int) -> list[str]:
+    """The files without a name that a process has open."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(entry.readlink()))
+    return [name for name in found if name.endswith(" (deleted)")]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into Linux' /proc")
+def test_what_is_killed_leaves_no_temporary_files(tmp_path, prompts):
+    """A killed submission has no time to tidy up; its files have no names to leave behind."""
+    command = [sys.executable, "-m", "promptmill", "submit", str(prompts), "--output", str(tmp_path / "out")]
+    environ = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    (tmp_path / "tmp").mkdir()
+    with subprocess.Popen([*command, "--broker", "redis://127.0.0.1:1"], env=environ, stderr=subprocess.DEVNULL) as run:
+        while not nameless_files(run.pid):
+            assert run.poll() is None, "it ended without a temporary file"
+        run.kill()
+    assert list((tmp_path / "tmp").iterdir()) == []

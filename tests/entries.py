@@ -1,0 +1,23 @@
+"""Jobs as the queue takes them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from producer.job import Job, canonical_json
+from producer.queue import Entry
+
+
+def shared_fields(jobs: Iterable[Job]) -> dict[str, Any]:
+    """The fields that all jobs have with one value."""
+    first, *others = [job.fields() for job in jobs]
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+
+
+def as_entries(places: Iterable[tuple[int, Job]], common: Mapping[str, Any] | None = None) -> list[Entry]:
+    """The jobs at these places, without what their run shares."""
+    shared = common or {}
+
+    def own(job: Job) -> str:
+        return canonical_json({name: value for name, value in job.fields().items() if name not in shared})
+
+    return [(place, job.shape.key, own(job)) for place, job in places]

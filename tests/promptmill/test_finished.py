@@ -1,0 +1,45 @@
+"""Bits of a bitmap, and the rate of a run: arithmetic."""
+
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptmill.finished import either, new_bits
+from promptmill.rates import WINDOW_S, Rates
+
+places = st.sets(st.integers(0, 200))
+
+
+def bitmap(of: set[int]) -> bytes:
+    bits = bytearray(max(of, default=-1) // 8 + 1)
+    for place in of:
+        bits[place // 8] |= 0x80 >> (place % 8)
+    return bytes(bits)
+
+
+@given(places, places)
+def test_the_new_bits_are_those_that_were_not_set_before(before: set[int], now: set[int]):
+    assert list(new_bits(bitmap(before), bitmap(now))) == sorted(now - before)
+
+
+@given(places, places)
+def test_what_was_told_is_the_union(one: set[int], other: set[int]):
+    assert list(new_bits(b"", either(bitmap(one), bitmap(other)))) == sorted(one | other)
+
+
+def test_bits_are_counted_as_redis_counts_them(client: redis.Redis, redis_url: str):
+    for place in (0, 9, 70):
+        client.setbit("bits", place, 1)
+    with redis.Redis.from_url(redis_url) as plain:
+        assert list(new_bits(b"", plain.get("bits"))) == [0, 9, 70]  # type: ignore[arg-type]
+
+
+def test_the_rate_is_that_of_the_last_minute():
+    rates = Rates()
+    assert rates.look("r", 100, now=0.0) is None, "one look says nothing"
+    assert rates.look("r", 110, now=2.0) == 5.0
+    for second in range(3, 200):
+        rate = rates.look("r", 110 + (second - 2) * 2, now=float(second))
+    assert rate == pytest.approx(2.0), f"the 5 images/s of the beginning are more than {WINDOW_S:.0f} s ago"
+    assert rates.look("other", 5, now=200.0) is None

@@ -1,0 +1,186 @@
+"""docs/prompt-files.md: each example on the page is done as it stands there, and its table of fields is the job's.
+
+An example is a block of shell lines. `$ cat FILE` shows a file, which is written; `$ promptmill submit ...` is planned,
+with `>` before each job and `!` before what is said of a wrong row; any other command is run, and prints what follows.
+"""
+
+import dataclasses
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from producer.errors import JobError, PromptFileErrors
+from producer.job import ALIASES, FIELD_NAMES, Job
+from producer.plan import Plan, plan_run
+from promptmill.planning import plan_options, prompt_file_options
+
+PAGE = (Path(__file__).parents[1] / "docs" / "prompt-files.md").read_text()
+EXAMPLES = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+SUBMIT = "promptmill submit "
+
+
+@click.command()
+@prompt_file_options
+def submit(**given: Any) -> None:
+    """The flags of `promptmill submit` that say what files mean."""
+
+
+def steps(example: str) -> Iterator[tuple[str, str]]:
+    """Commands, and the lines under each."""
+    for part in re.split(r"^\$ ", example, flags=re.MULTILINE)[1:]:
+        command, _, lines = part.partition("\n")
+        yield command, lines
+
+
+def write_file(command: str, lines: str, folder: Path) -> None:
+    path = folder / command.removeprefix("cat ")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(lines)
+
+
+def is_file(command: str) -> bool:
+    return command.startswith("cat ") and "|" not in command
+
+
+def said_by(command: str) -> list[str]:
+    """What a submission comes to, in the page's words; each job with all of its fields."""
+    given = submit.make_context("submit", shlex.split(command.removeprefix(SUBMIT))).params
+    files = given.pop("files")
+    try:
+        with plan_run(files, plan_options(given)) as plan:
+            wrong = [f"! {error}" for error in plan.rejects.first]
+            return wrong + [f"> {json.dumps(job)}" for job in jobs_of(plan)]
+    except PromptFileErrors as errors:
+        return [f"! {line}" for line in str(errors).split("\n")]
+
+
+def jobs_of(plan: Plan) -> Iterator[dict[str, Any]]:
+    for job in plan:
+        yield {**plan.whole(job).fields(), "labels": job.labels or {}}
+
+
+def as_shown(shown: str, said: str) -> str:
+    """What was said, as far as the page shows it."""
+    if not (shown.startswith("> ") and said.startswith("> ")):
+        return said
+    job = json.loads(said[2:])
+    if not shown.startswith('> {"'):
+        return f"> {job['prompt']}"
+    names = json.loads(shown[2:])
+    return "> " + json.dumps({name: job.get(name) for name in names})
+
+
+def do(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    before, _, last = command.rpartition(" | ")
+    if not last.startswith(SUBMIT):
+        done = subprocess.run(command, shell=True, cwd=folder, check=True, capture_output=True, text=True)
+        return done.stdout.splitlines()
+    if before:
+        piped = subprocess.run(before, shell=True, cwd=folder, check=True, capture_output=True).stdout
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(piped)))
+    return said_by(last)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_example(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "pyarrow" in EXAMPLES[number]:
+        pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    for example in EXAMPLES[:number]:
+        for command, lines in steps(example):
+            if is_file(command):
+                write_file(command, lines, tmp_path)
+    for command, lines in steps(EXAMPLES[number]):
+        if is_file(command):
+            write_file(command, lines, tmp_path)
+            continue
+        said, shown = do(command, tmp_path, monkeypatch), lines.rstrip("\n").splitlines()
+        assert [as_shown(*pair) for pair in zip(shown, said, strict=False)] == shown, said
+        assert len(said) == len(shown), said
+
+
+def test_there_are_examples_of_everything() -> None:
+    commands = [command for example in EXAMPLES for command, _ in steps(example) if SUBMIT in command]
+    flags = {option for param in submit.params if isinstance(param, click.Option) for option in param.opts}
+    own = {param.name for param in submit.params} - set(FIELD_NAMES) - {"files", "preset"}
+    missing = [name for name in own if not any(flag in " ".join(commands) for flag in _flags(name))]
+    assert not missing
+    mentioned = set(re.findall(r"(?<![\w`-])--[a-z][a-z-]+", "\n".join(commands)))
+    assert mentioned <= flags
+    for suffix in (".txt", ".jsonl", ".csv", ".gz", ".parquet"):
+        assert any(suffix in command for command in commands)
+
+
+def _flags(name: str | None) -> list[str]:
+    return [option for param in submit.params if param.name == name for option in param.opts]
+
+
+ROWS = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| (.*?) \| (.*?) \|$", PAGE, re.MULTILINE)
+FIELDS = {name: (alias, kind, default) for name, alias, kind, default in ROWS if name in FIELD_NAMES}
+DEFAULTS = {field.name: field for field in dataclasses.fields(Job)}
+KINDS = {
+    "text": "str",
+    "one of": "str",
+    "whole number": "int",
+    "number": "float",
+    "true or false": "bool",
+    "two whole numbers": "tuple[int, int]",
+    "list of whole numbers": "tuple[int, ...]",
+    "list of numbers": "tuple[float, ...]",
+}
+OTHERS = {"refiner_strength": {"refiner": "x"}, "timesteps": {}, "eta": {"sampler": "ddim"}}
+
+
+def test_every_field_is_on_the_page_in_order() -> None:
+    assert tuple(FIELDS) == FIELD_NAMES
+    assert {alias: name for name, (alias, _, _) in FIELDS.items() if alias} == ALIASES
+
+
+@pytest.mark.parametrize("name", FIELD_NAMES)
+def test_a_fields_type_and_default_are_the_jobs(name: str) -> None:
+    _, kind, default = FIELDS[name]
+    said = next(words for words in sorted(KINDS, key=len, reverse=True) if kind.startswith(words))
+    assert KINDS[said] == _written(DEFAULTS[name].type)
+    if name in ("prompt", "seed", "model"):
+        return  # what a run does where they are left out is told on the page, and tested elsewhere
+    value = DEFAULTS[name].default
+    assert default.startswith("none") if value is None else default == str(value)
+
+
+def _written(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind).removesuffix(" | None")
+
+
+@pytest.mark.parametrize("name", [name for name in FIELD_NAMES if re.search(r"\d to \d", FIELDS[name][1])])
+def test_a_fields_range_is_the_jobs(name: str) -> None:
+    kind = FIELDS[name][1]
+    low, high = map(int, re.findall(r"(\d+) to (\d+)", kind)[0])
+    step = int((re.findall(r"multiple of (\d+)", kind) or ["1"])[0])
+
+    def value(number: int) -> Any:
+        return [number] * 2 if kind.startswith("two") else [number] if kind.startswith("list") else number
+
+    def job(number: int) -> Job:
+        return Job.from_fields({"prompt": "x", **OTHERS.get(name, {}), name: value(number)})
+
+    assert job(low) and job(high)
+    for wrong in (low - step, high + step):
+        with pytest.raises(JobError):
+            job(wrong)
+
+
+@pytest.mark.parametrize("name", [name for name in FIELD_NAMES if FIELDS[name][1].startswith("one of")])
+def test_a_fields_names_are_the_jobs(name: str) -> None:
+    with pytest.raises(JobError) as caught:
+        Job.from_fields({"prompt": "x", name: "?"})
+    assert ", ".join(re.findall(r"`(.*?)`", FIELDS[name][1])) in caught.value.problem
