@@ -15,13 +15,13 @@ import jax
 import pytest
 
 from benchmarks.report import circumstances, table, write_section
+from promptmill.worker.sampling.samplers import SAMPLERS
+from promptmill.worker.sdxl.tiny import write_tiny_random
 from tests.parity import measure, pictures, precision, test_samplers
 from tests.parity.matrix import PARTS
 from tests.parity.mistakes import PART_MISTAKES
 from tests.parity.picture_mistakes import PICTURE_MISTAKES
 from tests.parity.refiner import write_refiner
-from worker.sdxl.samplers import SAMPLERS
-from worker.sdxl.tiny import write_tiny_random
 
 PACKAGES = ("jax", "flax", "numpy", "torch", "diffusers", "transformers")
 SAMPLER_TESTS = (

@@ -78,7 +78,7 @@ def _whole(options: argparse.Namespace) -> None:
     import jax
     import jax.numpy as jnp
 
-    from worker.sdxl.program import Model
+    from promptmill.worker.sdxl.program import Model
 
     rows = []
     jax.block_until_ready(jnp.zeros(8))
@@ -146,7 +146,7 @@ def _ours(folder: Path, part: str, dtype: str, values: dict[str, np.ndarray], re
     import jax.numpy as jnp
     from flax import nnx
 
-    from worker.sdxl.weights import load_weights
+    from promptmill.worker.checkpoint.weights import load_weights
 
     device = jax.devices("cpu")[0]
     build, call = _our_network(folder, part)
@@ -169,10 +169,12 @@ def _float_type(value: np.ndarray, dtype: str) -> Any:
 
 
 def _our_network(folder: Path, part: str) -> tuple[Any, Any]:
-    from worker.sdxl.clip import CLIPText
-    from worker.sdxl.config import CLIPConfig, UNetConfig, VAEConfig
-    from worker.sdxl.unet import UNet
-    from worker.sdxl.vae import VAE
+    from promptmill.worker.nn.config import VAEConfig
+    from promptmill.worker.nn.vae import VAE
+    from promptmill.worker.sdxl.config import UNetConfig
+    from promptmill.worker.sdxl.unet import UNet
+    from promptmill.worker.text.clip import CLIPText
+    from promptmill.worker.text.config import CLIPConfig
 
     config = folder / part / "config.json"
     match part:

@@ -48,12 +48,12 @@ def main() -> None:
 
 
 class Ours:
-    """`worker.sdxl.program`, on the first device alone."""
+    """`promptmill.worker.sdxl.program`, on the first device alone."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         import jax
 
-        from worker.sdxl.program import Model
+        from promptmill.worker.sdxl.program import Model
 
         self.settings = settings
         devices = jax.local_devices()[:1]
@@ -68,7 +68,7 @@ class Ours:
         return self.model.compile(width=size, height=size, guided=True, per_device_batch=batch, **more)
 
     def _requests(self) -> list[Any]:
-        from worker.sdxl.program import PlainRequest
+        from promptmill.worker.sdxl.program import PlainRequest
 
         settings: dict[str, Any] = {
             "prompt": PROMPT,
@@ -81,13 +81,13 @@ class Ours:
         return [PlainRequest(**settings, seed=seed) for seed in range(self.settings["batch"])]
 
     def render(self) -> np.ndarray:
-        from worker.sdxl.program import fetch
+        from promptmill.worker.sdxl.program import fetch
 
         requests = self._requests()
         return fetch(self.program.run(self.program.prepare(requests)), len(requests))[0]
 
     def save(self, path: Path) -> None:
-        from worker.sdxl.generate import Stage
+        from promptmill.worker.sdxl.generate import Stage
 
         program = self._program(stage=Stage(end="latents"))
         latents = np.asarray(program.run(program.prepare(self._requests())))

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from worker.sdxl.config import ModelConfig
-from worker.sdxl.tiny import CONFIGS, checkpoint_parameters
-from worker.sdxl.tiny_tokenizer import write_tokenizer
-from worker.sdxl.weights import Parameter
+from promptmill.worker.checkpoint.weights import Parameter
+from promptmill.worker.sdxl.config import ModelConfig
+from promptmill.worker.sdxl.tiny import CONFIGS, checkpoint_parameters
+from promptmill.worker.text.tiny_tokenizer import write_tokenizer
 
 SDXL_BASE: dict[str, dict[str, Any]] = {
     "text_encoder/config.json": {

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from worker.sdxl.tiny_tokenizer import END, START, byte_symbols
+from promptmill.worker.text.tiny_tokenizer import END, START, byte_symbols
 
 PACKAGE = "open-clip-torch"
 LENGTH = 77

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import circumstances, table, write_section
-from producer.broker import celery_settings, connect, embedded_server
-from producer.folder import Folder
-from producer.plan import PlanOptions, plan_run
-from producer.plan_files import write_plan
-from producer.submit import submit
+from promptmill.producer.broker import celery_settings, connect, embedded_server
+from promptmill.producer.outputs.folder import Folder
+from promptmill.producer.plan import PlanOptions, plan_run
+from promptmill.producer.plan_files import write_plan
+from promptmill.producer.submit import submit
 
 MODEL = "stabilityai/stable-diffusion-xl-base-1.0"
 STYLES = ("oil painting", "watercolour", "35 mm photograph, golden hour", "isometric render", "ink on paper")

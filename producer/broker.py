@@ -18,7 +18,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from producer.errors import BrokerError
+from promptmill.producer.errors import BrokerError
 
 DEFAULT_URL = "redis://localhost:6379/0"
 

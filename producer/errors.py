@@ -10,7 +10,7 @@
     ├── LedgerError          Redis knows this run otherwise, or not at all
     └── BrokerError          Redis cannot be reached, started, or used
 
-producer.output adds OutputError and what lies under it.
+promptmill.producer.outputs.output adds OutputError and what lies under it.
 """
 
 from collections.abc import Sequence

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from producer.job import Job, Shape
-from producer.models import POCKET, TINY_RANDOM
-from producer.plan import Plan
-from producer.plan_lines import MOST_KINDS
-from producer.present import Present
-from producer.workers import WorkerReport
+from promptmill.producer.job import Job, Shape
+from promptmill.producer.layout import Present
+from promptmill.producer.models import POCKET, TINY_RANDOM
+from promptmill.producer.plan import Plan
+from promptmill.producer.plan_lines import MOST_KINDS
+from promptmill.producer.queue.workers import WorkerReport
 
 MEGAPIXEL = 1024 * 1024
 PNG_BYTES_A_PIXEL = 1.8  # compressed at level 1; a photograph of 1024x1024 comes to 1.9 MB

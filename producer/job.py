@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NewType, TypeVar
 from urllib.parse import quote, unquote
 
-from producer.errors import JobError
+from promptmill.producer.errors import JobError
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ JOB_FORMAT = "promptmill-job-1"
 """Hashed in front of every job: raised when the same fields come to mean other pixels."""
 
 SAMPLERS = ("euler", "euler_a", "ddim", "dpm++_2m", "dpm++_2m_sde", "unipc", "lcm", "tcd", "heun")
-"""What a job's `sampler` may be; worker.sdxl.samplers holds the arithmetic (a test compares the two)."""
+"""What a job's `sampler` may be; promptmill.worker.sampling.samplers holds the arithmetic (a test compares the two)."""
 
 NOISY_SAMPLERS = ("euler_a", "dpm++_2m_sde", "lcm")
 """Those that draw noise at each step; those that take `eta` do where it is not 0."""

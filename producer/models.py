@@ -1,7 +1,7 @@
 """Which models there are to name, and what a job gets where the user said nothing. Looks at JSON only: no JAX.
 
 A model is `pocket` or `tiny-random` (the worker has them), a folder in diffusers' layout, or a hub id, with `@revision`
-if one is wanted. What a folder says of itself counts; a hub id is known by its name (producer.presets), if at all.
+if one is wanted. What a folder says of itself counts; a hub id is known by its name (families/presets.py), if at all.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from producer.errors import ModelNameError
-from producer.presets import PRESETS, Preset, get_preset, preset_of_hub_id
+from promptmill.producer.errors import ModelNameError
+from promptmill.producer.families.presets import PRESETS, Preset, get_preset, preset_of_hub_id
 
 POCKET = "pocket"
 """A small SDXL that ships with the worker and draws some eighty emoji on plain backgrounds."""

@@ -17,14 +17,14 @@ from typing import Any, Protocol
 
 import zstandard
 
-from producer.errors import JobError, ModelNameError, PlanError, PromptFileError, PromptFileErrors
-from producer.expand import Expansion
-from producer.job import ALIASES, Job, Shape, canonical_json
-from producer.plan_lines import PlannedJob, PlanReader, job_digest, plan_line
-from producer.prompt_files import Reading, Row, read_prompt_files
-from producer.rejects import Rejects
-from producer.rows import Rows
-from producer.spool import ID_BYTES, Heaps, Pages
+from promptmill.producer.errors import JobError, ModelNameError, PlanError, PromptFileError, PromptFileErrors
+from promptmill.producer.job import ALIASES, Job, Shape, canonical_json
+from promptmill.producer.plan_lines import PlannedJob, PlanReader, job_digest, plan_line
+from promptmill.producer.prompts.expand import Expansion
+from promptmill.producer.prompts.files import Reading, Row, read_prompt_files
+from promptmill.producer.prompts.rejects import Rejects
+from promptmill.producer.prompts.rows import Rows
+from promptmill.producer.spool import ID_BYTES, Heaps, Pages
 
 JOBS_PER_FILE = 10_000
 MOST_NESTED = 100  # lists and objects in a label, one in the other; Python's json gives up near a thousand

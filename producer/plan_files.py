@@ -1,6 +1,6 @@
 """The plan in the output: `plan/00000.jsonl.zst`, ..., and `run.json` after the last of them.
 
-A file has JOBS_PER_FILE lines as producer.plan_lines writes them. A run with a `run.json` has its whole plan. All are
+A file has JOBS_PER_FILE lines as plan_lines.py writes them. A run with a `run.json` has its whole plan. All are
 written once: the same command run again finds its own plan there. `rejects.jsonl` lists the rows that were skipped.
 """
 
@@ -15,11 +15,11 @@ from typing import Any
 
 import zstandard
 
-from producer.errors import PlanError
-from producer.output import Existing, ObjectNotFound, Output
-from producer.plan import JOBS_PER_FILE, SHAPE_BITS, Plan, unpack
-from producer.plan_lines import PlanReader
-from producer.spool import Heaps
+from promptmill.producer.errors import PlanError
+from promptmill.producer.outputs.output import Existing, ObjectNotFound, Output
+from promptmill.producer.plan import JOBS_PER_FILE, SHAPE_BITS, Plan, unpack
+from promptmill.producer.plan_lines import PlanReader
+from promptmill.producer.spool import Heaps
 
 RUN_JSON = "run.json"
 REJECTS = "rejects.jsonl"

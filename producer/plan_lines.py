@@ -13,8 +13,8 @@ from hashlib import sha256
 from json.encoder import encode_basestring as quoted
 from typing import Any, NamedTuple
 
-from producer.errors import PlanError
-from producer.job import JOB_FORMAT, Job, JobId, canonical_json
+from promptmill.producer.errors import PlanError
+from promptmill.producer.job import JOB_FORMAT, Job, JobId, canonical_json
 
 MOST_KINDS = 4096
 """Kinds of job that are kept ready; where each row has fields of its own, they are forgotten and made anew."""

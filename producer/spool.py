@@ -5,7 +5,7 @@ import struct
 import tempfile
 from collections.abc import Iterator
 
-from producer.errors import PlanError
+from promptmill.producer.errors import PlanError
 
 RECORDS_HELD = 1 << 16
 """Ids kept in memory before they go to the file: some three megabytes, at any number of jobs."""

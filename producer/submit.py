@@ -10,13 +10,13 @@ from typing import Any
 import redis
 from redis.client import NEVER_DECODE
 
-from producer.ledger import KEEP_S, Ledger, done_key
-from producer.output import Output
-from producer.plan import Plan
-from producer.plan_files import load_plan, write_plan
-from producer.plan_lines import PlannedJob
-from producer.present import Present, find_present, image_name, images_present
-from producer.queue import CHUNK, Entry, JobQueue, entered
+from promptmill.producer.layout import Present, find_present, image_name, images_present
+from promptmill.producer.outputs.output import Output
+from promptmill.producer.plan import Plan
+from promptmill.producer.plan_files import load_plan, write_plan
+from promptmill.producer.plan_lines import PlannedJob
+from promptmill.producer.queue.ledger import KEEP_S, Ledger, done_key
+from promptmill.producer.queue.queue import CHUNK, Entry, JobQueue, entered
 
 __all__ = ["Submission", "image_name", "images_present", "resume", "retry", "submit"]
 

@@ -1,7 +1,6 @@
 """promptmill: prompts in through Redis, Stable Diffusion XL on JAX, images out in a bucket, each job exactly once."""
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,9 +8,9 @@ if TYPE_CHECKING:
     from promptmill.finished import FinishedImage
     from promptmill.pipeline import Pipeline
 
-__all__ = ["FinishedImage", "Pipeline", "RunHandle", "__version__", "submit"]
+    __version__: str
 
-__version__ = version("promptmill")
+__all__ = ["FinishedImage", "Pipeline", "RunHandle", "__version__", "submit"]
 
 _WHERE = {
     "FinishedImage": "promptmill.finished",
@@ -22,7 +21,16 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """What the package offers is imported when it is asked for: the command line must not wait for JAX."""
+    """Import what the package offers when it is asked for: the command line must not wait for JAX."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("promptmill")
     if name not in _WHERE:
         raise AttributeError(f"module 'promptmill' has no attribute {name!r}")
     return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    """What tab completion shows."""
+    return __all__

@@ -15,18 +15,18 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any
 
-from producer.broker import DEFAULT_URL, connect
-from producer.control import cancel
-from producer.expand import Expansion
-from producer.job import Job
-from producer.ledger import Failure, Ledger, RunStatus
-from producer.output import Output
-from producer.outputs import open_output
-from producer.plan import AnyJob, PlanOptions, check_run_name, plan_jobs
-from producer.submit import submit as submit_plan
 from promptmill.finished import FinishedImage, Landing
-from promptmill.options import env
-from promptmill.runs import OVER, find_run
+from promptmill.producer.broker import DEFAULT_URL, connect
+from promptmill.producer.job import Job
+from promptmill.producer.outputs.open import open_output
+from promptmill.producer.outputs.output import Output
+from promptmill.producer.plan import AnyJob, PlanOptions, check_run_name, plan_jobs
+from promptmill.producer.prompts.expand import Expansion
+from promptmill.producer.queue.control import cancel
+from promptmill.producer.queue.ledger import Failure, Ledger, RunStatus
+from promptmill.producer.submit import submit as submit_plan
+from promptmill.verbs.options import env
+from promptmill.verbs.runs import OVER, find_run
 
 POLL_S = 0.5  # between two looks at the ledger
 

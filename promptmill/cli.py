@@ -1,4 +1,4 @@
-"""`promptmill VERB ...`: a verb a file, loaded when it is called.
+"""`promptmill VERB ...`: one file per verb in promptmill/verbs, loaded when it is called.
 
 Settings come from flags, then PROMPTMILL_* in the environment, then promptmill.toml in this folder, then defaults.
 Data goes to stdout, words to stderr. Exit codes: 0 all done, 1 finished with failed jobs, 2 usage, configuration or
@@ -22,17 +22,14 @@ VERBS = {
     "list": "List the runs that Redis knows.",
     "cancel": "Cancel a run.",
     "pause": "Let workers take nothing more of a run.",
-    "resume-run": "Go on with a run that was paused.",
+    "unpause": "Go on with a run that was paused.",
     "priority": "Say when a run's turn is.",
     "retry": "Enter a run's failed jobs anew.",
     "resume": "Enter what a run lacks, from its output alone.",
     "purge": "Take a run out of Redis.",
     "import-model": "Make a model folder of a single file, LoRAs, textual inversions.",
 }
-"""Each verb is `command` in the module of its own name, or of that in MODULES."""
-
-MODULES = {"submit": "submit_files"}
-"""`promptmill.submit` is a function for Python, which a module of that name would hide."""
+"""Each verb is `command` in the module of its own name in promptmill.verbs."""
 
 WITHOUT_SETTINGS = ("import-model",)
 """Verbs that take flags alone: a worker's `dtype` in the settings file is not what a model is to be stored in."""
@@ -62,8 +59,8 @@ class Verbs(click.Group):
 
 
 def _command(verb: str) -> click.Command:
-    module = MODULES.get(verb, verb.replace("-", "_"))
-    command: click.Command = importlib.import_module(f"promptmill.{module}").command
+    module = verb.replace("-", "_")
+    command: click.Command = importlib.import_module(f"promptmill.verbs.{module}").command
     return command
 
 
@@ -152,7 +149,7 @@ def main() -> None:
     """The console script. Every error that the user can mend is one sentence and exit code 2."""
     import redis
 
-    from producer.errors import PromptmillError
+    from promptmill.producer.errors import PromptmillError
 
     try:
         code = cli.main(standalone_mode=False)

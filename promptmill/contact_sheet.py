@@ -4,9 +4,9 @@ import io
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from producer.output import Output
-from producer.plan import Plan
-from producer.present import image_name
+from promptmill.producer.layout import image_name
+from promptmill.producer.outputs.output import Output
+from promptmill.producer.plan import Plan
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont

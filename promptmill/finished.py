@@ -12,11 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from producer.job import Job, JobId
-from producer.output import Output
-from producer.plan import JOBS_PER_FILE, unpack
-from producer.plan_files import read_run
-from producer.submit import done_bits, image_name
+from promptmill.producer.job import Job, JobId
+from promptmill.producer.outputs.output import Output
+from promptmill.producer.plan import JOBS_PER_FILE, unpack
+from promptmill.producer.plan_files import read_run
+from promptmill.producer.submit import done_bits, image_name
 
 if TYPE_CHECKING:
     import redis

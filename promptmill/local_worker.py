@@ -14,8 +14,8 @@ from types import TracebackType
 
 import click
 
-from producer.errors import PromptmillError
-from promptmill.options import env
+from promptmill.producer.errors import PromptmillError
+from promptmill.verbs.options import env
 
 MAX_DEATHS = 6
 """Deaths in a row without one more job settled: a job that kills its worker is given up after three."""
@@ -83,7 +83,8 @@ class LocalWorker:
     def _start(self) -> None:
         # A session of its own: Ctrl-C in the terminal goes to us, and we say when the worker stops.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "promptmill", "worker"],
+            # -P: no file of the user's folder is imported for one of ours.
+            [sys.executable, "-P", "-m", "promptmill", "worker"],
             env=self._environ,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr if self._verbose else self._log,  # our own stdout is for data

@@ -12,15 +12,15 @@ from typing import Any, overload
 
 from PIL import Image
 
-from producer.errors import PromptmillError
-from producer.job import Job, Shape, canonical_names
-from producer.models import DEFAULT_MODEL, model_defaults, resolve_model
-from producer.presets import over
-from worker.checks import Checks
-from worker.encode import JOB_CHUNK, job_record
-from worker.programs import Programs
-from worker.sdxl.program import AnyProgram, fetch
-from worker.settings import WorkerSettings
+from promptmill.producer.errors import PromptmillError
+from promptmill.producer.families.presets import over
+from promptmill.producer.job import Job, Shape, canonical_names
+from promptmill.producer.models import DEFAULT_MODEL, model_defaults, resolve_model
+from promptmill.worker.checks import Checks
+from promptmill.worker.encode import JOB_CHUNK, job_record
+from promptmill.worker.programs import Programs
+from promptmill.worker.sdxl.program import AnyProgram, fetch
+from promptmill.worker.settings import WorkerSettings
 
 
 class BrokenImageError(PromptmillError):

@@ -17,8 +17,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 import pytest
 import redis
 
-from producer.broker import connect, embedded_server, find_server
-from producer.errors import BrokerError
+from promptmill.producer.broker import connect, embedded_server, find_server
+from promptmill.producer.errors import BrokerError
 from tests.fake_gcs import fake_gcs
 
 __all__ = ["fake_gcs"]

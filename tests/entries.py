@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from producer.job import Job, canonical_json
-from producer.queue import Entry
+from promptmill.producer.job import Job, canonical_json
+from promptmill.producer.queue.queue import Entry
 
 
 def shared_fields(jobs: Iterable[Job]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from producer.job import Job
-from producer.plan import Plan, PlanOptions, plan_jobs, plan_run
+from promptmill.producer.job import Job
+from promptmill.producer.plan import Plan, PlanOptions, plan_jobs, plan_run
 
 
 def jobs_in(plan: Plan) -> list[Job]:

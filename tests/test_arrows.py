@@ -1,6 +1,7 @@
 """The arrows of the design: what may import what, and what must be importable without what."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,20 +11,33 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = ("producer", "worker", "promptmill", "dataset")
-MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for package in OURS
-    for path in (ROOT / package).rglob("*.py")
-}
+FOLDERS = ("producer", "worker", "promptmill", "dataset")
+"""Our folders at the top. Those beside `promptmill/` are linked into it, and imported by that name alone."""
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    inside = parts if parts[0] == "promptmill" else ("promptmill", *parts)
+    return ".".join(inside).removesuffix(".__init__")
+
+
+MODULES = {_name(path): path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))}
+FRONT = "promptmill"
 
 HEAVY = {"jax", "jaxlib", "flax", "numpy", "PIL", "celery", "kombu", "transformers", "huggingface_hub", "safetensors"}
+HEAVY_AT_START = {
+    name for name in MODULES if name.startswith("promptmill.importing.") or name == "promptmill.pipeline"
+} - {f"promptmill.importing.{name}" for name in ("errors", "files", "request")}
+"""What the front door loads when it is asked for: it needs JAX, or PyTorch."""
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 WORKER_MAY_USE = {
-    f"producer.{name}"
-    for name in ("job", "queue", "ledger", "broker", "output", "outputs", "errors", "models", "submit", "workers")
+    f"promptmill.producer.{name}"
+    for name in (
+        *("job", "broker", "errors", "models", "submit", "layout"),
+        *("queue.queue", "queue.ledger", "queue.workers", "outputs.output", "outputs.open"),
+    )
 }
-SUBMISSION = {"producer.expand", "producer.plan"}
+SUBMISSION = {"promptmill.producer.prompts.expand", "promptmill.producer.plan"}
 
 
 @cache
@@ -49,49 +63,81 @@ def _is_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
 
 
-def top(module: str) -> str:
-    return module.partition(".")[0]
+def room(module: str) -> str:
+    """Where a name belongs: `producer`, `worker`, `promptmill` for the rest of ours, or another's package."""
+    first, _, rest = module.partition(".")
+    second = rest.partition(".")[0]
+    return second if first == FRONT and second in FOLDERS else first
 
 
-def of(package: str) -> list[str]:
-    found = [module for module in MODULES if module == package or module.startswith(f"{package}.")]
-    assert found, f"no package {package}: this test looks in the wrong place"
+def of(*names: str) -> list[str]:
+    """The modules of rooms, or of packages within them (`worker.sdxl`)."""
+    found = [
+        module
+        for module in MODULES
+        for name in names
+        if f"{module}.".startswith(f"promptmill.{name}.") or room(module) == name
+    ]
+    assert found, f"no package {names}: this test looks in the wrong place"
     return found
 
 
-def imports_of(package: str) -> set[tuple[str, str]]:
-    """(module, what it imports) for all modules of a package."""
-    return {(module, name) for module in of(package) for name in imports(module)}
+def imports_of(*names: str) -> set[tuple[str, str]]:
+    """(module, what it imports) for all modules of these rooms or packages."""
+    return {(module, name) for module in of(*names) for name in imports(module)}
 
 
 def test_producer_imports_nothing_else_of_ours_and_nothing_heavy():
-    assert [pair for pair in imports_of("producer") if top(pair[1]) in {*OURS, *HEAVY} - {"producer"}] == []
+    assert [pair for pair in imports_of("producer") if room(pair[1]) in {*FOLDERS, *HEAVY} - {"producer"}] == []
 
 
 def test_worker_imports_of_producer_what_both_sides_keep():
-    ours = {pair for pair in imports_of("worker") if top(pair[1]) in OURS}
-    assert {pair for pair in ours if top(pair[1]) != "worker" and pair[1] not in WORKER_MAY_USE | SUBMISSION} == set()
+    ours = {pair for pair in imports_of("worker") if room(pair[1]) in FOLDERS}
+    assert {pair for pair in ours if room(pair[1]) != "worker" and pair[1] not in WORKER_MAY_USE | SUBMISSION} == set()
 
 
 def test_worker_imports_the_submission_in_one_place():
     """`worker.tasks` submits, for other Celery clients; who renders knows of the submission only an image's name."""
     submitting = {(module, name) for module, name in imports_of("worker") if name in SUBMISSION}
-    assert {module for module, _ in submitting} == {"worker.tasks"}
-    trees = [ast.parse(MODULES[module].read_text()) for module in of("worker") if module != "worker.tasks"]
+    assert {module for module, _ in submitting} == {"promptmill.worker.tasks"}
+    trees = [ast.parse(MODULES[module].read_text()) for module in of("worker") if module != "promptmill.worker.tasks"]
     froms = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    names = {alias.name for node in froms if node.module == "producer.submit" for alias in node.names}
+    names = {alias.name for node in froms if node.module == "promptmill.producer.submit" for alias in node.names}
     assert names == {"image_name"}
 
 
-def test_the_model_knows_no_redis_no_celery_no_bucket_and_nothing_of_ours_outside_itself():
-    for module, name in imports_of("worker.sdxl"):
-        assert top(name) not in {"redis", "celery", "kombu", "google", "producer", "promptmill", "dataset"}, module
-        assert top(name) != "worker" or name.startswith("worker.sdxl"), module
+SHARED_ROOMS = ("worker.nn", "worker.sampling", "worker.checkpoint", "worker.text", "worker.safety")
+MAY_USE = {"worker.sdxl": SHARED_ROOMS}
+"""What a room of the model may import of ours, beside itself and worker/errors.py."""
+
+
+@pytest.mark.parametrize("name", [*SHARED_ROOMS, "worker.sdxl"])
+def test_the_model_knows_no_redis_no_celery_no_bucket_and_no_family_but_its_own(name: str):
+    for module, imported in imports_of(name):
+        assert room(imported) not in {"redis", "celery", "kombu", "google", "producer", "promptmill", "dataset"}, module
+        allowed = ("worker.errors", *MAY_USE.get(name, SHARED_ROOMS), name)
+        known = any(f"{imported}.".startswith(f"promptmill.{one}.") for one in allowed)
+        assert room(imported) != "worker" or known, f"{module} imports {imported}"
 
 
 def test_nothing_imports_the_front_door():
     outside = {pair for package in ("producer", "worker") for pair in imports_of(package)}
-    assert [pair for pair in outside if top(pair[1]) == "promptmill"] == []
+    assert [pair for pair in outside if room(pair[1]) == "promptmill"] == []
+
+
+BARE = re.compile(r"(?m)^\s*(?:from|import) (producer|worker|dataset)\b|(?:-A|-m) (?:producer|worker|dataset)\b")
+
+
+def test_nobody_imports_our_rooms_by_their_bare_names():
+    """`worker` and `producer` are names of our users' own files: ours are promptmill.worker and promptmill.producer."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [
+        ROOT / name for name in listed.splitlines() if name.endswith((".py", ".md", ".yml", ".toml", "Dockerfile"))
+    ]
+    assert len(files) > 200
+    here = Path(__file__).resolve()
+    found = [(path, bare[0]) for path in files if path.resolve() != here for bare in BARE.finditer(path.read_text())]
+    assert found == []
 
 
 def test_no_import_is_relative():
@@ -115,8 +161,8 @@ def test_modules_have_no_cycles():
 
 
 def test_the_front_door_loads_what_is_heavy_only_when_a_verb_needs_it():
-    for module in set(of("promptmill")) - {"promptmill.pipeline"}:
-        heavy = {name for name in imports(module, at_start_only=True) if top(name) in {*HEAVY, "worker", "google"}}
+    for module in set(of("promptmill")) - HEAVY_AT_START:
+        heavy = {name for name in imports(module, at_start_only=True) if room(name) in {*HEAVY, "worker", "google"}}
         assert heavy == set(), module
 
 
@@ -128,7 +174,10 @@ def python(code: str) -> str:
 
 def test_the_celery_app_is_there_without_jax():
     """Flower and `celery inspect` import the app on machines that have no accelerator."""
-    assert python("import sys, worker.app; print('jax' in sys.modules, 'flax' in sys.modules)") == "False False\n"
+    assert (
+        python("import sys, promptmill.worker.app; print('jax' in sys.modules, 'flax' in sys.modules)")
+        == "False False\n"
+    )
 
 
 BLOCKER = """
@@ -143,8 +192,7 @@ sys.meta_path.insert(0, Blocker())
 """
 
 
-LIGHT = [module for module in MODULES if top(module) in ("producer", "promptmill")]
-LIGHT.remove("promptmill.pipeline")  # which `import promptmill` loads when it is asked for
+LIGHT = sorted({*of("producer"), *of("promptmill")} - HEAVY_AT_START)
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -11,8 +11,8 @@ from celery import Celery
 
 import promptmill
 from promptmill import FinishedImage
+from promptmill.worker.encode import job_id_inside
 from tests.farm import Farm, farm_of, wait_until
-from worker.encode import job_id_inside
 
 pytestmark = pytest.mark.slow
 

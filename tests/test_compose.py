@@ -23,10 +23,10 @@ import pytest
 import redis
 import yaml
 
-from producer.output import Put
-from producer.outputs import open_output
+from promptmill.producer.outputs.open import open_output
+from promptmill.producer.outputs.output import Put
+from promptmill.worker.settings import WorkerSettings
 from tests.fake_gcs import fake_gcs_binary, free_port, wait_for_http
-from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))

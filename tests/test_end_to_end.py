@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from producer.broker import connect
-from producer.job import Job
-from producer.outputs import open_output
-from producer.submit import image_name, images_present
+from promptmill.producer.broker import connect
+from promptmill.producer.job import Job
+from promptmill.producer.outputs.open import open_output
+from promptmill.producer.submit import image_name, images_present
+from promptmill.worker.app import make_app
+from promptmill.worker.encode import job_id_inside
+from promptmill.worker.sdxl.tiny import write_tiny_random
+from promptmill.worker.settings import WorkerSettings
 from tests.fake_gcs import FakeGcs, free_port
 from tests.farm import Farm, farm_of, living_with, wait_until
 from tests.plans import read_jobs
-from worker.app import make_app
-from worker.encode import job_id_inside
-from worker.sdxl.tiny import write_tiny_random
-from worker.settings import WorkerSettings
 
 pytestmark = pytest.mark.slow
 
@@ -202,7 +202,7 @@ def test_a_model_that_cannot_be_loaded_stops_render_after_the_others_are_done(tm
 def test_two_workers_flower_and_the_death_of_one(farm: Farm, tmp_path):
     flower_port = free_port()
     flower = farm.start_worker(
-        *(sys.executable, "-m", "celery", "-A", "worker.app", "flower"),
+        *(sys.executable, "-m", "celery", "-A", "promptmill.worker.app", "flower"),
         *("--address=127.0.0.1", f"--port={flower_port}"),
     )
     url = f"http://127.0.0.1:{flower_port}"
@@ -301,7 +301,7 @@ def test_a_shape_that_the_model_does_not_have_fails_and_the_others_land(farm: Fa
 
 @pytest.mark.parametrize("pool", [["--pool", "prefork"], ["-P", "solo"], []])
 def test_any_pool_but_threads_is_refused_with_the_reason(farm: Farm, pool):
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", *pool]
+    command = [sys.executable, "-m", "celery", "-A", "promptmill.worker.app", "worker", *pool]
     answer = subprocess.run(command, env=farm.environ, capture_output=True, text=True, timeout=60, check=False)
     assert answer.returncode != 0
     assert "forked JAX is broken" in answer.stderr

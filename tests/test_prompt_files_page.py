@@ -18,10 +18,10 @@ from typing import Any
 import click
 import pytest
 
-from producer.errors import JobError, PromptFileErrors
-from producer.job import ALIASES, FIELD_NAMES, Job
-from producer.plan import Plan, plan_run
-from promptmill.planning import plan_options, prompt_file_options
+from promptmill.producer.errors import JobError, PromptFileErrors
+from promptmill.producer.job import ALIASES, FIELD_NAMES, Job
+from promptmill.producer.plan import Plan, plan_run
+from promptmill.verbs.planning import plan_options, prompt_file_options
 
 PAGE = (Path(__file__).parents[1] / "docs" / "prompt-files.md").read_text()
 EXAMPLES = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -1,1 +1,1 @@
-"""How jobs become images in the output. Start reading at worker.render."""
+"""How jobs become images in the output. Start reading at promptmill.worker.render."""

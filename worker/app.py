@@ -1,14 +1,14 @@
-"""The Celery app: `celery -A worker.app ...`, or better `promptmill worker`. Imports no JAX, so Flower can use it."""
+"""The Celery app: `celery -A promptmill.worker.app ...`, or `promptmill worker`. No JAX, so Flower can use it."""
 
 import os
 import socket
 
 from celery import Celery
 
-from producer.broker import celery_settings
-from worker.puller import Puller
-from worker.settings import WorkerSettings
-from worker.tasks import register
+from promptmill.producer.broker import celery_settings
+from promptmill.worker.bootstep import Puller
+from promptmill.worker.settings import WorkerSettings
+from promptmill.worker.tasks import register
 
 
 def make_app(settings: WorkerSettings) -> Celery:

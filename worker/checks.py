@@ -4,7 +4,7 @@
     started = checks.start(result.pixels)       right after the batch was put on the device; returns at once
     findings = checks.finish(started, pixels)   when the batch is here: for each picture, a verdict of each check
 
-What becomes of a picture that is flagged is worker/treatment.py's. With no checks both calls do nothing.
+What becomes of a picture that is flagged is worker/post_processing.py's. With no checks both calls do nothing.
 """
 
 import importlib
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from jaxtyping import Array, UInt8
 
-from producer.errors import PromptmillError
-from worker.settings import WorkerSettings
+from promptmill.producer.errors import PromptmillError
+from promptmill.worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from worker.sdxl.safety import Cosines, SafetyChecker
+    from promptmill.worker.safety.safety import Cosines, SafetyChecker
 
 
 class CheckError(PromptmillError):
@@ -79,7 +79,7 @@ def load_checks(settings: WorkerSettings) -> Checks:
 
 def load_safety_check(name: str) -> "SafetyCheck":
     """The safety checker of a folder or a hub id, on all of this host's devices. Raises ModelError."""
-    from worker.sdxl.safety import SafetyChecker, find_safety_checker
+    from promptmill.worker.safety.safety import SafetyChecker, find_safety_checker
 
     return SafetyCheck(SafetyChecker.load(find_safety_checker(name)))
 

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from producer.job import Job, canonical_json
+from promptmill.producer.job import Job, canonical_json
 
 JOB_CHUNK = "promptmill"
 PNG_COMPRESS_LEVEL = 1  # level 6 takes four times as long for a tenth of the size

@@ -12,7 +12,7 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from producer.queue import Claim
+from promptmill.producer.queue.queue import Claim
 
 logger = logging.getLogger(__name__)
 

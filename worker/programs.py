@@ -10,12 +10,12 @@ from pathlib import Path
 
 import jax
 
-from producer.job import Job, Shape
-from producer.models import model_defaults, resolve_model
-from worker.checks import Checks
-from worker.sdxl.checkpoints import cache_folder, find_model
-from worker.sdxl.program import AnyProgram, Model, RefinedProgram, fetch
-from worker.settings import WorkerSettings
+from promptmill.producer.job import Job, Shape
+from promptmill.producer.models import model_defaults, resolve_model
+from promptmill.worker.checkpoints import cache_folder, find_model
+from promptmill.worker.checks import Checks
+from promptmill.worker.sdxl.program import AnyProgram, Model, RefinedProgram, fetch
+from promptmill.worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """The way of one batch: tokens -> images -> files -> output -> ledger. Read this first.
 
-    claims = queue.claim(shape, program.batch)           worker.puller, its own thread
+    claims = queue.claim(shape, program.batch)           promptmill.worker.bootstep, its own thread
     batch = start(program, claims)                       tokens and noise, then the device works on its own
     batch.fetch()                                        waits for the device: the fetcher's thread
     Finisher.finish(rendered)                            encode, upload, settle: the Celery pool's threads, a job each
@@ -23,17 +23,17 @@ import numpy as np
 import redis
 from jaxtyping import UInt8
 
-from producer.output import Existing, Output, OutputError, OutputUnavailable
-from producer.outputs import open_output
-from producer.queue import Claim, JobQueue
-from producer.submit import image_name
-from worker.checks import Checks, Findings
-from worker.encode import ENCODERS, job_id_inside, job_record
-from worker.events import JobEvents
-from worker.sdxl.errors import RequestError
-from worker.sdxl.program import AnyProgram, Result, fetch
-from worker.settings import WorkerSettings
-from worker.treatment import treat
+from promptmill.producer.outputs.open import open_output
+from promptmill.producer.outputs.output import Existing, Output, OutputError, OutputUnavailable
+from promptmill.producer.queue.queue import Claim, JobQueue
+from promptmill.producer.submit import image_name
+from promptmill.worker.checks import Checks, Findings
+from promptmill.worker.encode import ENCODERS, job_id_inside, job_record
+from promptmill.worker.errors import RequestError
+from promptmill.worker.events import JobEvents
+from promptmill.worker.post_processing import treat
+from promptmill.worker.sdxl.program import AnyProgram, Result, fetch
+from promptmill.worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 

@@ -1,15 +1,15 @@
-"""What a worker is told: flags of `promptmill worker`, or PROMPTMILL_* for `celery -A worker.app worker`."""
+"""What a worker is told: flags of `promptmill worker`, or PROMPTMILL_* for `celery -A promptmill.worker.app worker`."""
 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from producer.broker import DEFAULT_URL
-from producer.errors import PromptmillError
+from promptmill.producer.broker import DEFAULT_URL
+from promptmill.producer.errors import PromptmillError
 
 ON_UNSAFE = ("black", "blur", "keep", "fail")
-"""What can become of a picture that a check flagged: see worker/treatment.py, and docs/safety.md for users."""
+"""What can become of a picture that a check flagged: see worker/post_processing.py, and docs/safety.md for users."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,14 @@ import redis
 from celery import Celery, Task, bootsteps
 from celery.exceptions import Reject
 
-from producer.broker import client_of
-from producer.errors import PromptFileError, PromptmillError
-from producer.expand import Expansion
-from producer.output import OutputUnavailable
-from producer.outputs import open_output
-from producer.plan import PlanOptions, clean_name, plan_jobs
-from producer.submit import image_name, submit
-from worker.events import TASK_NAME
+from promptmill.producer.broker import client_of
+from promptmill.producer.errors import PromptFileError, PromptmillError
+from promptmill.producer.outputs.open import open_output
+from promptmill.producer.outputs.output import OutputUnavailable
+from promptmill.producer.plan import PlanOptions, clean_name, plan_jobs
+from promptmill.producer.prompts.expand import Expansion
+from promptmill.producer.submit import image_name, submit
+from promptmill.worker.events import TASK_NAME
 
 AT_ONCE = 2
 """Tasks in the pool at once, at most: its other threads are for encoding and uploading images."""

@@ -8,22 +8,22 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-import worker.loop
-import worker.render
-from producer.queue import Claim
-from worker.app import make_app
-from worker.checks import Checks
-from worker.settings import WorkerSettings
+import promptmill.worker.host
+import promptmill.worker.render
+from promptmill.producer.queue.queue import Claim
+from promptmill.worker.app import make_app
+from promptmill.worker.checks import Checks
+from promptmill.worker.settings import WorkerSettings
 
-really_start = worker.render.start
+really_start = promptmill.worker.render.start
 
 
-def start(program: Any, claims: Sequence[Claim], checks: Checks) -> worker.render.Batch:
+def start(program: Any, claims: Sequence[Claim], checks: Checks) -> promptmill.worker.render.Batch:
     """Starts the batch, unless one of its jobs is poison."""
     if any("poison" in claim.job.prompt for claim in claims):
         os.kill(os.getpid(), signal.SIGKILL)
     return really_start(program, claims, checks)
 
 
-worker.loop.start = start
+promptmill.worker.host.start = start
 app = make_app(WorkerSettings.from_env())

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from producer.broker import connect, find_server
-from producer.errors import BrokerError
-from producer.outputs import open_output
-from producer.submit import images_present
+from promptmill.producer.broker import connect, find_server
+from promptmill.producer.errors import BrokerError
+from promptmill.producer.outputs.open import open_output
+from promptmill.producer.submit import images_present
 from tests.fake_gcs import free_port
 from tests.farm import Farm, farm_of, living_with, wait_until
 

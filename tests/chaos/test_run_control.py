@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from producer.broker import connect
-from producer.control import cancel, pause, purge, resume_run
-from producer.job import Job
-from producer.ledger import Ledger, RunStatus
-from producer.queue import JobQueue
+from promptmill.producer.broker import connect
+from promptmill.producer.job import Job
+from promptmill.producer.queue.control import cancel, pause, purge, unpause
+from promptmill.producer.queue.ledger import Ledger, RunStatus
+from promptmill.producer.queue.queue import JobQueue
 from tests.entries import as_entries
 from tests.farm import Farm, farm_of, wait_until
 
@@ -125,7 +125,7 @@ def test_a_pause_stops_a_run_and_resume_run_goes_on(farm, redis_client, ledger, 
     wait_for(ledger, "other", lambda run: run.finished, "another run is rendered meanwhile")
     assert ledger.status("long").done == stopped
     assert ledger.status("long").state == "paused"
-    resume_run(redis_client, "long")
+    unpause(redis_client, "long")
     run = wait_for(ledger, "long", lambda run: run.finished, "it goes on to its end")
     assert (run.done, run.failed, images(tmp_path, "long")) == (120, 0, 120)
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from producer.folder import Folder
-from producer.ledger import Ledger, run_key
-from producer.plan_files import load_plan, read_run
-from producer.queue import JobQueue, queue_key
-from producer.submit import done_bits, image_name, set_places
+from promptmill.producer.outputs.folder import Folder
+from promptmill.producer.plan_files import load_plan, read_run
+from promptmill.producer.queue.ledger import Ledger, run_key
+from promptmill.producer.queue.queue import JobQueue, queue_key
+from promptmill.producer.submit import done_bits, image_name, set_places
 
 SEED = 20261124
 JOBS = 200_000

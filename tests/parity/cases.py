@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from promptmill.worker.sdxl.program import PlainRequest
 from tests.parity.matrix import UNET, VAE, Part
-from worker.sdxl.program import PlainRequest
 
 REFERENCES = Path(__file__).parent / "references"
 

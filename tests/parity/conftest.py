@@ -6,9 +6,9 @@ from pathlib import Path
 import jax
 import pytest
 
+from promptmill.worker.sdxl.program import AnyProgram, Model, PlainRequest
+from promptmill.worker.sdxl.tiny import write_tiny_random
 from tests.parity import ours
-from worker.sdxl.program import AnyProgram, Model, PlainRequest
-from worker.sdxl.tiny import write_tiny_random
 
 
 @pytest.fixture(scope="session")

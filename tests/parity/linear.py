@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from worker.sdxl.samplers import SAMPLERS, Sampling, Table, initial_state, pad_table, row_at, scale_input, step
+from promptmill.worker.sampling.samplers import (
+    SAMPLERS,
+    Sampling,
+    Table,
+    initial_state,
+    pad_table,
+    row_at,
+    scale_input,
+    step,
+)
 
 SLOPE, PER_TIMESTEP = 0.7, 1e-4
 

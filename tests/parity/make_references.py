@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from promptmill.worker.sdxl.tiny import write_tiny_random
 from tests.parity import cases, linear, schedulers, theirs
-from worker.sdxl.tiny import write_tiny_random
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import torch
 
+from promptmill.worker.sdxl.program import Model, PlainRequest
 from tests.parity import cases, ours, theirs, theirs_parts
 from tests.parity.matrix import PARTS
-from worker.sdxl.program import Model, PlainRequest
 
 # What a network in float32 may differ by: a few dozen roundings.
 LIMIT = 2e-5

@@ -12,8 +12,12 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from promptmill.worker.nn import attention, blocks, transformer, vae
+from promptmill.worker.nn.config import VAEConfig
+from promptmill.worker.sdxl.config import UNetConfig
+from promptmill.worker.text import clip
+from promptmill.worker.text.config import CLIPConfig
 from tests.parity import ours
-from worker.sdxl import attention, blocks, clip, config, transformer, vae
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,12 @@ PART_MISTAKES: dict[str, Mistake] = {
         "base-quiet",
         _set(transformer, "LAYER_NORM_EPS", 1e-6),
     ),
-    "unet-norm-eps": Mistake(
-        "norm_eps of the UNet ignored", "groups-2-one-head", _misread(config.UNetConfig, norm_eps=1e-5)
-    ),
+    "unet-norm-eps": Mistake("norm_eps of the UNet ignored", "groups-2-one-head", _misread(UNetConfig, norm_eps=1e-5)),
     "vae-norm-eps": Mistake("eps 1e-5 in the VAE's norms", "vae-quiet", _set(vae, "NORM_EPS", 1e-5)),
     "clip-norm-eps": Mistake(
         "eps 1e-6 in CLIP's LayerNorms (Flax's default)",
         "clip-l-quiet",
-        _misread(config.CLIPConfig, layer_norm_eps=1e-6),
+        _misread(CLIPConfig, layer_norm_eps=1e-6),
     ),
     "tanh-gelu": Mistake(
         "tanh GELU in GEGLU (JAX's default)", "groups-2-one-head", _set(transformer, "gelu", tanh_gelu)
@@ -119,17 +121,15 @@ PART_MISTAKES: dict[str, Mistake] = {
     "groups-ignored": Mistake(
         "norm_num_groups ignored (old Flax diffusers)",
         "groups-2-one-head",
-        _misread(config.UNetConfig, norm_num_groups=4),
+        _misread(UNetConfig, norm_num_groups=4),
     ),
     "heads-ignored": Mistake(
         "head counts of the levels ignored",
         "conv-projection-heads",
-        _misread(config.UNetConfig, attention_head_dim=(2, 4)),
+        _misread(UNetConfig, attention_head_dim=(2, 4)),
     ),
-    "cosines-first": Mistake(
-        "flip_sin_to_cos ignored", "sines-first", _misread(config.UNetConfig, flip_sin_to_cos=True)
-    ),
-    "freq-shift-ignored": Mistake("freq_shift ignored", "sines-first", _misread(config.UNetConfig, freq_shift=0)),
+    "cosines-first": Mistake("flip_sin_to_cos ignored", "sines-first", _misread(UNetConfig, flip_sin_to_cos=True)),
+    "freq-shift-ignored": Mistake("freq_shift ignored", "sines-first", _misread(UNetConfig, freq_shift=0)),
     "padded-after": Mistake(
         "strided convolutions padded after, not around (XLA's SAME)",
         "sines-first",
@@ -141,9 +141,9 @@ PART_MISTAKES: dict[str, Mistake] = {
     "latents-mean-ignored": Mistake(
         "latents_mean and latents_std ignored",
         "latents-mean-std",
-        _misread(config.VAEConfig, latents_mean=None, latents_std=None),
+        _misread(VAEConfig, latents_mean=None, latents_std=None),
     ),
     "old-scaling-factor": Mistake(
-        "SD 1.x's scaling factor in the VAE", "vae-quiet", _misread(config.VAEConfig, scaling_factor=0.18215)
+        "SD 1.x's scaling factor in the VAE", "vae-quiet", _misread(VAEConfig, scaling_factor=0.18215)
     ),
 }

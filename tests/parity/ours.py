@@ -10,19 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from promptmill.worker.checkpoint.weights import load_weights
+from promptmill.worker.nn.config import VAEConfig
+from promptmill.worker.nn.vae import VAE as VAEDecoder
+from promptmill.worker.sampling.config import SchedulerConfig
+from promptmill.worker.sampling.samplers import Sampling, make_table
+from promptmill.worker.sampling.solvers.euler import plan_euler, visits
+from promptmill.worker.sampling.solvers.settings import resolve
+from promptmill.worker.sdxl.config import UNetConfig
+from promptmill.worker.sdxl.program import AnyProgram, Model, PlainRequest, RefinedProgram, fetch
+from promptmill.worker.sdxl.requests import is_guided, is_noisy
+from promptmill.worker.sdxl.unet import UNet
+from promptmill.worker.text.clip import CLIPText
+from promptmill.worker.text.config import CLIPConfig
 from tests.parity import cases
 from tests.parity.linear import visited
 from tests.parity.matrix import PROJECTING_ENCODER, UNET, VAE, Part
-from worker.sdxl.clip import CLIPText
-from worker.sdxl.config import CLIPConfig, SchedulerConfig, UNetConfig, VAEConfig
-from worker.sdxl.program import AnyProgram, Model, PlainRequest, RefinedProgram, fetch
-from worker.sdxl.requests import is_guided, is_noisy
-from worker.sdxl.samplers import Sampling, make_table
-from worker.sdxl.solvers.euler import plan_euler, visits
-from worker.sdxl.solvers.settings import resolve
-from worker.sdxl.unet import UNet
-from worker.sdxl.vae import VAE as VAEDecoder
-from worker.sdxl.weights import load_weights
 
 
 def parts(model: Model) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from worker.sdxl import program, requests
-from worker.sdxl.generate import Inputs
-from worker.sdxl.noise import start_generator
+from promptmill.worker.sampling.noise import start_generator
+from promptmill.worker.sdxl import program, requests
+from promptmill.worker.sdxl.generate import Inputs
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from flax import nnx
 
+from promptmill.worker.sdxl import generate
+from promptmill.worker.sdxl.program import Model, PlainRequest
+from promptmill.worker.sdxl.requests import Kind, prepare_inputs
 from tests.parity import cases, theirs
-from worker.sdxl import generate
-from worker.sdxl.program import Model, PlainRequest
-from worker.sdxl.requests import Kind, prepare_inputs
 
 REQUESTS = [
     PlainRequest(prompt, 64, 64, seed=seed, negative_prompt=negative, num_inference_steps=20, guidance_scale=scale)

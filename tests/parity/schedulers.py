@@ -9,8 +9,8 @@ import diffusers
 import numpy as np
 import torch
 
+from promptmill.worker.sampling.samplers import SAMPLERS, Sampling
 from tests.parity.linear import PER_TIMESTEP, SLOPE
-from worker.sdxl.samplers import SAMPLERS, Sampling
 
 diffusers.utils.logging.set_verbosity_error()
 torch.set_num_threads(1)

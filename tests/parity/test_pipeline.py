@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+from promptmill.worker.sdxl.tiny import write_tiny_random
 from tests.parity import cases, measure, pictures
 from tests.parity.refiner import write_refiner
-from worker.sdxl.tiny import write_tiny_random
 
 # diffusers' schedulers convert arrays in a way that NumPy 2 warns of.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers.*")]

@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+from promptmill.worker.sdxl.tiny import write_tiny_random
 from tests.parity import measure, pictures
 from tests.parity.mistakes import PART_MISTAKES
 from tests.parity.picture_mistakes import PICTURE_MISTAKES
-from worker.sdxl.tiny import write_tiny_random
 
 # diffusers' schedulers convert arrays in a way that NumPy 2 warns of.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers.*")]

@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, generate
+from promptmill.worker.sdxl.program import Model, PlainRequest
+from promptmill.worker.sdxl.requests import Kind, prepare_inputs
+from promptmill.worker.sdxl.tiny import write_tiny_random
 from tests.parity import precision
-from worker.sdxl.generate import TEXT_TO_IMAGE, generate
-from worker.sdxl.program import Model, PlainRequest
-from worker.sdxl.requests import Kind, prepare_inputs
-from worker.sdxl.tiny import write_tiny_random
 
 # diffusers' schedulers convert arrays in a way that NumPy 2 warns of.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers.*")]

@@ -18,9 +18,9 @@ pytest.importorskip("diffusers")
 
 import torch
 
+from promptmill.worker.sdxl.generate import Condition, Inputs, encode_text
+from promptmill.worker.sdxl.program import Model, PlainRequest, Program
 from tests.parity import ours, theirs
-from worker.sdxl.generate import Condition, Inputs, encode_text
-from worker.sdxl.program import Model, PlainRequest, Program
 
 pytestmark = pytest.mark.slow
 

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from promptmill.worker.sampling.config import SchedulerConfig
+from promptmill.worker.sampling.noise import draw_noise
+from promptmill.worker.sampling.samplers import draws_noise, make_table
+from promptmill.worker.sdxl.program import AnyProgram, Model, PlainRequest
 from tests.parity import cases, linear, ours
-from worker.sdxl.config import SchedulerConfig
-from worker.sdxl.noise import draw_noise
-from worker.sdxl.program import AnyProgram, Model, PlainRequest
-from worker.sdxl.samplers import draws_noise, make_table
 
 
 def reference(name: str) -> dict[str, np.ndarray]:

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from worker.sdxl.clip_image import clip_pixels
-from worker.sdxl.safety import SafetyChecker, find_safety_checker
+from promptmill.worker.safety.clip_image import clip_pixels
+from promptmill.worker.safety.safety import SafetyChecker, find_safety_checker
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")

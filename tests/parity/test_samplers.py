@@ -21,14 +21,14 @@ pytest.importorskip("diffusers")
 import diffusers
 import torch
 
+from promptmill.worker.errors import ModelError, RequestError
+from promptmill.worker.sampling import samplers, schedule
+from promptmill.worker.sampling.config import SchedulerConfig
+from promptmill.worker.sampling.samplers import SAMPLERS, Sampling, Table, draws_noise, make_table
+from promptmill.worker.sampling.solvers import consistency, ddim, dpm, euler, heun, plan, unipc
+from promptmill.worker.sampling.solvers.settings import DEFAULTS
 from tests.parity import linear, schedulers
 from tests.parity.linear import NOISE, SHAPE
-from worker.sdxl import samplers, schedule
-from worker.sdxl.config import SchedulerConfig
-from worker.sdxl.errors import ModelError, RequestError
-from worker.sdxl.samplers import SAMPLERS, Sampling, Table, draws_noise, make_table
-from worker.sdxl.solvers import consistency, ddim, dpm, euler, heun, plan, unipc
-from worker.sdxl.solvers.settings import DEFAULTS
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,6 +12,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 from benchmarks.real_tokenizers import LENGTH, PACKAGE, find_table, write_tokenizers
+from promptmill.worker.text.prompts import Tokenizers, tokenize
 from tests.parity.strings import COUNT, varied_strings
 from tests.parity.token_ids import (
     NAMES,
@@ -22,7 +23,6 @@ from tests.parity.token_ids import (
     checksums,
     has_mark_in_capitals,
 )
-from worker.sdxl.prompts import Tokenizers, tokenize
 
 START, END, EXCLAMATION = 49406, 49407, 0
 

@@ -8,8 +8,8 @@ import torch
 from diffusers import DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.utils import logging
 
+from promptmill.worker.sdxl.program import PlainRequest
 from tests.parity import cases, schedulers
-from worker.sdxl.program import PlainRequest
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()

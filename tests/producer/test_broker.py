@@ -14,11 +14,18 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from producer.broker import celery_settings, client_of, connect, embedded_server, find_server, without_password
-from producer.errors import BrokerError
-from producer.job import Job
-from producer.ledger import Ledger
-from producer.queue import JobQueue
+from promptmill.producer.broker import (
+    celery_settings,
+    client_of,
+    connect,
+    embedded_server,
+    find_server,
+    without_password,
+)
+from promptmill.producer.errors import BrokerError
+from promptmill.producer.job import Job
+from promptmill.producer.queue.ledger import Ledger
+from promptmill.producer.queue.queue import JobQueue
 from tests.entries import as_entries
 
 SECRET = "geheim"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from producer.estimate import (
+from promptmill.producer.estimate import (
     DEVICES,
     Measured,
     Work,
@@ -15,10 +15,10 @@ from producer.estimate import (
     work_of,
     work_to_do,
 )
-from producer.job import Job, Shape
-from producer.plan import plan_jobs
-from producer.present import present_of
-from producer.workers import WorkerReport
+from promptmill.producer.job import Job, Shape
+from promptmill.producer.layout import present_of
+from promptmill.producer.plan import plan_jobs
+from promptmill.producer.queue.workers import WorkerReport
 
 FULL = Job(prompt="x", num_inference_steps=20)
 """What published rates are of: 1024x1024, 20 guided steps."""

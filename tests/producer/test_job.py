@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.errors import JobError
-from producer.job import (
+from promptmill.producer.errors import JobError
+from promptmill.producer.job import (
     ALIASES,
     FIELD_NAMES,
     MAX_PROMPT_CHARS,
@@ -269,7 +269,7 @@ def test_the_id_is_what_it_was():
 
 
 def test_the_id_is_the_same_in_another_process():
-    code = f"from producer.job import Job; print(Job(**{FULL.fields()!r}).id)"
+    code = f"from promptmill.producer.job import Job; print(Job(**{FULL.fields()!r}).id)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == FULL_ID
 
@@ -337,7 +337,7 @@ def test_a_job_without_prompt_is_refused():
 
 
 def test_every_sampler_of_a_job_is_the_models_and_the_other_way_round():
-    from worker.sdxl import samplers
+    from promptmill.worker.sampling import samplers
 
     assert set(SAMPLERS) == set(samplers.SAMPLERS)
 

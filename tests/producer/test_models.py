@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from producer.errors import ModelNameError
-from producer.job import SAMPLERS, Job
-from producer.mismatches import mismatches
-from producer.models import POCKET, SDXL_DEFAULTS, TINY_RANDOM, model_defaults, resolve_model
+from promptmill.producer.errors import ModelNameError
+from promptmill.producer.families.mismatches import mismatches
+from promptmill.producer.job import SAMPLERS, Job
+from promptmill.producer.models import POCKET, SDXL_DEFAULTS, TINY_RANDOM, model_defaults, resolve_model
 
 MakeModel = Callable[..., Path]
 

@@ -13,18 +13,18 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer import plan as plan_module
-from producer import plan_lines, spool
-from producer import rows as rows_module
-from producer.errors import JobError, ModelNameError, PlanError, PromptFileErrors
-from producer.expand import Expansion
-from producer.folder import Folder
-from producer.job import Job, canonical_json
-from producer.output import Output, OutputConflict
-from producer.outputs import open_output
-from producer.plan import Plan, PlanOptions, check_run_name, clean_name, plan_jobs, plan_run
-from producer.plan_files import load_plan, read_run, write_plan
-from producer.prompt_files import Row
+from promptmill.producer import plan as plan_module
+from promptmill.producer import plan_lines, spool
+from promptmill.producer.errors import JobError, ModelNameError, PlanError, PromptFileErrors
+from promptmill.producer.job import Job, canonical_json
+from promptmill.producer.outputs.folder import Folder
+from promptmill.producer.outputs.open import open_output
+from promptmill.producer.outputs.output import Output, OutputConflict
+from promptmill.producer.plan import Plan, PlanOptions, check_run_name, clean_name, plan_jobs, plan_run
+from promptmill.producer.plan_files import load_plan, read_run, write_plan
+from promptmill.producer.prompts import rows as rows_module
+from promptmill.producer.prompts.expand import Expansion
+from promptmill.producer.prompts.files import Row
 from tests.plans import jobs_in, plan_of_jobs
 
 PLAN_FILE_JOBS = 4
@@ -519,7 +519,7 @@ def test_a_file_of_rejects_is_written_anew_and_nothing_else_is(tmp_path):
 
 PEAK = """
 import resource, sys
-from producer.plan import plan_jobs
+from promptmill.producer.plan import plan_jobs
 
 with plan_jobs({"prompt": f"a picture, number {n}", "seed": n} for n in range(int(sys.argv[1]))) as plan:
     assert sum(job.first for job in plan) == plan.images == int(sys.argv[1])

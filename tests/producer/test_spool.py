@@ -4,11 +4,11 @@ import hashlib
 
 import pytest
 
-from producer import spool
-from producer.job import Job, JobId
-from producer.plan import plan_jobs
-from producer.present import present_of
-from producer.spool import Heaps, Pages
+from promptmill.producer import spool
+from promptmill.producer.job import Job, JobId
+from promptmill.producer.layout import present_of
+from promptmill.producer.plan import plan_jobs
+from promptmill.producer.spool import Heaps, Pages
 
 
 def test_pages_come_back_by_their_number():

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from producer.control import cancel
-from producer.errors import LedgerError, PlanError
-from producer.folder import Folder
-from producer.job import Job
-from producer.ledger import Ledger, done_key, run_key
-from producer.plan_files import read_run
-from producer.queue import CHUNK, JobQueue, queue_key
-from producer.submit import Submission, image_name, images_present, resume, retry, submit
+from promptmill.producer.errors import LedgerError, PlanError
+from promptmill.producer.job import Job
+from promptmill.producer.outputs.folder import Folder
+from promptmill.producer.plan_files import read_run
+from promptmill.producer.queue.control import cancel
+from promptmill.producer.queue.ledger import Ledger, done_key, run_key
+from promptmill.producer.queue.queue import CHUNK, JobQueue, queue_key
+from promptmill.producer.submit import Submission, image_name, images_present, resume, retry, submit
 from tests.plans import plan_of_jobs
 
 SHAPE = Job(prompt="x", width=64, height=64).shape
@@ -26,11 +26,11 @@ MANY = 30_000  # jobs: it takes a second to enqueue them, time enough to be kill
 
 SUBMITTER = """
 import sys
-from producer.broker import connect
-from producer.job import Job
-from producer.folder import Folder
-from producer.plan import plan_jobs
-from producer.submit import submit
+from promptmill.producer.broker import connect
+from promptmill.producer.job import Job
+from promptmill.producer.outputs.folder import Folder
+from promptmill.producer.plan import plan_jobs
+from promptmill.producer.submit import submit
 from pathlib import Path
 
 url, folder, count = sys.argv[1:]

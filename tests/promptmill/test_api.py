@@ -1,4 +1,4 @@
-"""The queue from Python, with a real Redis; who renders is played here, as `worker.render` does it."""
+"""The queue from Python, with a real Redis; who renders is played here, as `promptmill.worker.render` does it."""
 
 import asyncio
 import os
@@ -14,13 +14,13 @@ import pytest
 import redis
 
 import promptmill
-from producer.errors import JobError, LedgerError, PlanError, PromptmillError
-from producer.expand import Expansion
-from producer.job import Job
-from producer.plan import JOBS_PER_FILE
-from producer.queue import JobQueue
-from producer.submit import image_name
 from promptmill import RunHandle
+from promptmill.producer.errors import JobError, LedgerError, PlanError, PromptmillError
+from promptmill.producer.job import Job
+from promptmill.producer.plan import JOBS_PER_FILE
+from promptmill.producer.prompts.expand import Expansion
+from promptmill.producer.queue.queue import JobQueue
+from promptmill.producer.submit import image_name
 
 TINY: dict[str, Any] = {"model": "tiny-random", "steps": 2}
 EVERY = Expansion(combinatorial=True)

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from producer.folder import Folder
-from producer.job import FIELD_NAMES, SAMPLERS, Job
-from producer.ledger import Ledger
-from producer.models import BUILT_IN, DEFAULT_MODEL, TINY_RANDOM, model_defaults
-from producer.plan import plan_run
-from producer.queue import JobQueue
-from producer.submit import image_name
 from promptmill.cli import VERBS, cli
+from promptmill.producer.job import FIELD_NAMES, SAMPLERS, Job
+from promptmill.producer.models import BUILT_IN, DEFAULT_MODEL, TINY_RANDOM, model_defaults
+from promptmill.producer.outputs.folder import Folder
+from promptmill.producer.plan import plan_run
+from promptmill.producer.queue.ledger import Ledger
+from promptmill.producer.queue.queue import JobQueue
+from promptmill.producer.submit import image_name
 
 NO_REDIS = "redis://127.0.0.1:1"
 A_CAT = Job(prompt="a cat", model=DEFAULT_MODEL, **model_defaults(DEFAULT_MODEL).job_fields())

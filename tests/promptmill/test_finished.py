@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmill.finished import either, new_bits
-from promptmill.rates import WINDOW_S, Rates
+from promptmill.verbs.rates import WINDOW_S, Rates
 
 places = st.sets(st.integers(0, 200))
 

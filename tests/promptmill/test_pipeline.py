@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import promptmill
-from producer.errors import PromptmillError
-from producer.job import Job, JobError
-from worker.sdxl.program import fetch
+from promptmill.producer.errors import PromptmillError
+from promptmill.producer.job import Job, JobError
+from promptmill.worker.sdxl.program import fetch
 
 TINY = "tiny-random"
 

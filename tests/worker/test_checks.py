@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding
 
-from tests.worker.sdxl.test_safety import write_checker
-from worker.checks import CheckError, Checks, Findings, FunctionCheck, ImageCheck, Verdict, load_checks
-from worker.sdxl.errors import ModelNotFoundError
-from worker.sdxl.safety import SafetyChecker
-from worker.settings import WorkerSettings
+from promptmill.worker.checks import CheckError, Checks, Findings, FunctionCheck, ImageCheck, Verdict, load_checks
+from promptmill.worker.errors import ModelNotFoundError
+from promptmill.worker.safety.safety import SafetyChecker
+from promptmill.worker.settings import WorkerSettings
+from tests.worker.safety.test_safety import write_checker
 
 PIXELS = np.random.default_rng(0).integers(0, 200, (8, 32, 24, 3), np.uint8)
 DOCS = Path(__file__).parents[2] / "docs" / "safety.md"

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from producer.job import SAMPLERS, SIGMA_SCHEDULES, Job
-from worker.encode import A1111_SAMPLERS, A1111_SCHEDULES, a1111_parameters, encode_png, job_id_inside, job_record
+from promptmill.producer.job import SAMPLERS, SIGMA_SCHEDULES, Job
+from promptmill.worker.encode import (
+    A1111_SAMPLERS,
+    A1111_SCHEDULES,
+    a1111_parameters,
+    encode_png,
+    job_id_inside,
+    job_record,
+)
 
 JOB = Job(prompt="ein Äpfel 🍎\nzweite Zeile", negative_prompt="blurry", seed=2**63, width=64, height=32)
 

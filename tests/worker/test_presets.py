@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from producer.job import MAX_HEUN_STEPS, SIGMA_SCHEDULES, TAKEN_BY, TIMESTEP_SPACINGS, Job
-from producer.job import SAMPLERS as JOB_SAMPLERS
-from producer.presets import PRESETS
-from worker.sdxl import samplers
-from worker.sdxl.config import SchedulerConfig
-from worker.sdxl.generate import TEXT_TO_IMAGE
-from worker.sdxl.requests import is_noisy, sampling_of
+from promptmill.producer.families.presets import PRESETS
+from promptmill.producer.job import MAX_HEUN_STEPS, SIGMA_SCHEDULES, TAKEN_BY, TIMESTEP_SPACINGS, Job
+from promptmill.producer.job import SAMPLERS as JOB_SAMPLERS
+from promptmill.worker.sampling import samplers
+from promptmill.worker.sampling.config import SchedulerConfig
+from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE
+from promptmill.worker.sdxl.requests import is_noisy, sampling_of
 
 SDXL = SchedulerConfig(
     beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"

@@ -12,18 +12,18 @@ import pytest
 import redis
 from PIL import Image
 
-from producer.job import Job
-from producer.ledger import Ledger
-from producer.output import Output, OutputUnavailable
-from producer.outputs import open_output
-from producer.queue import Claim, JobQueue
-from producer.submit import image_name
+from promptmill.producer.job import Job
+from promptmill.producer.outputs.open import open_output
+from promptmill.producer.outputs.output import Output, OutputUnavailable
+from promptmill.producer.queue.ledger import Ledger
+from promptmill.producer.queue.queue import Claim, JobQueue
+from promptmill.producer.submit import image_name
+from promptmill.worker.app import make_app
+from promptmill.worker.encode import encode_png, job_id_inside
+from promptmill.worker.events import JobEvents
+from promptmill.worker.render import Finisher, Rendered, _metadata
+from promptmill.worker.settings import WorkerSettings
 from tests.entries import as_entries
-from worker.app import make_app
-from worker.encode import encode_png, job_id_inside
-from worker.events import JobEvents
-from worker.render import Finisher, Rendered, _metadata
-from worker.settings import WorkerSettings
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 

@@ -9,14 +9,14 @@ import redis
 from celery import Celery
 from celery.exceptions import Retry
 
-from producer.broker import connect
-from producer.ledger import Ledger
-from producer.queue import Claim, JobQueue
-from producer.submit import image_name
+from promptmill.producer.broker import connect
+from promptmill.producer.queue.ledger import Ledger
+from promptmill.producer.queue.queue import Claim, JobQueue
+from promptmill.producer.submit import image_name
+from promptmill.worker.app import make_app
+from promptmill.worker.settings import WorkerSettings
+from promptmill.worker.tasks import AT_ONCE, FewTasks, TaskRefused, run_name
 from tests.fake_gcs import free_port
-from worker.app import make_app
-from worker.settings import WorkerSettings
-from worker.tasks import AT_ONCE, FewTasks, TaskRefused, run_name
 
 TINY = {"model": "tiny-random", "steps": 2}
 
@@ -108,7 +108,7 @@ def test_an_output_that_cannot_be_used_fails_the_task(app, client, tmp_path):
 def test_an_output_that_does_not_answer_is_tried_again_later(app, client, monkeypatch):
     """The message is sent anew, for later: no thread waits for a bucket that is away."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setattr("producer.bucket._RETRY_SECONDS", 0.3)
+    monkeypatch.setattr("promptmill.producer.outputs.gcs._RETRY_SECONDS", 0.3)
     task = app.tasks["promptmill.render"]
     said = {"prompt": "x", "output": "gs://bucket/prefix", **TINY}
     where = {"exchange": "", "routing_key": "promptmill"}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from producer.job import Job
+from promptmill.producer.job import Job
+from promptmill.worker.encode import encode_png
+from promptmill.worker.watermark import BITS, MESSAGE, bits_in, is_marked, mark
 from tests.worker.pictures import picture
-from worker.encode import encode_png
-from worker.watermark import BITS, MESSAGE, bits_in, is_marked, mark
 
 SIZES = [(256, 256), (264, 300), (515, 261), (1024, 1024)]
 

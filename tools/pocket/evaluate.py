@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from promptmill.worker.sdxl.program import Model, PlainRequest, Program, fetch
 from tools.pocket import judge
 from tools.pocket.captions import plain_caption
 from tools.pocket.card import write_card
@@ -18,7 +19,6 @@ from tools.pocket.export import DEFAULT_FOLDER
 from tools.pocket.objects import BACKGROUNDS, held_out, things
 from tools.pocket.pictures import sheet
 from tools.pocket.scenes import PLACES, Scene
-from worker.sdxl.program import Model, PlainRequest, Program, fetch
 
 STEPS, GUIDANCE = 10, 3.5
 _BATCH = 20

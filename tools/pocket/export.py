@@ -9,10 +9,10 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
+from promptmill.worker.checkpoint.weights import parameters
 from tools.pocket.nets import Weights, network_builders, write_configs
 from tools.pocket.tokenizer import write_tokenizers
 from tools.pocket.training import load
-from worker.sdxl.weights import parameters
 
 DEFAULT_FOLDER = Path(__file__).parents[2] / "worker" / "models" / "pocket"
 _FILES = {
@@ -48,7 +48,7 @@ def export(folder: Path, weights: dict[str, Weights], *, dtype: Any = np.float16
 
 
 def to_checkpoint(build: Callable[[], nnx.Module], weights: Weights) -> dict[str, np.ndarray]:
-    """Each weight under its checkpoint's key and in its layout: what `worker.sdxl.weights` does, backwards."""
+    """Each weight under its checkpoint's key and in its layout: what worker/checkpoint/weights.py does, backwards."""
     wanted = parameters(nnx.state(nnx.eval_shape(build)))
     return {
         parameter.key: _to_their_layout(parameter.path, np.asarray(weights[parameter.path])) for parameter in wanted

@@ -13,10 +13,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from worker.sdxl.config import ModelConfig
-from worker.sdxl.layers import GroupNorm
-from worker.sdxl.parts import builders
-from worker.sdxl.vae_encoder import VAEEncoder
+from promptmill.worker.nn.layers import GroupNorm
+from promptmill.worker.nn.vae_encoder import VAEEncoder
+from promptmill.worker.sdxl.config import ModelConfig
+from promptmill.worker.sdxl.parts import builders
 
 TEXT_LENGTH = 32
 _TEXT_WIDTH = 64

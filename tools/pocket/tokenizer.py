@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
+from promptmill.worker.text import tiny_tokenizer
 from tools.pocket.captions import words
 from tools.pocket.nets import TEXT_LENGTH
-from worker.sdxl import tiny_tokenizer
 
 # Words of prompts that no caption has: as tokens they do not crowd out those that it has.
 _OTHERS = (

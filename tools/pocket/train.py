@@ -11,6 +11,9 @@ import numpy as np
 import optax  # type: ignore[import-untyped]
 from jaxtyping import Array, Float
 
+from promptmill.worker.sampling.schedule import kept_signal_above_zero
+from promptmill.worker.sampling.solvers.settings import resolve
+from promptmill.worker.sdxl.config import ModelConfig
 from tools.pocket import train_vae
 from tools.pocket.captions import caption
 from tools.pocket.latents import Cache, normalised
@@ -20,9 +23,6 @@ from tools.pocket.sample import pictures
 from tools.pocket.text import Texts, encode_text
 from tools.pocket.tokenizer import write_tokenizers
 from tools.pocket.training import Clock, adam, load, rate_at, save
-from worker.sdxl.config import ModelConfig
-from worker.sdxl.schedule import kept_signal_above_zero
-from worker.sdxl.solvers.settings import resolve
 
 BATCH = 32
 RATE = 2e-3

@@ -13,11 +13,11 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
-from worker.sdxl.condition import encode_windows, used_keys
-from worker.sdxl.config import ModelConfig
-from worker.sdxl.prompts import Tokens
-from worker.sdxl.samplers import Table, initial_state, row_at, scale_input, step
-from worker.sdxl.twister import draw
+from promptmill.worker.sampling.samplers import Table, initial_state, row_at, scale_input, step
+from promptmill.worker.sampling.twister import draw
+from promptmill.worker.sdxl.condition import encode_windows, used_keys
+from promptmill.worker.sdxl.config import ModelConfig
+from promptmill.worker.text.prompts import Tokens
 
 
 @dataclass(frozen=True)

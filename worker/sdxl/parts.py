@@ -5,10 +5,10 @@ from functools import partial
 
 from flax import nnx
 
-from worker.sdxl.clip import CLIPText
-from worker.sdxl.config import ModelConfig
-from worker.sdxl.unet import UNet
-from worker.sdxl.vae import VAE
+from promptmill.worker.nn.vae import VAE
+from promptmill.worker.sdxl.config import ModelConfig
+from promptmill.worker.sdxl.unet import UNet
+from promptmill.worker.text.clip import CLIPText
 
 
 def builders(config: ModelConfig) -> dict[str, Callable[[], nnx.Module]]:

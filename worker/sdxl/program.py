@@ -21,13 +21,13 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from worker.sdxl.config import ModelConfig
-from worker.sdxl.errors import RequestError
-from worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Result, Stage, generate, shard_over_devices
-from worker.sdxl.parts import builders
-from worker.sdxl.prompts import Tokenizers
-from worker.sdxl.requests import ImageRequest, Kind, PlainRequest, check_request, prepare_inputs
-from worker.sdxl.weights import load_weights
+from promptmill.worker.checkpoint.weights import load_weights
+from promptmill.worker.errors import RequestError
+from promptmill.worker.sdxl.config import ModelConfig
+from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Result, Stage, generate, shard_over_devices
+from promptmill.worker.sdxl.parts import builders
+from promptmill.worker.sdxl.requests import ImageRequest, Kind, PlainRequest, check_request, prepare_inputs
+from promptmill.worker.text.prompts import Tokenizers
 
 __all__ = [
     "AnyProgram",

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 from jaxtyping import Float32, UInt32
 
-from worker.sdxl.config import ModelConfig
-from worker.sdxl.errors import RequestError
-from worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Stage
-from worker.sdxl.noise import start_generator
-from worker.sdxl.prompts import Cut, Tokenizers, tokenize
-from worker.sdxl.samplers import SAMPLERS, Sampling, Table, draws_noise, make_table, pad_table
+from promptmill.worker.errors import RequestError
+from promptmill.worker.sampling.noise import start_generator
+from promptmill.worker.sampling.samplers import SAMPLERS, Sampling, Table, draws_noise, make_table, pad_table
+from promptmill.worker.sdxl.config import ModelConfig
+from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Stage
+from promptmill.worker.text.prompts import Cut, Tokenizers, tokenize
 
 Size = tuple[int, int]
 

@@ -18,11 +18,11 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from worker.sdxl.config import ModelConfig
-from worker.sdxl.parts import builders
-from worker.sdxl.tiny_tokenizer import write_tokenizer
-from worker.sdxl.vae_encoder import VAEEncoder
-from worker.sdxl.weights import Parameter, parameters
+from promptmill.worker.checkpoint.weights import Parameter, parameters
+from promptmill.worker.nn.vae_encoder import VAEEncoder
+from promptmill.worker.sdxl.config import ModelConfig
+from promptmill.worker.sdxl.parts import builders
+from promptmill.worker.text.tiny_tokenizer import write_tokenizer
 
 # Raise it whenever the files change, so that a cached copy of the old ones is not taken for the new.
 TINY_VERSION = 1

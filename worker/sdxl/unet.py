@@ -11,10 +11,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
-from worker.sdxl.blocks import Downsample, ResnetBlock, Upsample
-from worker.sdxl.config import UNetConfig
-from worker.sdxl.layers import Conv, GroupNorm, Linear
-from worker.sdxl.transformer import Context, Transformer2D
+from promptmill.worker.nn.blocks import Downsample, ResnetBlock, Upsample
+from promptmill.worker.nn.layers import Conv, GroupNorm, Linear
+from promptmill.worker.nn.transformer import Context, Transformer2D
+from promptmill.worker.sdxl.config import UNetConfig
 
 # Angles are thousands of radians, so that a last bit of a frequency is a fourth digit of its sine. Frequencies are
 # therefore made on the host, each rounding where PyTorch rounds; compiled by XLA they were up to 15 last bits away.

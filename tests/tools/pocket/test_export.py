@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from promptmill.worker.checkpoint.weights import load_weights
+from promptmill.worker.nn.vae_encoder import VAEEncoder
+from promptmill.worker.sdxl.config import ModelConfig
 from tools.pocket.nets import bind, fast_norms, first_weights, network_builders
 from tools.pocket.text import Texts
-from worker.sdxl.config import ModelConfig
-from worker.sdxl.vae_encoder import VAEEncoder
-from worker.sdxl.weights import load_weights
 
 _NAMES = ("text_encoder", "text_encoder_2", "unet", "vae")
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from worker.sdxl import attention as module
-from worker.sdxl.attention import attention
-from worker.sdxl.condition import encode_windows, used_keys, weight_context
-from worker.sdxl.program import Model, PlainRequest, fetch
-from worker.sdxl.transformer import Context
+from promptmill.worker.nn import attention as module
+from promptmill.worker.nn.attention import attention
+from promptmill.worker.nn.transformer import Context
+from promptmill.worker.sdxl.condition import encode_windows, used_keys, weight_context
+from promptmill.worker.sdxl.program import Model, PlainRequest, fetch
 
 
 def values(seed: int, *shape: int) -> jax.Array:

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.sdxl.config import CLIPConfig, ModelConfig, SchedulerConfig, UNetConfig, VAEConfig
-from worker.sdxl.errors import ConfigError
-from worker.sdxl.samplers import Sampling, make_table
-from worker.sdxl.tiny import CONFIGS, write_tiny_random
+from promptmill.worker.errors import ConfigError
+from promptmill.worker.nn.config import VAEConfig
+from promptmill.worker.sampling.config import SchedulerConfig
+from promptmill.worker.sampling.samplers import Sampling, make_table
+from promptmill.worker.sdxl.config import ModelConfig, UNetConfig
+from promptmill.worker.sdxl.tiny import CONFIGS, write_tiny_random
+from promptmill.worker.text.config import CLIPConfig
 
 UNET = CONFIGS["unet/config.json"]
 VAE = CONFIGS["vae/config.json"]

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from producer.models import TINY_RANDOM
-from worker.sdxl.checkpoints import find_model
-from worker.sdxl.config import CLIPConfig, ModelConfig, SchedulerConfig, UNetConfig, VAEConfig
-from worker.sdxl.generate import generate
-from worker.sdxl.parts import builders
-from worker.sdxl.prompts import Tokenizers
-from worker.sdxl.requests import Kind, PlainRequest, prepare_inputs
-from worker.sdxl.weights import parameters
+from promptmill.producer.models import TINY_RANDOM
+from promptmill.worker.checkpoint.weights import parameters
+from promptmill.worker.checkpoints import find_model
+from promptmill.worker.nn.config import VAEConfig
+from promptmill.worker.sampling.config import SchedulerConfig
+from promptmill.worker.sdxl.config import ModelConfig, UNetConfig
+from promptmill.worker.sdxl.generate import generate
+from promptmill.worker.sdxl.parts import builders
+from promptmill.worker.sdxl.requests import Kind, PlainRequest, prepare_inputs
+from promptmill.worker.text.config import CLIPConfig
+from promptmill.worker.text.prompts import Tokenizers
 
 SDXL_BASE = ModelConfig(
     text_encoder=CLIPConfig(

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from worker.sdxl.errors import RequestError
-from worker.sdxl.program import ImageRequest, Model, PlainRequest, Program, fetch
+from promptmill.worker.errors import RequestError
+from promptmill.worker.sdxl.program import ImageRequest, Model, PlainRequest, Program, fetch
 
 CAT = PlainRequest("a cat in the rain", 64, 64, seed=7, num_inference_steps=3, guidance_scale=5.0)
 DOG = PlainRequest("a red dog", 64, 64, seed=8, num_inference_steps=6, guidance_scale=9.0, negative_prompt="fog")

@@ -4,7 +4,7 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from worker.sdxl.tiny import write_tiny_random
+from promptmill.worker.sdxl.tiny import write_tiny_random
 
 
 def digest(folder: Path) -> dict[str, str]:

@@ -1,0 +1,244 @@
+"""An output in a folder: `put_once` by a link, which no second writer can make."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptmill.producer.outputs.output import (
+    RESERVED,
+    Existing,
+    ObjectNotFound,
+    OutputError,
+    OutputUnavailable,
+    OutputUrlError,
+    Put,
+    adopt,
+    check_name,
+)
+
+# What the system answers to link() where the file system has no hard links: FAT, SMB, most of FUSE, Android.
+_NO_HARD_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+# What it answers where it has no nameless files: other systems than Linux, NFS, no /proc.
+_NO_NAMELESS_FILES = {*_NO_HARD_LINKS, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV}
+_PASSING_ERRNOS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EAGAIN,
+}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """An output in a folder, also one that several machines share.
+
+    A file appears under its name complete or not at all: it is written without a name, made durable, and then
+    linked, which fails where the name is taken. Where the system has no nameless files it has a temporary name
+    instead, and a process that dies in between leaves it behind: no listing shows it and anyone may delete it.
+    """
+
+    root: Path
+
+    @property
+    def url(self) -> str:
+        return str(self.root)
+
+    def put_once(
+        self,
+        name: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        ours: Callable[[Existing], bool] | None = None,
+    ) -> Put:
+        target = self._path(name)
+        with _folder_errors("write", target):
+            _make_directories(target.parent)
+            created = _create(target, data)
+            # Also when another writer created it: it may have died before it made the name durable.
+            _sync_directory(target.parent)
+            if created:
+                return Put.CREATED
+            size = target.stat().st_size
+            same = size == len(data) and target.read_bytes() == data
+        return adopt(str(target), data, Existing(size, {}, lambda: self.get(name)), same, ours)
+
+    def get(self, name: str) -> bytes:
+        path = self._path(name)
+        with _folder_errors("read", path):
+            try:
+                return path.read_bytes()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+                raise ObjectNotFound(f"there is no {path}") from error
+
+    def exists(self, name: str) -> bool:
+        path = self._path(name)
+        with _folder_errors("read", path):
+            return path.is_file()
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        with _folder_errors("list", self.root):
+            yield from _walk(self.root, "", prefix)
+
+    def child(self, name: str) -> Folder:
+        return Folder(self._path(name))
+
+    def check(self) -> None:
+        with _folder_errors("write into", self.root):
+            _make_directories(self.root)
+            with _temporary_file(self.root, b"promptmill was here"):
+                pass
+
+    def _path(self, name: str) -> Path:
+        return self.root / check_name(name)
+
+
+@contextlib.contextmanager
+def _folder_errors(verb: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"cannot {verb} {path}: {error.filename} is not a folder") from error
+    except OSError as error:
+        kind = OutputUnavailable if error.errno in _PASSING_ERRNOS else OutputError
+        raise kind(f"cannot {verb} {path}: {error.strerror or error}") from error
+
+
+def _make_directories(directory: Path) -> None:
+    """`mkdir -p`, each new folder's name made durable in its parent."""
+    if directory.is_dir():
+        return
+    _make_directories(directory.parent)
+    directory.mkdir(exist_ok=True)
+    _sync_directory(directory.parent)
+
+
+def _create(target: Path, data: bytes) -> bool:
+    """Write the file, whole and durable, unless its name is taken. Whether it was free."""
+    try:
+        return _create_from_nameless(target, data)
+    except OSError as error:
+        if error.errno not in _NO_NAMELESS_FILES:
+            raise
+    with _temporary_file(target.parent, data) as temporary:
+        return _publish(temporary, target)
+
+
+def _create_from_nameless(target: Path, data: bytes) -> bool:
+    """`_create` with a file that is gone with its process until it has its name: Linux, on most of its file systems."""
+    if not hasattr(os, "O_TMPFILE"):
+        raise OSError(errno.EOPNOTSUPP, "no nameless files", str(target))
+    open_files = os.open("/proc/self/fd", os.O_RDONLY)
+    try:
+        with os.fdopen(os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            os.link(str(file.fileno()), target, src_dir_fd=open_files)
+    except FileExistsError:
+        return False
+    finally:
+        os.close(open_files)
+    return True
+
+
+@contextlib.contextmanager
+def _temporary_file(directory: Path, data: bytes) -> Iterator[Path]:
+    """A durable file with `data`, in the folder where its final name will be, gone afterwards."""
+    # Not `tempfile`: its files are readable by their owner only, and so would be every image.
+    path = directory / f"{RESERVED}{secrets.token_hex(8)}.tmp"
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _publish(temporary: Path, target: Path) -> bool:
+    """Give the file its final name, unless the name is taken. Whether it was free."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        return _rename_if_free(temporary, target)
+    return True
+
+
+def _rename_if_free(temporary: Path, target: Path) -> bool:
+    """`_publish` for a file system without hard links: rename, under a lock that dies with its process."""
+    import fcntl  # Not on Windows, whose file systems have hard links.
+
+    with (target.parent / f"{RESERVED}lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.lexists(target):
+            return False
+        temporary.rename(target)
+        return True
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name == "nt":
+        return  # Windows opens no folder.
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _walk(directory: Path, base: str, prefix: str) -> Iterator[str]:
+    """Names under `directory`, whose own name is `base`; only what can begin with `prefix` is opened."""
+    try:
+        entries = os.scandir(directory)
+    except FileNotFoundError:
+        return  # As in a bucket, where nothing is there until something is.
+    with entries:
+        for entry in entries:
+            name = base + entry.name
+            if entry.name.startswith(RESERVED):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                inside = f"{name}/"
+                if inside.startswith(prefix) or prefix.startswith(inside):
+                    yield from _walk(Path(entry.path), inside, prefix)
+            elif name.startswith(prefix):
+                yield name
+
+
+def open_folder(path: str, connections: int) -> Folder:
+    """The folder at `path`, absolute, `~` expanded. Raises `OutputUrlError`."""
+    if not path or "\0" in path:
+        raise OutputUrlError(f"output {path!r}: expected the path of a folder, or gs://bucket/prefix")
+    try:
+        folder = Path(path).expanduser().resolve()
+        str(folder).encode()
+        return Folder(folder)
+    except UnicodeEncodeError as error:
+        raise OutputUrlError(f"output {path!r}: the folder's name is not UTF-8, and it has to stand in JSON") from error
+    except (OSError, RuntimeError) as error:  # no such user's home, a circle of links
+        raise OutputUrlError(f"output {path!r}: {error}") from error
+
+
+def open_file_url(rest: str, connections: int) -> Folder:
+    """The folder that `file://REST` names. Raises `OutputUrlError`."""
+    host, slash, path = rest.partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise OutputUrlError(f"output 'file://{rest}': expected file:///absolute/path")
+    return open_folder(slash + urllib.parse.unquote(path), connections)

@@ -1,0 +1,267 @@
+"""An output in Google Cloud Storage: `put_once` by `if_generation_match=0`, which the server enforces."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NoReturn
+
+from promptmill.producer.outputs.output import (
+    Existing,
+    ObjectNotFound,
+    OutputError,
+    OutputUnavailable,
+    OutputUrlError,
+    Put,
+    adopt,
+    check_name,
+)
+
+# Google refuses an object whose custom metadata, keys and values in UTF-8, is larger.
+MAX_METADATA_BYTES = 8192
+
+# Connecting, and waiting for an answer.
+_REQUEST_TIMEOUT_SECONDS = (10, 60)
+# How long the client repeats a request that failed in a way that passes.
+_RETRY_SECONDS = 120
+# Of an object that is read piece by piece.
+_READ_BYTES = 4 << 20
+# A person waits for this one.
+_CHECK_RETRY_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An output in Google Cloud Storage, or in the server that `STORAGE_EMULATOR_HOST` names."""
+
+    client: Any  # google.cloud.storage.Client, which is slow to import
+    bucket: str
+    prefix: str  # "" or "a/b/"
+
+    @property
+    def url(self) -> str:
+        return f"gs://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def put_once(
+        self,
+        name: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        ours: Callable[[Existing], bool] | None = None,
+    ) -> Put:
+        from google.api_core.exceptions import PreconditionFailed
+
+        blob = self._blob(name)
+        where = f"gs://{self.bucket}/{blob.name}"
+        blob.metadata = dict(metadata or {})
+        _check_metadata(where, blob.metadata)
+        with self._errors(f"write {where}"):
+            try:
+                blob.upload_from_string(
+                    data,
+                    content_type=content_type,
+                    if_generation_match=0,  # only where no object is: enforced by the server, safe to retry
+                    checksum="crc32c",
+                    timeout=_REQUEST_TIMEOUT_SECONDS,
+                    retry=_retry(),
+                )
+                return Put.CREATED
+            except PreconditionFailed as error:
+                refused = error
+        # Another writer was first, or we were, and the answer to our first try was lost on its way.
+        there = self._find(name)
+        if there is None:
+            raise OutputError(f"cannot write {where}: the server says it exists, yet it does not") from refused
+        same = there.size == len(data) and there.crc32c == _crc32c(data)
+        existing = Existing(there.size, there.metadata or {}, lambda: self._read(name, there.generation))
+        return adopt(where, data, existing, same, ours)
+
+    def get(self, name: str) -> bytes:
+        return self._read(name)
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """The object as it is now, some MiB at a time. Raises ObjectNotFound, also for one overwritten meanwhile."""
+        from google.api_core.exceptions import NotFound
+
+        found = self._find(name)
+        where = f"gs://{self.bucket}/{self.prefix}{name}"
+        if found is None:
+            raise ObjectNotFound(f"there is no {where}")
+        blob = self._blob(name, found.generation)
+        with self._errors(f"read {where}"):
+            try:
+                with blob.open("rb", _READ_BYTES, timeout=_REQUEST_TIMEOUT_SECONDS, retry=_retry()) as file:
+                    yield file
+            except NotFound as error:
+                raise ObjectNotFound(f"{where} was deleted or written anew while it was read") from error
+
+    def exists(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        with self._errors(f"list {self.url}/{prefix}"):
+            # Page after page, fetched as they are asked for.
+            blobs = self.client.list_blobs(
+                self.bucket,
+                prefix=self.prefix + prefix,
+                page_size=1000,
+                fields="items(name),nextPageToken",
+                timeout=_REQUEST_TIMEOUT_SECONDS,
+                retry=_retry(),
+            )
+            for blob in blobs:
+                # Google's console makes a folder by an empty object whose name ends in a slash.
+                if not blob.name.endswith("/"):
+                    yield blob.name.removeprefix(self.prefix)
+
+    def child(self, name: str) -> Bucket:
+        return Bucket(self.client, self.bucket, f"{self.prefix}{check_name(name)}/")
+
+    def check(self) -> None:
+        # By a listing: asking for the bucket itself wants a permission that writers of objects do not have.
+        with self._errors(f"use {self.url}"):
+            first = self.client.list_blobs(
+                self.bucket,
+                prefix=self.prefix,
+                max_results=1,
+                timeout=_REQUEST_TIMEOUT_SECONDS,
+                retry=_retry(_CHECK_RETRY_SECONDS),
+            )
+            for _ in first:
+                pass
+
+    def _blob(self, name: str, generation: int | None = None) -> Any:
+        return self.client.bucket(self.bucket).blob(self.prefix + check_name(name), generation=generation)
+
+    def _find(self, name: str) -> Any | None:
+        """The object with its size, checksum, metadata and generation, or None."""
+        blob = self._blob(name)
+        with self._errors(f"look at gs://{self.bucket}/{blob.name}"):
+            return blob.bucket.get_blob(blob.name, timeout=_REQUEST_TIMEOUT_SECONDS, retry=_retry())
+
+    def _read(self, name: str, generation: int | None = None) -> bytes:
+        """The bytes of the object, or of that generation of it, which is what `_find` saw."""
+        from google.api_core.exceptions import NotFound
+
+        # Not the blob that `_find` got: it would be fetched from the address that the server gives itself, and an
+        # emulator in another container may not know the right one.
+        blob = self._blob(name, generation)
+        with self._errors(f"read gs://{self.bucket}/{blob.name}"):
+            try:
+                data: bytes = blob.download_as_bytes(timeout=_REQUEST_TIMEOUT_SECONDS, retry=_retry())
+            except NotFound as error:
+                raise ObjectNotFound(f"there is no gs://{self.bucket}/{blob.name}") from error
+        return data
+
+    @contextlib.contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        from google.api_core.exceptions import GoogleAPIError
+        from google.auth.exceptions import GoogleAuthError
+        from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+        from requests import RequestException
+
+        try:
+            yield
+        except (GoogleAPIError, GoogleAuthError, RequestException, DataCorruption, InvalidResponse) as error:
+            _raise_output_error(error, doing, self.bucket)
+
+
+def _raise_output_error(error: Exception, doing: str, bucket: str) -> NoReturn:
+    """Say in the user's terms what Google's client said in its own."""
+    from google.api_core import exceptions as api
+    from google.auth.exceptions import GoogleAuthError, TransportError
+    from google.cloud.storage.exceptions import InvalidResponse
+
+    if isinstance(error, api.NotFound):
+        raise OutputError(f'cannot {doing}: bucket "{bucket}" does not exist or cannot be seen') from error
+    if isinstance(error, api.Forbidden | api.Unauthorized):
+        raise OutputError(
+            f"cannot {doing}: these Google credentials may not; they need the role Storage Object User "
+            f'(roles/storage.objectUser) on bucket "{bucket}": {error.message}'
+        ) from error
+    if isinstance(error, GoogleAuthError) and not isinstance(error, TransportError):
+        raise OutputError(f"cannot {doing}: {_login_sentence()}: {error}") from error
+    if isinstance(error, api.ClientError) and not isinstance(error, api.TooManyRequests):
+        raise OutputError(f"cannot {doing}: {error.message}") from error
+    cause = getattr(error, "cause", None) or error  # of a RetryError: what the last try met
+    if isinstance(cause, InvalidResponse):
+        cause = f"HTTP status {cause.response.status_code}"
+    server = _emulator() or "Google Cloud Storage"
+    raise OutputUnavailable(f"cannot {doing}: no good answer from {server}: {cause}") from error
+
+
+def _login_sentence() -> str:
+    return (
+        "no working Google credentials; run `gcloud auth application-default login`, "
+        "or let GOOGLE_APPLICATION_CREDENTIALS name a service account's key file"
+    )
+
+
+def _check_metadata(where: str, metadata: Mapping[str, str]) -> None:
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
+    if size > MAX_METADATA_BYTES:
+        raise OutputError(f"cannot write {where}: {size} bytes of metadata, and Google takes {MAX_METADATA_BYTES}")
+
+
+def _crc32c(data: bytes) -> str:
+    """The checksum as Google writes it: big-endian, in base64."""
+    import google_crc32c
+
+    return base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
+
+
+def _retry(seconds: float | None = None) -> Any:
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(seconds or _RETRY_SECONDS)
+
+
+def _emulator() -> str | None:
+    url = os.environ.get("STORAGE_EMULATOR_HOST")
+    if url and "://" not in url:
+        raise OutputUrlError(f"STORAGE_EMULATOR_HOST={url}: expected a URL such as http://localhost:4443")
+    return url
+
+
+# State: one client a server and pool size. Making one costs a login, and its connections are worth keeping.
+_clients: dict[tuple[str | None, int], Any] = {}
+_clients_lock = threading.Lock()
+
+
+def _client(connections: int) -> Any:
+    key = (_emulator(), connections)
+    with _clients_lock:
+        if key not in _clients:
+            _clients[key] = _new_client(connections)
+        return _clients[key]
+
+
+def _new_client(connections: int) -> Any:
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud import storage
+    from requests.adapters import HTTPAdapter
+
+    try:
+        # No project: objects have none, and to look for one can fail. An emulator gets anonymous credentials.
+        client = storage.Client(project=None)
+    except GoogleAuthError as error:
+        raise OutputError(f"cannot use Google Cloud Storage: {_login_sentence()}: {error}") from error
+    for scheme in ("https://", "http://"):
+        client._http.mount(scheme, HTTPAdapter(pool_maxsize=connections))
+    return client
+
+
+def open_bucket(rest: str, connections: int) -> Bucket:
+    """The bucket and prefix that `gs://REST` names. Raises `OutputUrlError`, and `OutputError` without credentials."""
+    bucket, _, prefix = rest.partition("/")
+    if not bucket:
+        raise OutputUrlError(f"output 'gs://{rest}': the bucket is missing; expected gs://bucket/prefix")
+    prefix = prefix.strip("/")
+    return Bucket(_client(connections), bucket, f"{check_name(prefix)}/" if prefix else "")

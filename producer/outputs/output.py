@@ -1,0 +1,135 @@
+"""Where a run lives: a folder or a bucket, written so that nothing is ever overwritten.
+
+Both sides go through it. The producer puts the plan here, the workers put the images, and what is here
+decides what is still missing. A write can be repeated by anybody at any time: `put_once` creates the object,
+or finds that it is there already and adopts it, or refuses.
+
+    OutputError              anything that went wrong with an output
+        OutputUrlError       a URL or a name that no output can have: the caller's mistake
+        OutputConflict       the name is taken by something that is not ours
+        ObjectNotFound       there is nothing of that name
+        OutputUnavailable    the storage did not answer, or was full: the same call may work later
+
+This is the contract; folder.py and gcs.py keep it, open.py opens them. A new kind of
+storage is a class with `Output`'s methods and a row in its `SCHEMES`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from promptmill.producer.errors import PromptmillError
+
+# Path components that begin with this are ours and no object's: temporary files and locks.
+RESERVED = ".promptmill-"
+
+
+class OutputError(PromptmillError):
+    """Something went wrong with an output."""
+
+
+class OutputUrlError(OutputError):
+    """A URL or a name that no output can have."""
+
+
+class OutputConflict(OutputError):
+    """The name is taken by an object that is not ours."""
+
+
+class ObjectNotFound(OutputError):
+    """There is no object of that name."""
+
+
+class OutputUnavailable(OutputError):
+    """The storage did not answer, or had no room. The same call may work later."""
+
+
+class Put(enum.Enum):
+    """What `put_once` did: wrote the object, or found that it was there already."""
+
+    CREATED = "created"
+    ADOPTED = "adopted"
+
+
+@dataclass(frozen=True)
+class Existing:
+    """The object that `put_once` found in its place. A folder keeps no metadata: look inside the file."""
+
+    size: int
+    metadata: Mapping[str, str]
+    reader: Callable[[], bytes]
+
+    def read(self) -> bytes:
+        """The object's bytes, fetched when asked for."""
+        return self.reader()
+
+
+class Output(Protocol):
+    """A place that holds named objects. Safe to share between threads."""
+
+    @property
+    def url(self) -> str:
+        """`gs://bucket/prefix`, or the folder's absolute path."""
+
+    def put_once(
+        self,
+        name: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        ours: Callable[[Existing], bool] | None = None,
+    ) -> Put:
+        """Create the object, or adopt it when it is there already: the same bytes, or `ours` says so.
+
+        `metadata` is kept by a bucket only, at most `MAX_METADATA_BYTES` of it.
+
+        Raises:
+            OutputConflict: the name is taken by something else. It is left as it is.
+            OutputUnavailable: the storage did not answer, or is full.
+            OutputError: the storage refused.
+        """
+
+    def get(self, name: str) -> bytes:
+        """The object's bytes. Raises `ObjectNotFound`."""
+
+    def exists(self, name: str) -> bool:
+        """Whether there is an object of that name."""
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """The names that begin with `prefix`, one after the other, in no promised order."""
+
+    def child(self, name: str) -> Output:
+        """The output inside this one: `OUTPUT` -> `OUTPUT/RUN`."""
+
+    def check(self) -> None:
+        """Find out now, not at the first image, that the place can be used. Creates a missing folder.
+
+        Raises:
+            OutputError: it cannot; the text says what to do.
+        """
+
+
+def check_name(name: str) -> str:
+    """`name` itself, if an object may be called so in every kind of storage. Raises `OutputUrlError`."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise OutputUrlError(f"object name {name!r}: neither '/' at an end, nor empty, '.' or '..' between slashes")
+    if "\\" in name or any(ord(character) < 32 or ord(character) == 127 for character in name):
+        raise OutputUrlError(f"object name {name!r}: no backslash and no control character")
+    if any(part.startswith(RESERVED) for part in parts):
+        raise OutputUrlError(f"object name {name!r}: names that begin with {RESERVED!r} are kept for temporary files")
+    return name
+
+
+def adopt(where: str, data: bytes, there: Existing, same: bool, ours: Callable[[Existing], bool] | None) -> Put:
+    """What `put_once` says of a taken name: ADOPTED if it is the same or ours. Raises `OutputConflict`."""
+    if same or (ours is not None and ours(there)):
+        return Put.ADOPTED
+    raise OutputConflict(
+        f"{where} is taken by something else ({there.size} bytes there, {len(data)} here); "
+        "it is left as it is: choose another run name or output"
+    )

@@ -1,0 +1,180 @@
+"""One row -> its jobs: alternatives and wildcards of its texts, a matrix, images per prompt, seeds."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from promptmill.producer.errors import ExpansionError, JobError
+from promptmill.producer.job import FIELD_NAMES, MAX_SEED
+from promptmill.producer.prompts.seeds import derived_seed
+from promptmill.producer.prompts.syntax import TemplateError, has_syntax, parse
+from promptmill.producer.prompts.templates import MANY, Draws, Node
+from promptmill.producer.prompts.wildcards import Wildcards
+
+MAX_JOBS_A_ROW = 1_000_000
+MAX_COST = 100_000  # characters and choices of one text: ten times what a prompt may have
+
+TEXTS = ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2")
+ORDERS = ("random", "sequential")
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """How rows are expanded. All of it follows from `run_seed` and the places of the run: again gives the same.
+
+    `matrix` has several values of a field, by the field's own name; a row that has the field itself keeps its value.
+    """
+
+    plain: bool = False
+    combinatorial: bool = False
+    wildcards: Path | None = None
+    wildcard_order: str = "random"
+    matrix: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    images_per_prompt: int = 1
+    run_seed: int = 0
+
+
+class Expander:
+    """Expands the rows of one run, in order. Raises ExpansionError for settings that cannot be.
+
+    Its state: how far sequential wildcards have come.
+    """
+
+    def __init__(self, expansion: Expansion) -> None:
+        _check(expansion)
+        self._settings = expansion
+        # In the order of a job's fields, whatever the order of flags: the places of the run follow from it.
+        self._matrix = {name: expansion.matrix[name] for name in FIELD_NAMES if name in expansion.matrix}
+        self._wildcards = Wildcards(None if expansion.plain else expansion.wildcards)
+        self._used: dict[str, int] = {}
+        self._single = not expansion.matrix and expansion.images_per_prompt == 1
+        self._template = lru_cache(256)(self._parse)  # a negative prompt is often the same in all rows
+
+    def trivial(self, fields: Mapping[str, Any]) -> bool:
+        """Whether the fields are one job as they stand, but for a seed. Asked for every row, so it does little."""
+        if not self._single or self._settings.plain:
+            return self._single
+        for name in TEXTS:  # noqa: SIM110 - any() takes twice the time
+            if name in fields and _is_template(fields[name]):
+                return False
+        return True
+
+    def __call__(self, row: int, fields: Mapping[str, Any], place: int) -> Iterator[dict[str, Any]]:
+        """The jobs' fields, complete with seeds; `place` is the first one's in the run. Raises JobError.
+
+        The cells of the matrix share texts and seed, so that they compare; each image has its own.
+        """
+        if self.trivial(fields):
+            yield {**fields, "seed": self._seed(fields, 0, place)}
+            return
+        templates = self._templates(fields)
+        matrix = {name: values for name, values in self._matrix.items() if fields.get(name) is None}
+        self._check_count(templates, matrix)
+        for at, (image, texts) in enumerate(self._images(templates, place)):
+            for cell in product(*matrix.values()):
+                one = {**fields, **texts, **dict(zip(matrix, cell, strict=True))}
+                yield {**one, "seed": self._seed(one, image, place + at)}
+
+    def _templates(self, fields: Mapping[str, Any]) -> dict[str, Node]:
+        if self._settings.plain:
+            return {}
+        named = ((name, fields.get(name)) for name in TEXTS)
+        return {name: self._template_of(name, text) for name, text in named if _is_template(text)}
+
+    def _template_of(self, name: str, text: Any) -> Node:
+        try:
+            template = self._template(text)
+        except TemplateError as error:
+            raise JobError(name, str(error)) from error
+        if template.cost > MAX_COST:
+            raise JobError(name, f"may become {template.cost:,} characters and choices, more than {MAX_COST:,}")
+        return template
+
+    def _parse(self, text: str) -> Node:
+        return parse(text, self._wildcards)
+
+    def _images(self, templates: Mapping[str, Node], place: int) -> Iterator[tuple[int, dict[str, str]]]:
+        """Each image's number among those of its prompt, and its texts."""
+        images = range(self._settings.images_per_prompt)
+        if self._settings.combinatorial:
+            for texts in _every(templates):
+                yield from ((image, texts) for image in images)
+            return
+        for image in images:
+            draws = self._draws(place + image)
+            yield image, {name: template.draw(draws) for name, template in templates.items()}
+
+    def _draws(self, place: int) -> Draws:
+        # Of Random, only random() is promised to give the same numbers in every version of Python.
+        random = Random(self._settings.run_seed << 64 | place)
+        return Draws(random, self._next_lines if self._settings.wildcard_order == "sequential" else None)
+
+    def _next_lines(self, file: str, lines: int, size: int) -> list[int]:
+        used = self._used.get(file, 0)
+        self._used[file] = used + size
+        return [number % lines for number in range(used, used + size)]
+
+    def _check_count(self, templates: Mapping[str, Node], matrix: Mapping[str, tuple[Any, ...]]) -> None:
+        counts = [len(values) for values in matrix.values()]
+        if self._settings.combinatorial:
+            counts += [template.count for template in templates.values()]
+        count = math.prod(counts) * self._settings.images_per_prompt
+        if count > MAX_JOBS_A_ROW:
+            said = f"{count:,}" if count < MANY else f"at least {MANY:,}"
+            raise JobError("prompt", f"means {said} jobs; one row may mean {MAX_JOBS_A_ROW:,}")
+
+    def _seed(self, fields: Mapping[str, Any], image: int, place: int) -> Any:
+        seed = fields.get("seed")
+        if seed is None:
+            return derived_seed(self._settings.run_seed, place)
+        if not image:
+            return seed  # what is no number is refused by the job
+        if isinstance(seed, bool) or not isinstance(seed, int | float) or seed % 1:
+            raise JobError("seed", "must be a whole number")
+        if seed + image > MAX_SEED:
+            raise JobError("seed", f"must leave room for {self._settings.images_per_prompt} images: {MAX_SEED} is last")
+        return int(seed) + image
+
+
+def _every(templates: Mapping[str, Node]) -> Iterator[dict[str, str]]:
+    """Every combination of the texts of each; the last turns fastest."""
+    if not templates:
+        yield {}
+        return
+    (name, template), *rest = templates.items()
+    for text in template.every():
+        for texts in _every(dict(rest)):
+            yield {name: text, **texts}
+
+
+def _is_template(text: Any) -> bool:
+    return isinstance(text, str) and has_syntax(text)
+
+
+def _check(expansion: Expansion) -> None:
+    if expansion.wildcard_order not in ORDERS:
+        raise ExpansionError(f"wildcard order {expansion.wildcard_order!r}: expected {' or '.join(ORDERS)}")
+    if expansion.run_seed < 0:
+        raise ExpansionError(f"run seed must be 0 or more, got {expansion.run_seed}")
+    if expansion.images_per_prompt < 1:
+        raise ExpansionError(f"images per prompt must be 1 or more, got {expansion.images_per_prompt}")
+    for name, values in expansion.matrix.items():
+        _check_values(name, values)
+    count = expansion.images_per_prompt * math.prod(len(values) for values in expansion.matrix.values())
+    if count > MAX_JOBS_A_ROW:
+        raise ExpansionError(f"matrix and images per prompt mean {count:,} jobs a row; {MAX_JOBS_A_ROW:,} are the most")
+
+
+def _check_values(name: str, values: tuple[Any, ...]) -> None:
+    if name not in FIELD_NAMES or name in TEXTS:
+        raise ExpansionError(f"{name}: no field that a matrix can be of")
+    if not values:
+        raise ExpansionError(f"{name}: a matrix of no values")
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise ExpansionError(f"{name}: has {twice!r} twice")

@@ -1,0 +1,166 @@
+"""Every format of prompt file -> rows, with the line number of whatever is wrong.
+
+`.txt`      one prompt a line; blank lines and lines that begin with `#` are passed over.
+`.jsonl`    one JSON object a line, fields named as in diffusers (`.ndjson` is the same).
+`.csv`, `.tsv`, `.parquet`, `hf://`    tables, whose first row or schema names the columns.
+
+Any may be packed: `.gz` or `.zst`. A new format is one reader and one row in READERS. docs/prompt-files.md is the
+user's page.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+from promptmill.producer.errors import JobError, PromptFileError
+from promptmill.producer.job import check_text
+from promptmill.producer.prompts.columns import Columns, Reading, Row
+from promptmill.producer.prompts.lines import byte_lines, not_utf8
+from promptmill.producer.prompts.sources import READ_ERRORS, Source, find_sources, format_of, read_error
+from promptmill.producer.prompts.standard_input import looks_like_json, rewound
+from promptmill.producer.prompts.tables import read_csv, read_hub, read_parquet, read_tsv
+
+__all__ = ["Reading", "Row", "read_prompt_files"]
+
+MOST_LAYOUTS = 1000  # of JSON objects, kept in memory
+
+Item = Row | PromptFileError
+
+Reader = Callable[[str, BinaryIO, Reading], Iterator[Item]]
+"""A reader goes on after a bad row: it yields the error in the row's place."""
+
+
+def read_prompt_files(names: Sequence[str], reading: Reading | None = None) -> Iterator[tuple[str, Item]]:
+    """The rows of prompt files in order, each with its file's name, and for each row that cannot be read its error.
+
+    `names` are paths, patterns (`prompts/*.csv`), `-` for standard input, `gs://bucket/object` or `hf://owner/name`.
+    Raises PromptFileError: at once for a file that is not there or whose format is not known, and on the way for one
+    that cannot be read on.
+    """
+    reading = reading or Reading()
+    return _rows([_known(source, reading) for source in find_sources(names)], reading)
+
+
+def _known(source: Source, reading: Reading) -> Source:
+    if reading.format and not source.is_dataset:
+        suffix, pack = format_of(f"any.{reading.format.lstrip('.')}")
+        source = replace(source, suffix=suffix, pack=source.pack or pack)
+    if source.suffix is not None and source.suffix not in READERS:
+        known = ", ".join(name for name in READERS if name.startswith("."))
+        raise PromptFileError(source.name, 0, None, f"is not a known prompt file ({known}, each also .gz, .zst)")
+    return source
+
+
+def _rows(sources: Sequence[Source], reading: Reading) -> Iterator[tuple[str, Item]]:
+    for source in sources:
+        name = source.name
+        try:
+            with source.open() as file:
+                stream, suffix = (file, source.suffix) if source.suffix is not None else _guess(file)
+                for row in READERS[suffix](name, stream, reading):
+                    yield name, row
+        except READ_ERRORS as error:
+            raise read_error(name, error) from error
+
+
+def _guess(file: BinaryIO) -> tuple[BinaryIO, str]:
+    """A stream without a format is JSON lines where it begins with an object, else text."""
+    head, stream = rewound(file)
+    return stream, ".jsonl" if looks_like_json(head) else ".txt"
+
+
+def read_txt(name: str, file: BinaryIO, reading: Reading) -> Iterator[Item]:
+    """One prompt a line. Blank lines and lines that begin with `#` are passed over."""
+    for number, raw in enumerate(byte_lines(name, file), start=1):
+        try:
+            line = raw.decode().rstrip("\r\n")
+            prompt = line.strip(" \t")
+            if not prompt or prompt.startswith("#") or prompt.isspace():
+                continue
+            yield Row(number, {"prompt": check_text("prompt", prompt)}, {})
+        except UnicodeDecodeError as error:
+            yield not_utf8(name, number, error)
+        except JobError as error:
+            yield PromptFileError(name, number, error.field, error.problem, line)
+
+
+def read_jsonl(name: str, file: BinaryIO, reading: Reading) -> Iterator[Item]:
+    """One JSON object a line. Blank lines are passed over."""
+    read = _Objects(reading)
+    for number, raw in enumerate(byte_lines(name, file), start=1):
+        try:
+            line = raw.decode()
+            if not line.isspace():
+                yield read.row(number, line.rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            yield not_utf8(name, number, error)
+        except JobError as error:
+            yield PromptFileError(name, number, error.field, error.problem, line.rstrip("\r\n"))
+        except (ValueError, RecursionError) as error:
+            yield PromptFileError(name, number, None, _not_json(error), line.rstrip("\r\n"))
+
+
+class _Objects:
+    """Rows that are JSON objects. What columns mean is found out once for all rows that have the same ones."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._layouts: dict[tuple[str, ...], Columns] = {}
+
+    def row(self, number: int, line: str) -> Row:
+        """Raises JobError for a wrong column, ValueError and RecursionError for what is no JSON object."""
+        said = _DECODER.decode(line)
+        if type(said) is not dict:
+            raise ValueError(f'must be a JSON object such as {{"prompt": "..."}}, got {type(said).__name__}')
+        names, values = tuple(said), tuple(said.values())
+        columns = self._layouts.get(names) or self._layout(names)
+        if columns.own_names and None not in values:
+            return Row(number, said, {})
+        return Row(number, *columns.split(values))
+
+    def _layout(self, names: tuple[str, ...]) -> Columns:
+        if len(self._layouts) >= MOST_LAYOUTS:
+            self._layouts.clear()
+        columns = self._layouts[names] = Columns(names, self._reading)
+        return columns
+
+
+def _no_field_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise JobError(twice if twice.isprintable() else repr(twice), "is given twice in this row")
+    return fields
+
+
+def _no_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_field_twice, parse_constant=_no_constant)
+
+
+_TOO_LONG = re.compile(r"value has (\d+) digits")  # what Python says of a number that it does not read
+
+
+def _not_json(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"is not JSON: {error.msg} at character {error.colno}"
+    if isinstance(error, RecursionError):
+        return "is not a row: nested too deeply"
+    too_long = _TOO_LONG.search(str(error))
+    return f"has a number of {too_long[1]} digits" if too_long else str(error)
+
+
+READERS: dict[str, Reader] = {
+    ".txt": read_txt,
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".parquet": read_parquet,
+    "hf://": read_hub,
+}

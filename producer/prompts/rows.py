@@ -1,0 +1,108 @@
+"""A row of a prompt file -> its jobs: flags' defaults under it, expanded, the model's defaults under all, checked."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from promptmill.producer.errors import JobError
+from promptmill.producer.families.mismatches import WORDS_A_WINDOW, Suspicions
+from promptmill.producer.families.presets import over
+from promptmill.producer.job import FIELD_NAMES, MAX_PROMPT_CHARS, MAX_SEED, Job, canonical_names, check_text
+from promptmill.producer.models import DEFAULT_MODEL, model_defaults, resolve_model
+from promptmill.producer.plan_lines import MOST_KINDS, Kind
+from promptmill.producer.prompts.expand import Expander, Expansion
+
+RowJob = tuple[Kind, str, int]
+"""A checked job: its kind, prompt and seed."""
+
+_OWN = frozenset({"prompt", "seed"})  # of each job, whatever its kind
+_NAMES = frozenset(FIELD_NAMES)
+
+
+class Rows:
+    """The rows of one run, one after the other.
+
+    `preset` names what a kind of checkpoint needs: it stands under flags and rows, over the model's
+    own. Raises JobError for a wrong flag, which is so said once and not for each row; ModelNameError, ExpansionError.
+    """
+
+    def __init__(self, defaults: Mapping[str, Any], preset: str | None, expansion: Expansion) -> None:
+        self.suspicions = Suspicions()
+        self.shapes: dict[str, int] = {}
+        self.common: dict[str, Any] | None = None
+        self._preset = preset
+        self._defaults = {name: value for name, value in canonical_names(defaults).items() if value is not None}
+        self._expander = Expander(expansion)
+        self._one_each = not expansion.matrix and expansion.images_per_prompt == 1
+        self._seed_is_place = expansion.run_seed == 0
+        self._models: dict[str, dict[str, Any]] = {}
+        self._kinds: dict[str, Kind] = {}
+        self._check_flags(expansion)
+
+    def jobs(self, fields: Mapping[str, Any], row: int, place: int) -> Sequence[RowJob]:
+        """The jobs that a row means, the first of them at `place` of the run. Raises JobError, ModelNameError."""
+        own = fields if _NAMES.issuperset(fields) else canonical_names(fields)
+        said = {**self._defaults, **own} if self._defaults else dict(own)
+        if self._one_each and (self._seed_is_place or "seed" in said) and self._expander.trivial(said):
+            said.setdefault("seed", place)
+            return (self._checked(said),)
+        return [self._checked(one) for one in self._expander(row, said, place)]
+
+    def exactly(self, job: Job) -> RowJob:
+        """A job that is complete already, as it is."""
+        return self._kind_of(job.fields(), job), job.prompt, job.seed
+
+    def _checked(self, said: dict[str, Any]) -> RowJob:
+        prompt, seed = said.pop("prompt", None), said.pop("seed")
+        key = repr(said) if said else ""
+        kind = self._kinds.get(key)
+        if kind is None or not _sound(prompt, seed):
+            given = {"seed": seed} if prompt is None else {"prompt": prompt, "seed": seed}
+            job = Job.from_fields({**self._complete(said), **given})
+            prompt, seed = job.prompt, job.seed
+            kind = kind or self._new_kind(key, job)
+        return kind, prompt, seed
+
+    def _kind_of(self, fields: Mapping[str, Any], job: Job) -> Kind:
+        key = "=" + repr([item for item in fields.items() if item[0] not in _OWN])  # no other key begins so
+        return self._kinds.get(key) or self._new_kind(key, job)
+
+    def _new_kind(self, key: str, job: Job) -> Kind:
+        if len(self._kinds) >= MOST_KINDS:
+            self._kinds.clear()
+        number = self.shapes.setdefault(job.shape.key, len(self.shapes))
+        kind = self._kinds[key] = Kind(job, number, WORDS_A_WINDOW * (job.prompt_chunks or 1))
+        self.suspicions.see(job)
+        if self.common is None:
+            self.common = dict(kind.fields)
+        for name in [name for name, value in self.common.items() if kind.fields.get(name) != value]:
+            del self.common[name]
+        return kind
+
+    def _complete(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        said = dict(said)
+        if isinstance(said.get("refiner"), str):
+            said["refiner"] = resolve_model(said["refiner"])
+        return over(self._of_model(said.pop("model", DEFAULT_MODEL)), said)
+
+    def _of_model(self, name: Any) -> dict[str, Any]:
+        if not isinstance(name, str):
+            raise JobError("model", f"must be text, got {name!r}")
+        if name not in self._models:
+            model = resolve_model(name)
+            self._models[name] = {**model_defaults(model, self._preset).job_fields(), "model": model}
+        return self._models[name]
+
+    def _check_flags(self, expansion: Expansion) -> None:
+        Job.from_fields({"prompt": "any", **self._complete(self._defaults)})
+        for name, values in expansion.matrix.items():
+            for value in values:
+                Job.from_fields({"prompt": "any", **self._complete({**self._defaults, name: value})})
+
+
+def _sound(prompt: Any, seed: Any) -> bool:
+    """Whether prompt and seed are what a job takes, at a glance; others are checked by the job itself."""
+    if type(prompt) is not str or type(seed) is not int or not 0 <= seed <= MAX_SEED:
+        return False
+    if not prompt or prompt.isspace() or len(prompt) > MAX_PROMPT_CHARS:
+        return False
+    return prompt.isprintable() or bool(check_text("prompt", prompt))

@@ -1,0 +1,1 @@
+"""Jobs, runs and workers in Redis: every key and every script."""

@@ -1,0 +1,223 @@
+"""The run in Redis: submitted, done, failed, cancelled.
+
+Keys, all of them per run, so that ten million jobs cost about two megabytes (scripts.py lists the others):
+
+    promptmill:runs                  sorted set   run names, scored by their creation (seconds since the epoch)
+    promptmill:run:RUN               hash         output, digest, jobs, images, created, common (JSON of the fields that
+                                                  all jobs share), state (running, paused or cancelled), priority,
+                                                  keep_s, enqueued (places of the plan that are in), queued (jobs in
+                                                  streams), present (images that were there before), done (those
+                                                  included), failed, first_done, last_done (seconds since the epoch),
+                                                  served_at (microseconds, when one of its jobs was last claimed)
+    promptmill:run:RUN:done          bitmap       bit i: the job at place i of the run has its image
+    promptmill:run:RUN:failed        bitmap       bit i: the job at place i has failed
+    promptmill:run:RUN:failures      hash         place -> reason, as JSON {"id", "reason"}
+
+Bits are those of a job's first place: rows that mean the same job share one image, so `done + failed` ends at `images`,
+not at `jobs`. The counts are kept by the scripts of scripts.py, which move a job and its bit in one step. What is
+cancelled is not counted but computed: a worker that held a job when its run was cancelled may still bring the image.
+
+Once nothing more will happen to a run by itself, all of its keys expire together after `keep_s` seconds.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.client import NEVER_DECODE
+
+from promptmill.producer.errors import LedgerError
+from promptmill.producer.job import canonical_json
+from promptmill.producer.queue import scripts
+
+RUNS = "promptmill:runs"
+
+PRIORITIES = {"urgent": 2, "normal": 1, "low": 0}
+"""What a run's priority may be, and how much that is."""
+
+KEEP_S = 7 * 24 * 3600
+"""For how long Redis knows a run after its end, in seconds."""
+
+
+def run_key(run: str) -> str:
+    return f"promptmill:run:{run}"
+
+
+def done_key(run: str) -> str:
+    return f"promptmill:run:{run}:done"
+
+
+def failed_key(run: str) -> str:
+    return f"promptmill:run:{run}:failed"
+
+
+def failures_key(run: str) -> str:
+    return f"promptmill:run:{run}:failures"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """Where a run stands. `jobs` counts rows, `images` the distinct ones; times are seconds since the epoch.
+
+    `state` is running, paused, cancelled or finished; `cancelled` the images that will not be rendered; `pending` the
+    jobs that were entered and are not settled: those that wait and those that workers hold.
+    """
+
+    run: str
+    output: str
+    jobs: int
+    images: int
+    enqueued: int
+    present: int
+    done: int
+    failed: int
+    created: float
+    first_done: float | None
+    last_done: float | None
+    state: str = "running"
+    cancelled: int = 0
+    priority: str = "normal"
+    pending: int = 0
+    keep_s: int = KEEP_S
+
+    @property
+    def left(self) -> int:
+        """Images that are still to come: neither there nor failed nor cancelled."""
+        return self.images - self.done - self.failed - self.cancelled
+
+    @property
+    def finished(self) -> bool:
+        return self.left <= 0
+
+    @property
+    def images_per_s(self) -> float | None:
+        """The rate from the first rendered image to the last, or None before there are two."""
+        rendered = self.done - self.present
+        if self.first_done is None or self.last_done is None or rendered < 2 or self.last_done <= self.first_done:
+            return None
+        return (rendered - 1) / (self.last_done - self.first_done)
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the rest is there at the rate so far, or None while there is no rate."""
+        return self.left / self.images_per_s if self.images_per_s else None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A job that was given up: its place in the run, its id, and why."""
+
+    index: int
+    id: str
+    reason: str
+
+
+class Ledger:
+    """The runs that a Redis knows."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis: Any = client  # redis-py types every answer as "or awaitable"
+        self._open = scripts.Script(client, scripts.OPEN)
+        self._sweep = scripts.Script(client, scripts.SWEEP)
+
+    def open(
+        self,
+        run: str,
+        *,
+        output: str,
+        digest: str,
+        jobs: int,
+        images: int,
+        common: Mapping[str, Any],
+        priority: str = "normal",
+        keep_s: int = KEEP_S,
+    ) -> None:
+        """Enters a run, or finds it entered already. A cancelled one begins anew: nothing of it is entered.
+
+        `priority` is that of a run not known before; afterwards `control.set_priority` changes it.
+        `keep_s`: 0 keeps the run in Redis for ever. Raises LedgerError where the name stands for another run.
+        """
+        check_priority(priority)
+        shared = canonical_json(common)
+        known = self._open(run, output, digest, jobs, images, shared, priority, keep_s)
+        if known != [output, digest]:
+            what = f"at {known[0]}" if known[0] != output else "with other jobs"
+            raise LedgerError(f"run {run!r} is known to this Redis {what}: name this run otherwise with --run")
+
+    def status(self, run: str) -> RunStatus:
+        """Raises LedgerError for a run that this Redis does not know."""
+        fields = self._redis.hgetall(run_key(run))
+        if not fields:
+            raise LedgerError(f"no run {run!r} in this Redis; `promptmill status` lists those there are")
+        return _status(run, fields)
+
+    def runs(self) -> Iterator[RunStatus]:
+        """Every run, the newest first. Names whose run has expired are swept."""
+        for run in self._redis.zrevrange(RUNS, 0, -1):
+            fields = self._redis.hgetall(run_key(run))
+            if fields:
+                yield _status(run, fields)
+            else:
+                self._sweep(run)
+
+    def settings(self, run: str) -> tuple[str, dict[str, Any]] | None:
+        """The run's output and the fields that all its jobs share, or None for an unknown run."""
+        output, common = self._redis.hmget(run_key(run), "output", "common")
+        return None if output is None else (output, json.loads(common))
+
+    def failures(self, run: str) -> Iterator[Failure]:
+        """The run's failed jobs, in no order."""
+        for index, text in self._redis.hscan_iter(failures_key(run), count=1000):
+            yield Failure(int(index), **json.loads(text))
+
+    def failures_by_reason(self, run: str) -> dict[str, int]:
+        """How often each reason was given, the most frequent first."""
+        return dict(Counter(failure.reason for failure in self.failures(run)).most_common())
+
+    def failed_indexes(self, run: str) -> list[int]:
+        """The places of the run's failed jobs, in order."""
+        bits = self._redis.execute_command("GET", failed_key(run), **{NEVER_DECODE: True}) or b""
+        return [8 * found.start() + bit for found in _SOME.finditer(bits) for bit in _set_bits(found[0][0])]
+
+
+_SOME = re.compile(rb"[^\x00]")
+
+
+def _set_bits(byte: int) -> Iterator[int]:
+    """Redis counts from a byte's highest bit."""
+    return (bit for bit in range(8) if byte & (0x80 >> bit))
+
+
+def check_priority(priority: str) -> None:
+    """Raises LedgerError."""
+    if priority not in PRIORITIES:
+        raise LedgerError(f"no priority {priority!r}: expected one of {', '.join(PRIORITIES)}")
+
+
+def _status(run: str, fields: Mapping[str, str]) -> RunStatus:
+    first, last = fields.get("first_done"), fields.get("last_done")
+    images, done, failed = (int(fields[name]) for name in ("images", "done", "failed"))
+    open_images = max(images - done - failed, 0)
+    state = fields["state"] if open_images else "finished"
+    return RunStatus(
+        run=run,
+        output=fields["output"],
+        jobs=int(fields["jobs"]),
+        images=images,
+        enqueued=int(fields["enqueued"]),
+        present=int(fields["present"]),
+        done=done,
+        failed=failed,
+        created=float(fields["created"]),
+        first_done=float(first) if first else None,
+        last_done=float(last) if last else None,
+        state=state,
+        cancelled=open_images if state == "cancelled" else 0,
+        priority=fields["priority"],
+        pending=int(fields["queued"]),
+        keep_s=int(fields["keep_s"]),
+    )

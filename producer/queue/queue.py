@@ -1,0 +1,223 @@
+"""The job streams: enqueue, claim, renew, release, settle. One Redis Stream a run and shape, with one consumer group.
+
+A claim is an entry in the group's list of pending entries: its consumer is the worker, its idle time what is used up of
+the lease, its delivery count how many workers have had it. scripts.py has the keys, and what Redis does in one
+step: a crash between two steps leaves a job either where it was or where it was going.
+
+At least once, and once in the end: a job leaves its stream only by `settle`, after its object is safe; one that two
+workers render after all is written once by the output and counted once by its bit.
+
+A batch is of one shape and may be of several runs: of the highest priority first, and among equals in turn.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import redis
+
+from promptmill.producer.errors import JobError, LedgerError
+from promptmill.producer.job import Job, Shape
+from promptmill.producer.queue import scripts
+from promptmill.producer.queue.ledger import PRIORITIES
+
+MAX_DELIVERIES = 3
+"""A job that this many workers had and did not settle is given up: it may be what killed them."""
+
+CHUNK = 500  # jobs a script call: some 100 kB, a few milliseconds of Redis' one thread
+
+Entry = tuple[int, str, str]
+"""A job to enter: its place in the run, its shape's key, canonical JSON of its fields that the run does not share."""
+
+
+def queue_key(run: str, shape: Shape) -> str:
+    return f"promptmill:queue:{run}:{shape.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that a worker holds until it settles or releases it, or its lease runs out."""
+
+    entry: str
+    shape: Shape
+    run: str
+    index: int
+    deliveries: int
+    job: Job
+    output: str
+    opened: str = ""
+    """When its run was opened: another run of the same name is not settled by this claim."""
+
+    @property
+    def last_chance(self) -> bool:
+        """Whether this delivery is the last: the job is rendered with nothing beside it that it could take along."""
+        return self.deliveries >= MAX_DELIVERIES
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A shape with a job that a worker could claim now."""
+
+    shape: Shape
+    priority: int
+    """Of the run that would be served, as in PRIORITIES."""
+    waited_s: float
+    """For how long no worker has claimed any of the shape."""
+    run_waited_s: float = 0.0
+    """For how long no worker has claimed any job, of whatever shape, of the run that would be served."""
+
+
+class JobQueue:
+    """The job streams of one Redis, as one consumer sees them. Thread-safe."""
+
+    def __init__(self, client: redis.Redis, consumer: str = "producer", *, lease_s: float = 30.0) -> None:
+        self._consumer = consumer
+        self._lease_ms = int(lease_s * 1000)
+        self._client: Any = client
+        self._enqueue, self._reenter = self._script(scripts.ENQUEUE), self._script(scripts.REENTER)
+        self._claimable, self._claim = self._script(scripts.CLAIMABLE), self._script(scripts.CLAIM)
+        self._promise, self._renew = self._script(scripts.PROMISE), self._script(scripts.RENEW)
+        self._release, self._settle = self._script(scripts.RELEASE), self._script(scripts.SETTLE)
+        self._leave, self._backlog = self._script(scripts.LEAVE), self._script(scripts.BACKLOG)
+
+    def _script(self, body: str) -> scripts.Script:
+        return scripts.Script(self._client, body)
+
+    # What a submitter does.
+
+    def enqueue(
+        self, run: str, start: int, end: int, entries: Iterable[Entry], present: Sequence[int] = (), *, pipe: Any = None
+    ) -> int:
+        """Enters the run's places `start` to `end` in one step, unless they are in already.
+
+        `entries` are the jobs to render, `present` the places whose image is there. Returns how far the run is entered,
+        which is `end` after a success, and further where another submitter was faster. With a pipeline as `pipe` the
+        call is queued there and `end` returned; `entered` then reads the answer. Raises LedgerError.
+        """
+        by_shape: dict[str, list[Any]] = {}
+        for place, shape, job in entries:
+            by_shape.setdefault(shape, []).extend((place, job))
+        grouped: list[Any] = []
+        for shape, pairs in by_shape.items():
+            grouped += (shape, len(pairs) // 2, *pairs)
+        answer = self._enqueue(run, start, end, json.dumps(list(present)), *grouped, client=pipe)
+        return end if pipe is not None else entered(run, answer)
+
+    def reenter(self, run: str, entries: Iterable[Entry]) -> int:
+        """Enters jobs anew that count as done or failed: an image that somebody deleted, another try. Returns how many.
+
+        What waits, or is with a worker, is left alone. Raises LedgerError.
+        """
+        count = 0
+        left = iter(entries)
+        while chunk := list(islice(left, CHUNK)):
+            count += entered(run, self._reenter(run, *(part for entry in chunk for part in entry)))
+        return count
+
+    # What a worker does.
+
+    def claimable(self) -> list[Ready]:
+        """The shapes that have a job for whoever asks, by key. What is paused or cancelled is not."""
+        ranks = sorted(PRIORITIES.values(), reverse=True)
+        return [
+            Ready(Shape.from_key(key), ranks[rank], waited / 1e6, run_waited / 1e6)
+            for key, rank, waited, run_waited in sorted(self._claimable(self._lease_ms))
+        ]
+
+    def claim(self, shape: Shape, count: int) -> list[Claim]:
+        """Up to `count` jobs of one shape, held from now on, of one run or several: the higher priority first, and of
+        equals the one that was served least. Of each run, first what dead workers held, then new jobs.
+
+        A job on its last delivery comes alone. One that was given up, or cannot be read, is settled as failed here.
+        """
+        claims: list[Claim | None] = []
+        found = self._claim(shape.key, self._consumer, count, self._lease_ms, MAX_DELIVERIES)
+        for run, output, shared, opened, entries in found:
+            common = json.loads(shared)
+            for entry, deliveries, flat in entries:
+                delivery = _Delivery(entry, shape, run, output, opened, int(deliveries), _pairs(flat))
+                claims.append(self._to_claim(delivery, common))
+        return [claim for claim in claims if claim is not None]
+
+    def promise(self, shape: Shape) -> None:
+        """This worker will claim from the shape, but has to load or compile first: others need not do the same."""
+        self._promise(shape.key)
+
+    def renew(self, claims: Iterable[Claim]) -> list[Claim]:
+        """Starts the lease of these claims anew; returns those that another worker has by now."""
+        held = list(claims)
+        lost = self._renew(self._consumer, *_names(held)) if held else []
+        return [held[number] for number in lost]
+
+    def release(self, claims: Iterable[Claim], *, counted: bool = False) -> None:
+        """Gives jobs back, to be claimed by anybody at once. `counted`: this delivery counts as one of the three."""
+        self._release(self._consumer, int(counted), *_names(claims))
+
+    def done(self, claim: Claim) -> bool:
+        """The job's object is safe. False where the job was done before, or its run was purged."""
+        return self._settle_one(claim.run, claim.shape, claim.entry, claim.index, "", claim.opened)
+
+    def failed(self, claim: Claim, reason: str) -> bool:
+        """The job is given up, for a reason that a user can read. False where it was settled before."""
+        failure = json.dumps({"id": claim.job.id, "reason": reason}, ensure_ascii=False)
+        return self._settle_one(claim.run, claim.shape, claim.entry, claim.index, failure, claim.opened)
+
+    def leave(self) -> None:
+        """Takes this consumer out of the groups where it holds nothing, and others that died long ago."""
+        self._leave(self._consumer)
+
+    # What a person sees.
+
+    def backlog(self) -> dict[Shape, tuple[int, int]]:
+        """Of each shape with unsettled jobs: how many wait, those of paused runs too, and how many workers hold."""
+        return {Shape.from_key(key): (waiting, held) for key, waiting, held in sorted(self._backlog())}
+
+    def _to_claim(self, delivery: "_Delivery", common: Mapping[str, Any]) -> Claim | None:
+        d, index = delivery, int(delivery.fields["i"])
+        try:
+            job = Job(**{**common, **json.loads(d.fields["job"])})
+        except (JobError, TypeError, ValueError) as error:
+            failure = {"id": "", "reason": f"a worker of another version? it cannot read the job: {error}"}
+            self._settle_one(d.run, d.shape, d.entry, index, json.dumps(failure), d.opened)
+            return None
+        claim = Claim(d.entry, d.shape, d.run, index, d.deliveries, job, d.output, d.opened)
+        if d.deliveries > MAX_DELIVERIES:
+            self.failed(claim, f"given up: {MAX_DELIVERIES} workers took it and none came back")
+            return None
+        return claim
+
+    def _settle_one(self, run: str, shape: Shape, entry: str, index: int, failure: str, opened: str) -> bool:
+        return bool(self._settle(run, shape.key, entry, index, failure, opened))
+
+
+def entered(run: str, answer: int) -> int:
+    """What a script says of jobs entered. Raises LedgerError where it would not enter them."""
+    if answer == -1:
+        raise LedgerError(f"run {run!r} is not in this Redis any more")
+    if answer == -2:
+        raise LedgerError(f"run {run!r} was cancelled; `promptmill resume {run} --output URL` takes it up again")
+    return int(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """An entry as it comes out of its stream."""
+
+    entry: str
+    shape: Shape
+    run: str
+    output: str
+    opened: str
+    deliveries: int
+    fields: Mapping[str, str]
+
+
+def _pairs(flat: Sequence[str]) -> dict[str, str]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _names(claims: Iterable[Claim]) -> list[str]:
+    """Of each claim its run, shape key and entry."""
+    return [part for claim in claims for part in (claim.run, claim.shape.key, claim.entry)]

@@ -1,0 +1,165 @@
+"""`--dry-run` of submit and render: what a run would be and take. It writes nothing, to the output or to Redis."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from promptmill.verbs.planning import make_plan, name_run, plan_options, warn
+
+if TYPE_CHECKING:
+    from promptmill.producer.estimate import Measured
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+KINDS = ("v5e", "v6e", "h100", "h200", "cpu")  # producer/estimate.py's, which is loaded lazily; a test compares
+
+
+class Range(click.ParamType):
+    """A number, or two with a dash between: `1.2-3.0`."""
+
+    name = "FROM-TO"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        low, dash, high = str(value).partition("-")
+        try:
+            found = float(low), float(high if dash else low)
+        except ValueError:
+            found = (1.0, 0.0)
+        if not 0 <= found[0] <= found[1] < float("inf"):
+            self.fail(f"{value!r} is no number such as 1.2 and no range such as 1.2-3.0", param, ctx)
+        return found
+
+
+_OPTIONS = (
+    click.option("--dry-run", is_flag=True, help="Say what the run would be and take; write nothing."),
+    click.option("--device", type=click.Choice(KINDS), help="For --dry-run: the devices to estimate for.  [all kinds]"),
+    click.option("--devices", type=click.IntRange(1), metavar="N", help="For --dry-run: how many of them.  [1]"),
+    click.option(
+        "--images-per-s",
+        type=click.FloatRange(0, min_open=True),
+        metavar="RATE",
+        help="For --dry-run: what you saw one device do.  [live workers' rate, else published ones]",
+    ),
+    click.option(
+        "--cost-per-device-hour",
+        type=Range(),
+        default="1.2-3.0",
+        show_default=True,
+        metavar="FROM-TO",
+        help="For --dry-run: what a device costs an hour, in any currency.",
+    ),
+)
+
+
+def dry_run_options(function: F) -> F:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def dry_run(
+    files: Sequence[str], output: str, run: str | None, broker: str | None, as_json: bool, given: Mapping[str, Any]
+) -> int:
+    """Says what the run would be; exit code 2 where it would not begin, since rows are wrong."""
+    from promptmill.producer import estimate
+    from promptmill.producer.layout import find_present
+    from promptmill.producer.outputs.open import open_output
+
+    options = dataclasses.replace(plan_options(given), on_error="skip", rejects=None)
+    with make_plan(files, options, needed=False) as plan:
+        place = open_output(output)
+        name = name_run(run, plan, files, place.url)
+        warn(plan, given["preset"])
+        present = find_present(plan, place.child(name))
+        works = estimate.work_to_do(plan, present)
+        found = estimate.estimates(
+            works,
+            measured=_measured(broker, given),
+            device=given["device"],
+            devices=given["devices"],
+            cost_per_hour=given["cost_per_device_hour"],
+        )
+        said = {"run": name, **estimate.describe(plan, present, works, found, plan.packed_bytes)}
+    click.echo(json.dumps(said, ensure_ascii=False) if as_json else report(said, given["cost_per_device_hour"]))
+    stops = (said["rejected"] and given["on_error"] == "stop") or not said["jobs"]
+    if stops:
+        click.secho("the run would not begin: mend these rows, or leave them out with --on-error skip", err=True)
+    return 2 if stops else 0
+
+
+def _measured(broker: str | None, given: Mapping[str, Any]) -> "Measured | None":
+    """A rate that was seen: the one given, or the live workers'; None where a kind of device is asked for."""
+    from promptmill.producer.broker import DEFAULT_URL, connect
+    from promptmill.producer.errors import BrokerError
+    from promptmill.producer.estimate import given_rate, live_rate
+    from promptmill.producer.queue.workers import Workers
+
+    if given["images_per_s"]:
+        return given_rate(given["images_per_s"], given["devices"])
+    if given["device"]:
+        return None
+    try:
+        return live_rate(Workers(connect(broker or DEFAULT_URL)).alive(sweep=False))
+    except BrokerError:
+        if broker:
+            raise
+        return None  # nobody said that there is one
+
+
+def report(said: Mapping[str, Any], cost_per_hour: tuple[float, float]) -> str:
+    """The dry run in words and numbers, for a person."""
+    counts = [
+        ("run", said["run"]),
+        ("rows", f"{said['rows']:,}, {said['rejected']:,} of them wrong"),
+        ("jobs", f"{said['jobs']:,}"),
+        ("images", f"{said['images']:,} distinct, {said['duplicates']:,} duplicate jobs"),
+        ("to render", f"{said['to_render']:,}, {said['present']:,} are in the output"),
+        *[("shape", f"{count:,} of {key}") for key, count in _most(said["shapes"])],
+        ("compiles", f"{said['compiles']} in each worker, one a shape"),
+        ("storage", f"about {_bytes(said['image_bytes'])} of images, {_bytes(said['plan_bytes'])} of plan"),
+    ]
+    lines = [f"{name:<10} {text}" for name, text in counts]
+    lines += [line for estimate in said["estimates"] for line in _estimate_lines(estimate, cost_per_hour)]
+    if not said["estimates"]:
+        lines.append("time       unknown: nothing was measured for these models; --images-per-s says what you saw")
+    return "\n".join([*lines, *(f"wrong      {error}" for error in said["rejects"])])
+
+
+def _most(shapes: Mapping[str, int], most: int = 10) -> list[tuple[str, int]]:
+    listed = Counter(shapes).most_common(most)
+    others = len(shapes) - len(listed)
+    return (
+        [*listed, (f"{others} other shapes", sum(shapes.values()) - sum(dict(listed).values()))] if others else listed
+    )
+
+
+def _estimate_lines(estimate: Mapping[str, Any], cost_per_hour: tuple[float, float]) -> list[str]:
+    low, high = estimate["cost"]
+    price = f"{cost_per_hour[0]:g}-{cost_per_hour[1]:g} an hour"
+    return [
+        f"{estimate['device']:<10} {_time(estimate['seconds'])} on {estimate['devices']}, "
+        f"{estimate['device_hours']:,.3g} device-hours, {_money(low)}-{_money(high)} at {price}",
+        f"           by {estimate['basis']}",
+    ]
+
+
+def _money(amount: float) -> str:
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"

@@ -1,0 +1,71 @@
+"""The flags that say how rows are expanded into jobs."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from promptmill.producer.prompts.expand import Expansion
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--plain-prompts", is_flag=True, envvar="PROMPTMILL_PLAIN_PROMPTS", help="Braces and __names__ are text."
+    ),
+    click.option(
+        "--combinatorial",
+        is_flag=True,
+        envvar="PROMPTMILL_COMBINATORIAL",
+        help="Every combination of alternatives, instead of one at random.",
+    ),
+    click.option(
+        "--wildcards",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="PROMPTMILL_WILDCARDS",
+        metavar="FOLDER",
+        help="Of NAME.txt: __NAME__ is one of its lines.",
+    ),
+    click.option(
+        "--wildcard-order",
+        type=click.Choice(["random", "sequential"]),
+        default="random",
+        show_default=True,
+        envvar="PROMPTMILL_WILDCARD_ORDER",
+        help="sequential: each line once before any comes again.",
+    ),
+    click.option(
+        "--images-per-prompt",
+        "-n",
+        type=click.IntRange(1, 1_000_000),
+        default=1,
+        show_default=True,
+        envvar="PROMPTMILL_IMAGES_PER_PROMPT",
+        help="Of a seed s: s, s+1, ...",
+    ),
+    click.option(
+        "--run-seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        envvar="PROMPTMILL_RUN_SEED",
+        help="Random choices, and seeds of rows that name none, follow from it.",
+    ),
+)
+
+
+def expansion_options(function: F) -> F:
+    """The flags of `Expansion`, the matrix aside."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def expansion_of(given: Mapping[str, Any], matrix: Mapping[str, tuple[Any, ...]]) -> "Expansion":
+    """What the flags say."""
+    from promptmill.producer.prompts.expand import Expansion
+
+    names = ("combinatorial", "wildcards", "wildcard_order", "images_per_prompt", "run_seed")
+    return Expansion(plain=given["plain_prompts"], matrix=matrix, **{name: given[name] for name in names})

@@ -1,0 +1,115 @@
+"""From the command line to a plan: what `submit` and `render` do alike before their ways part."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from promptmill.progress import Progress
+from promptmill.verbs.expansion_options import expansion_of, expansion_options
+from promptmill.verbs.options import env, job_defaults, job_matrix, job_options
+from promptmill.verbs.reading_options import reading_of, reading_options
+
+if TYPE_CHECKING:
+    from promptmill.producer.plan import Plan, PlanOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PACKED = (".gz", ".zst")
+
+_ON_ERROR = click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    envvar=env("on_error"),
+    help="A wrong row: stop before anything is enqueued, or leave it out.",
+)
+_REJECTS = click.option(
+    "--rejects",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar=env("rejects"),
+    metavar="FILE",
+    help="Write wrong rows there, as JSON lines.  [skipped ones to OUTPUT/RUN/rejects.jsonl]",
+)
+
+
+def prompt_file_options(function: F) -> F:
+    """The argument FILE... and all that says what its rows mean."""
+    for add in (job_options, expansion_options, reading_options, _REJECTS, _ON_ERROR):
+        function = add(function)
+    return click.argument("files", nargs=-1, required=True, metavar="FILE...")(function)
+
+
+def plan_options(given: Mapping[str, Any]) -> "PlanOptions":
+    """What the flags say about rows."""
+    from promptmill.producer.plan import PlanOptions
+
+    return PlanOptions(
+        defaults=job_defaults(given),
+        preset=given["preset"],
+        reading=reading_of(given),
+        expansion=expansion_of(given, job_matrix(given)),
+        on_error=given["on_error"],
+        rejects=given["rejects"],
+    )
+
+
+def make_plan(files: Sequence[str], options: "PlanOptions", *, needed: bool = True) -> "Plan":
+    """The plan of prompt files, with the rows counted on the way."""
+    from promptmill.producer.plan import plan_run
+
+    with Progress("read", None, unit="jobs") as progress:
+        return plan_run(files, options, progress=progress.to, needed=needed)
+
+
+def tell_skipped(plan: "Plan") -> None:
+    """Says which rows were left out: the first of them, and how many."""
+    for error in plan.rejects.first:
+        click.secho(f"skipped: {error}", err=True, fg="yellow")
+    if plan.rejected > len(plan.rejects.first):
+        click.secho(f"... and {plan.rejected - len(plan.rejects.first)} more rows", err=True, fg="yellow")
+
+
+def name_run(run: str | None, plan: "Plan", files: Sequence[str], output_url: str) -> str:
+    """The run's name: as given, or from the first file's and the jobs. Raises PlanError."""
+    from promptmill.producer.plan import check_run_name
+
+    return check_run_name(run) if run else plan.default_name(stem_of(files[0]), output_url)
+
+
+def stem_of(file: str) -> str:
+    """What a run of this file is called: `prompts` of `gs://bucket/prompts.csv.gz`, `stdin` of `-`."""
+    if file == "-":
+        return "stdin"
+    name = Path(file.partition("://")[2].partition("?")[0] if "://" in file else file).name
+    for suffix in PACKED:
+        name = name.removesuffix(suffix)
+    return Path(name).stem
+
+
+def source_names(files: Sequence[str]) -> list[str]:
+    """The files as the run's record names them: no folders of this machine."""
+    return [file if "://" in file else Path(file).name for file in files]
+
+
+def warn(plan: "Plan", preset: str | None) -> None:
+    """Says it aloud when the pictures are going to be noise, or settings do not suit their model."""
+    from promptmill.producer.models import POCKET, TINY_RANDOM
+
+    for sentence in plan.warnings(preset):
+        click.secho(f"warning: {sentence}", err=True, fg="yellow")
+    models = {shape.model for shape in plan.shapes}
+    if POCKET in models:
+        text = (
+            f"{POCKET}: a tiny SDXL of promptmill's own, which draws emoji of 64x64 pixels on plain backgrounds.\n"
+            "For the real one: --model stabilityai/stable-diffusion-xl-base-1.0, or a folder in diffusers' layout."
+        )
+        click.secho(text, err=True, fg="cyan")
+    if TINY_RANDOM in models:
+        text = (
+            f"{TINY_RANDOM}: a small SDXL with RANDOM weights. Its pictures are NOISE; they try the machinery only.\n"
+            "For real pictures: --model stabilityai/stable-diffusion-xl-base-1.0, or a folder in diffusers' layout."
+        )
+        click.secho(text, err=True, fg="yellow", bold=True)

@@ -1,0 +1,23 @@
+"""`promptmill priority`: which runs go first."""
+
+import click
+
+from promptmill.producer.queue.control import PRIORITIES
+from promptmill.verbs.runs import answer, connected, find_run, run_options
+
+
+@click.command("priority")
+@run_options
+@click.argument("level", type=click.Choice(list(PRIORITIES)), metavar=f"[{'|'.join(PRIORITIES)}]")
+def command(run: str, level: str, broker: str | None, as_json: bool) -> int:
+    """Say when RUN's turn is: urgent runs are rendered before normal ones, from the next batch on, and low ones last.
+
+    Runs of one priority take turns.
+    """
+    from promptmill.producer.queue.control import set_priority
+
+    client = connected(broker)
+    find_run(client, run)
+    set_priority(client, run, level)
+    answer(as_json, f"{run}: {level}", run=run, priority=level)
+    return 0

@@ -1,0 +1,19 @@
+"""`promptmill purge`: a run out of Redis."""
+
+import click
+
+from promptmill.verbs.runs import answer, connected, find_run, run_options
+
+
+@click.command("purge")
+@run_options
+@click.option("--force", is_flag=True, help="Also a run that is not finished.")
+def command(run: str, broker: str | None, as_json: bool, force: bool) -> int:
+    """Take RUN out of Redis, its failures and counts too. Plan and images stay in its output."""
+    from promptmill.producer.queue.control import purge
+
+    client = connected(broker)
+    status = find_run(client, run)
+    purge(client, run, force=force)
+    answer(as_json, f"{run}: purged; its images stay in {status.output}", run=run, purged=True, output=status.output)
+    return 0

@@ -1,0 +1,53 @@
+"""The flags that say how prompt files are read."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from promptmill.producer.prompts.files import Reading
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--format",
+        "format_",
+        metavar="FORMAT",
+        help="txt, jsonl, csv, tsv or parquet, also such as csv.gz, where no name tells.",
+    ),
+    click.option("--prompt-column", metavar="COLUMN", help="The column with the prompts.  [prompt]"),
+    click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="A field's column; repeatable."),
+    click.option("--label", "labels", multiple=True, metavar="COLUMN", help="A column is a label; repeatable."),
+)
+
+
+def reading_options(function: F) -> F:
+    """The flags of `Reading`."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def reading_of(given: Mapping[str, Any]) -> "Reading":
+    """What the flags say. Raises click.UsageError for a column of no field, or two of one."""
+    from promptmill.producer.prompts.files import Reading
+
+    columns = dict(map(_column, given["columns"]))
+    if given["prompt_column"]:
+        columns = {"prompt": given["prompt_column"], **columns}
+    if len(columns) < len(given["columns"]) + bool(given["prompt_column"]):
+        raise click.UsageError("--column and --prompt-column: a field may have one column")
+    return Reading(columns, frozenset(given["labels"]), given["format_"])
+
+
+def _column(text: str) -> tuple[str, str]:
+    from promptmill.producer.job import ALIASES, FIELD_NAMES
+
+    name, _, column = text.partition("=")
+    field = name.strip().replace("-", "_")
+    field = ALIASES.get(field, field)
+    if not column or field not in FIELD_NAMES:
+        raise click.UsageError(f"--column {text}: expected FIELD=COLUMN, with a field of a job")
+    return field, column

@@ -1,0 +1,249 @@
+"""`promptmill render`: all in one. The same path as in production, on this machine: queue, worker, output."""
+
+import contextlib
+import dataclasses
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+import redis
+
+from promptmill.local_worker import LocalWorker, WorkerFailed
+from promptmill.producer.broker import connect, embedded_server
+from promptmill.producer.layout import Present, find_present
+from promptmill.producer.outputs.open import open_output
+from promptmill.producer.outputs.output import Output
+from promptmill.producer.plan import Plan
+from promptmill.producer.plan_files import write_plan
+from promptmill.producer.queue.ledger import Failure, Ledger, RunStatus
+from promptmill.producer.queue.workers import WorkerReport, Workers
+from promptmill.producer.submit import submit
+from promptmill.progress import Progress
+from promptmill.verbs.check_options import check_environ, check_options
+from promptmill.verbs.dry_run import dry_run, dry_run_options
+from promptmill.verbs.options import broker_option, env, json_option, run_option
+from promptmill.verbs.planning import (
+    make_plan,
+    name_run,
+    plan_options,
+    prompt_file_options,
+    source_names,
+    tell_skipped,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+POLL_S = 0.1
+SHOWN_FAILURES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `render` did. Times are seconds from the start of the command."""
+
+    run: str
+    output: str
+    images: int
+    present: int
+    rendered: int
+    failed: int
+    first_image_s: float | None = None
+    last_image_s: float | None = None
+    images_per_s: float | None = None
+    contact_sheet: str | None = None
+    failures: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+@click.command("render")
+@prompt_file_options
+@click.option(
+    "--output",
+    default="out",
+    envvar=env("output"),
+    metavar="URL",
+    show_default=True,
+    help="Folder, or gs://bucket/prefix.",
+)
+@run_option
+@broker_option
+@click.option("--verbose", "-v", is_flag=True, help="Show the worker's log.")
+@dry_run_options
+@json_option
+@check_options
+def command(
+    files: tuple[str, ...],
+    output: str,
+    run: str | None,
+    broker: str | None,
+    verbose: bool,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Render prompt files here and now, on whatever JAX finds: queue, worker and all.
+
+    Every row of a FILE (docs/prompt-files.md) becomes a job, or several. The flags named after a job's fields are the
+    defaults of rows that do not say otherwise. Without --broker it starts a Redis of its own. The same command again
+    renders only what is missing. Exit code 1: some jobs failed.
+    """
+    if given["dry_run"]:
+        return dry_run(files, output, run, broker, as_json, given)
+    started = time.time()
+    with make_plan(files, plan_options(given)) as plan:
+        report = _render_plan(plan, files, output, run, broker, verbose, started, given)
+    _tell(report, as_json)
+    return 1 if report.failed else 0
+
+
+def _render_plan(
+    plan: Plan,
+    files: Sequence[str],
+    output: str,
+    run: str | None,
+    broker: str | None,
+    verbose: bool,
+    started: float,
+    given: Mapping[str, Any],
+) -> Report:
+    tell_skipped(plan)
+    place = open_output(output)
+    place.check()
+    run = name_run(run, plan, files, place.url)
+    warn(plan, given["preset"])
+    sources, run_output = source_names(files), place.child(run)
+    write_plan(run_output, run, plan, sources)
+    there = find_present(plan, run_output)
+    if there.images == plan.images:
+        report = Report(run, run_output.url, plan.images, plan.images, 0, 0)
+    else:
+        with _sigterm_as_ctrl_c():
+            report = _render(plan, place, run, there, sources, broker, verbose, started, check_environ(given))
+    if report.failed or not report.rendered:
+        return report
+    from promptmill.contact_sheet import write_contact_sheet
+
+    return dataclasses.replace(report, contact_sheet=f"{report.output}/{write_contact_sheet(run_output, plan)}")
+
+
+def _render(
+    plan: Plan,
+    place: Output,
+    run: str,
+    there: Present,
+    sources: list[str],
+    broker: str | None,
+    verbose: bool,
+    started: float,
+    checks: Mapping[str, str],
+) -> Report:
+    with contextlib.ExitStack() as stack:
+        url = broker or stack.enter_context(embedded_server())
+        client = connect(url)
+        worker = stack.enter_context(LocalWorker(url, verbose=verbose, own_broker=broker is None, environ=checks))
+        submit(plan, output=place, run=run, client=client, sources=sources, there=there)
+        missing = _missing(plan, there)
+        try:
+            status = _wait(client, run, worker, missing)
+        except KeyboardInterrupt:
+            status = Ledger(client).status(run)
+            click.echo(f"stopping: {status.done} of {status.images} images are there", err=True)
+            click.echo("the same command again renders the rest", err=True)
+            raise
+        return _report(place.child(run).url, status, there.images, list(Ledger(client).failures(run)), started)
+
+
+def _missing(plan: Plan, there: Present) -> Counter[str]:
+    """The images to render, by model."""
+    missing: Counter[str] = Counter()
+    for shape, count in plan.shapes.items():
+        missing[shape.model] += count - there.shapes[shape]
+    return missing
+
+
+def _wait(client: redis.Redis, run: str, worker: LocalWorker, missing: Mapping[str, int]) -> RunStatus:
+    """Until every job of the run is done or failed. `missing` counts the images to render by model.
+
+    Raises WorkerFailed when nothing is left but what the worker cannot render, or the worker itself has stopped.
+    """
+    ledger, workers = Ledger(client), Workers(client)
+    status = ledger.status(run)
+    with Progress("images", status.images) as progress:
+        while not status.finished:
+            time.sleep(POLL_S)
+            status = ledger.status(run)
+            progress.to(status.done + status.failed)
+            worker.watch(status.done + status.failed)
+            for report in workers.alive():
+                if report.name == worker.name:
+                    progress.note(f"{report.state}, {status.failed} failed" if status.failed else report.state)
+                    if report.problems and status.left <= sum(missing[model] for model in report.problems):
+                        raise WorkerFailed(_problems(report, status))
+    return status
+
+
+def _problems(report: WorkerReport, status: RunStatus) -> str:
+    reasons = [f"cannot render with {model}: {why}" for model, why in report.problems.items()]
+    return "\n".join([*reasons, f"{status.done} of {status.images} images are there"])
+
+
+def _report(url: str, status: RunStatus, present: int, failures: list[Failure], started: float) -> Report:
+    first_now = status.first_done is not None and status.first_done >= started  # else a lasting Redis tells of before
+    return Report(
+        run=status.run,
+        output=url,
+        images=status.images,
+        present=present,
+        rendered=status.done - present,
+        failed=status.failed,
+        first_image_s=round(status.first_done - started, 2) if status.first_done and first_now else None,
+        last_image_s=round(status.last_done - started, 2) if status.last_done and first_now else None,
+        images_per_s=round(status.images_per_s, 2) if status.images_per_s and first_now else None,
+        failures=[dataclasses.asdict(failure) for failure in sorted(failures, key=lambda failure: failure.index)],
+    )
+
+
+def _tell(report: Report, as_json: bool) -> None:
+    for failure in report.failures[:SHOWN_FAILURES]:
+        click.secho(f"failed: place {failure['index']} of the run: {failure['reason']}", err=True, fg="red")
+    if report.failed > SHOWN_FAILURES:
+        click.echo(
+            f"... and {report.failed - SHOWN_FAILURES} more: promptmill render --json lists them all",
+            err=True,
+        )
+    if not report.rendered and not report.failed:
+        click.echo(f"nothing to render: all {report.images} images are there already", err=True)
+    else:
+        click.echo(_summary(report), err=True)
+    if report.contact_sheet:
+        click.echo(f"all on one sheet: {report.contact_sheet}", err=True)
+    click.echo(json.dumps(dataclasses.asdict(report), ensure_ascii=False) if as_json else f"{report.output}/images")
+
+
+def _summary(report: Report) -> str:
+    text = f"{report.rendered} images rendered"
+    text += f", {report.present} were there already" if report.present else ""
+    text += f", {report.failed} failed" if report.failed else ""
+    if report.first_image_s is not None:
+        text += f"; first image after {report.first_image_s:.1f} s, last after {report.last_image_s:.1f} s"
+    if report.images_per_s:
+        text += f" ({report.images_per_s:.1f} images/s between them)"
+    return text
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """A supervisor's SIGTERM stops everything as cleanly as Ctrl-C does."""
+
+    def interrupt(number: int, frame: "FrameType | None") -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,93 @@
+"""`promptmill submit`: prompt files into the queue."""
+
+import dataclasses
+import json
+from typing import Any
+
+import click
+
+from promptmill.progress import Progress
+from promptmill.verbs.dry_run import dry_run, dry_run_options
+from promptmill.verbs.options import broker_option, env, json_option, run_option
+from promptmill.verbs.planning import (
+    make_plan,
+    name_run,
+    plan_options,
+    prompt_file_options,
+    source_names,
+    tell_skipped,
+    warn,
+)
+
+PRIORITIES = ("urgent", "normal", "low")  # queue/ledger.py's, which is loaded lazily; a test compares
+
+
+@click.command("submit")
+@prompt_file_options
+@click.option("--output", required=True, envvar=env("output"), metavar="URL", help="gs://bucket/prefix, or a folder.")
+@run_option
+@broker_option
+@click.option(
+    "--priority",
+    type=click.Choice(PRIORITIES),
+    default="normal",
+    show_default=True,
+    envvar=env("priority"),
+    help="When the run's turn is.",
+)
+@click.option(
+    "--max-pending",
+    type=click.IntRange(1),
+    envvar=env("max_pending"),
+    metavar="N",
+    help="Keep at most N jobs in Redis, and wait for workers before entering more.  [all at once]",
+)
+@dry_run_options
+@json_option
+def command(
+    files: tuple[str, ...],
+    output: str,
+    run: str | None,
+    broker: str | None,
+    priority: str,
+    max_pending: int | None,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Put prompt files into the queue, for workers to render.
+
+    Every row of a FILE (docs/prompt-files.md) becomes a job, or several. The flags named after a job's fields are the
+    defaults of rows that do not say otherwise. Submitting the same again enqueues nothing twice. Prints the run's name.
+    """
+    from promptmill.producer.broker import DEFAULT_URL, connect
+    from promptmill.producer.outputs.open import open_output
+    from promptmill.producer.submit import submit
+
+    if given["dry_run"]:
+        return dry_run(files, output, run, broker, as_json, given)
+    with make_plan(files, plan_options(given)) as plan:
+        tell_skipped(plan)
+        place = open_output(output)
+        run = name_run(run, plan, files, place.url)
+        place.check()
+        client = connect(broker or DEFAULT_URL)
+        warn(plan, given["preset"])
+        with Progress("enqueued", plan.jobs, unit="jobs") as progress:
+            result = submit(
+                plan,
+                output=place,
+                run=run,
+                client=client,
+                sources=source_names(files),
+                priority=priority,
+                max_pending=max_pending,
+                progress=progress.to,
+            )
+        rate = f" ({progress.rate:,.0f} jobs/s)" if progress.rate else ""
+    click.echo(
+        f"{result.jobs} jobs, {result.images} images: {result.enqueued} enqueued now{rate}, "
+        f"{result.present} were there",
+        err=True,
+    )
+    click.echo(json.dumps(dataclasses.asdict(result)) if as_json else result.run)
+    return 0

@@ -1,0 +1,349 @@
+"""What every output promises, shown on a folder and on a bucket in a real server."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from promptmill.producer.outputs.open import open_output
+from promptmill.producer.outputs.output import (
+    RESERVED,
+    Existing,
+    ObjectNotFound,
+    Output,
+    OutputConflict,
+    OutputError,
+    OutputUrlError,
+    Put,
+    check_name,
+)
+from tests.fake_gcs import FakeGcs
+
+WRITERS = 16
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def output(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Output:
+    if request.param == "folder":
+        return open_output(str(tmp_path / "out"))
+    fake_gcs: FakeGcs = request.getfixturevalue("fake_gcs")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake_gcs.url)
+    return open_output(fake_gcs.create_bucket(f"b{uuid.uuid4().hex}") + "/some/prefix/")
+
+
+@pytest.fixture
+def no_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system such as FAT or SMB."""
+
+    def refuse(source: Path, target: Path, **kwargs: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(source))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+def race(write: Callable[[int], Put]) -> Counter[Put]:
+    """All writers at once; what each of them was told."""
+    gate = threading.Barrier(WRITERS)
+
+    def enter(writer: int) -> Put:
+        gate.wait()
+        return write(writer)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return Counter(pool.map(enter, range(WRITERS)))
+
+
+def entries(folder: Path) -> set[str]:
+    """All that lies in it, what listings hide too."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+# --- put_once --------------------------------------------------------------------------------------------
+
+
+def test_what_was_put_can_be_read(output: Output) -> None:
+    assert output.put_once("images/3f/3fa9.png", b"pixels", content_type="image/png") is Put.CREATED
+    assert output.get("images/3f/3fa9.png") == b"pixels"
+    assert output.exists("images/3f/3fa9.png")
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_the_same_bytes_again_are_adopted(output: Output, size: int) -> None:
+    data = os.urandom(size)
+    assert output.put_once("a", data) is Put.CREATED
+    assert output.put_once("a", data) is Put.ADOPTED
+    assert output.get("a") == data
+
+
+@pytest.mark.parametrize("other", [b"pixelz", b"pixels, more of them"])
+def test_other_bytes_conflict_and_are_left_alone(output: Output, other: bytes) -> None:
+    output.put_once("a", b"pixels")
+    with pytest.raises(OutputConflict, match=r"/a is taken by something else \(6 bytes there"):
+        output.put_once("a", other)
+    assert output.get("a") == b"pixels"
+
+
+def test_other_bytes_of_the_same_job_are_adopted(output: Output) -> None:
+    # Given an image that another kind of device rendered: the same job, a few other bits
+    output.put_once("a", b"job=1 pixels", metadata={"job": "1"})
+    seen: list[Existing] = []
+
+    def same_job(there: Existing) -> bool:
+        seen.append(there)
+        return there.read().startswith(b"job=1 ")
+
+    assert output.put_once("a", b"job=1 pixelz!", ours=same_job) is Put.ADOPTED
+    assert output.get("a") == b"job=1 pixels"
+    assert [there.size for there in seen] == [12]
+    assert seen[0].metadata == ({"job": "1"} if output.url.startswith("gs://") else {})
+    with pytest.raises(OutputConflict):
+        output.put_once("a", b"job=2 pixels", ours=lambda there: b"job=2" in there.read())
+
+
+def test_of_many_writers_one_creates(output: Output) -> None:
+    for name in ("a", "b", "c/d/e"):
+        told = race(lambda _, name=name: output.put_once(name, b"pixels" * 1000))  # type: ignore[misc]
+        assert told == {Put.CREATED: 1, Put.ADOPTED: WRITERS - 1}
+
+
+def test_of_many_writers_of_different_bytes_one_wins_and_is_whole(output: Output) -> None:
+    def write(writer: int) -> Put:
+        try:
+            return output.put_once("a", b"%02d" % writer * 50_000)
+        except OutputConflict:
+            return Put.ADOPTED
+
+    assert race(write) == {Put.CREATED: 1, Put.ADOPTED: WRITERS - 1}
+    data = output.get("a")
+    assert data == data[:2] * 50_000
+
+
+def test_there_is_nothing_where_nothing_was_put(output: Output) -> None:
+    output.put_once("a/b", b"1")
+    for name in ("c", "a", "a/b/c"):
+        assert not output.exists(name)
+        with pytest.raises(ObjectNotFound, match=f"there is no .*{name}"):
+            output.get(name)
+
+
+# --- names -----------------------------------------------------------------------------------------------
+
+BAD_NAMES = ["", "/a", "a/", "a//b", "../a", "a/../../b", "a/.", "a\\b", "a\0b", "a\nb", f"a/{RESERVED}x"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_name_cannot_leave_the_output(output: Output, name: str) -> None:
+    for use in (output.get, output.exists, output.child, lambda name: output.put_once(name, b"")):
+        with pytest.raises(OutputUrlError, match="object name"):
+            use(name)
+
+
+def test_a_name_may_be_in_any_script(output: Output) -> None:
+    assert check_name("赤い りんご (1)%20?#.png")
+    output.put_once("赤い りんご (1)%20?#.png", b"1")
+    assert output.get("赤い りんご (1)%20?#.png") == b"1"
+    assert list(output.list()) == ["赤い りんご (1)%20?#.png"]
+
+
+# --- list, child, check ----------------------------------------------------------------------------------
+
+
+def test_listing_by_prefix(output: Output) -> None:
+    assert list(output.list()) == []
+    for name in ("run.json", "plan/0", "plan/1", "images/3f/3f0", "images/3f/3f1", "images/40/400"):
+        output.put_once(name, b"")
+    assert sorted(output.list("plan/")) == ["plan/0", "plan/1"]
+    assert sorted(output.list("images/3f/3f")) == ["images/3f/3f0", "images/3f/3f1"]
+    assert sorted(output.list("images/4")) == ["images/40/400"]
+    assert sorted(output.list("r")) == ["run.json"]
+    assert len(list(output.list())) == 6
+    assert list(output.list("nowhere/")) == list(output.list("../")) == []
+
+
+def test_a_child_is_a_folder_inside(output: Output) -> None:
+    run = output.child("run-1")
+    assert run.url == f"{output.url}/run-1"
+    run.put_once("run.json", b"{}")
+    assert output.get("run-1/run.json") == b"{}"
+    assert list(run.list()) == ["run.json"]
+    assert list(output.child("run").list()) == []
+    assert open_output(run.url).get("run.json") == b"{}"
+
+
+def test_a_usable_place_passes_the_check_and_stays_empty(output: Output) -> None:
+    output.check()
+    output.check()
+    assert list(output.list()) == []
+
+
+# --- what only a folder does -----------------------------------------------------------------------------
+
+
+def test_without_hard_links_one_of_many_writers_creates(no_hard_links: None, tmp_path: Path) -> None:
+    output = open_output(str(tmp_path))
+    for name in "abcdef":
+        told = race(lambda _, name=name: output.put_once(name, b"pixels" * 1000))  # type: ignore[misc]
+        assert told == {Put.CREATED: 1, Put.ADOPTED: WRITERS - 1}
+    with pytest.raises(OutputConflict):
+        output.put_once("a", b"others")
+    assert sorted(output.list()) == list("abcdef")
+
+
+WRITE_MANY = """
+import os, sys, time
+from pathlib import Path
+from promptmill.producer.outputs.output import Put
+from promptmill.producer.outputs.open import open_output
+if sys.argv[2] == "rename":
+    def refuse(source, target, **kwargs): raise PermissionError(1, "no hard links", str(source))
+    os.link = refuse
+if sys.argv[2] == "link" and hasattr(os, "O_TMPFILE"):
+    del os.O_TMPFILE
+output = open_output(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+print(sum(output.put_once(f"{i:03}", b"pixels" * i) is Put.CREATED for i in range(100)))
+"""
+
+
+@pytest.mark.parametrize("way", ["nameless", "link", "rename"])
+def test_of_many_processes_one_creates_each_file(tmp_path: Path, way: str) -> None:
+    command = [sys.executable, "-c", WRITE_MANY, str(tmp_path), way]
+    writers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    created = [int(writer.communicate(timeout=30)[0]) for writer in writers]
+    assert sum(created) == 100
+    assert sorted(open_output(str(tmp_path)).list()) == [f"{i:03}" for i in range(100)]
+    assert not [name for name in entries(tmp_path) if name.endswith(".tmp")]
+
+
+DIE_BEFORE_LINK = """
+import os, signal, sys
+from promptmill.producer.outputs.open import open_output
+os.link = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "link" and hasattr(os, "O_TMPFILE"):
+    del os.O_TMPFILE
+open_output(sys.argv[1]).put_once("images/a.png", b"pixels")
+"""
+
+
+@pytest.mark.parametrize(("way", "left"), [("nameless", 0), ("link", 1)])
+def test_a_writer_killed_before_the_name_is_given_leaves_nothing_visible(tmp_path: Path, way: str, left: int) -> None:
+    if way == "nameless" and not hasattr(os, "O_TMPFILE"):
+        pytest.skip("this system has no nameless files")
+    # Given a writer that died with its file written, but not yet named
+    ended = subprocess.run([sys.executable, "-c", DIE_BEFORE_LINK, str(tmp_path), way], timeout=30, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert len(entries(tmp_path)) == left
+    # Then nobody sees it, and the next writer creates the image
+    output = open_output(str(tmp_path))
+    assert list(output.list()) == []
+    assert not output.exists("images/a.png")
+    assert output.put_once("images/a.png", b"pixels") is Put.CREATED
+    assert list(output.list()) == ["images/a.png"]
+
+
+def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    output = open_output(str(tmp_path))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"cannot write .*/a: No space left on device"):
+        output.put_once("a", b"pixels")
+    assert entries(tmp_path) == set()
+
+
+def test_files_are_readable_as_the_umask_says(tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        open_output(str(tmp_path)).put_once("a", b"")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/run"):
+        with pytest.raises(OutputError, match=r"cannot write into .*: .*/file is not a folder"):
+            open_output(str(tmp_path / place)).check()
+    with pytest.raises(OutputError, match=r"/file is not a folder"):
+        open_output(str(tmp_path)).put_once("file/a", b"")
+    with pytest.raises(OutputError, match=r"/file is not a folder"):
+        list(open_output(str(tmp_path / "file")).list())
+
+
+def test_a_folder_that_cannot_be_written_fails_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may write anywhere, so the refusal is the system call's.
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OutputError, match=r"cannot write into .*: Permission denied"):
+        open_output(str(tmp_path)).check()
+
+
+# --- open_output -----------------------------------------------------------------------------------------
+
+
+def test_the_urls_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert open_output("out/").url == str(tmp_path / "out")
+    assert open_output("a/../b").url == str(tmp_path / "b")
+    assert open_output("~/out").url == str(tmp_path / "home" / "out")
+    assert open_output("file:///data/my%20run").url == "/data/my run"
+    assert open_output("file://localhost/data").url == "/data"
+    assert open_output(":odd:name").url == str(tmp_path / ":odd:name")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("s3://bucket/run", "there is no storage s3://; known are file://, gs:// and a folder's path"),
+        ("GS://bucket", "there is no storage GS://"),
+        ("gs://", "the bucket is missing"),
+        ("gs:///run", "the bucket is missing"),
+        ("gs:/bucket/run", "two slashes"),
+        ("file://out", "expected file:///absolute/path"),
+        ("file://host/out", "expected file:///absolute/path"),
+        ("", "expected the path of a folder"),
+        ("a\0b", "expected the path of a folder"),
+        ("~nobody-of-this-name/out", "home directory"),
+    ],
+)
+def test_a_url_that_cannot_be_meant_is_refused(url: str, message: str) -> None:
+    with pytest.raises(OutputUrlError) as refusal:
+        open_output(url)
+    assert message in str(refusal.value)
+
+
+def test_a_folder_needs_nothing_of_google() -> None:
+    script = (
+        "import sys; from promptmill.producer.outputs.open import open_output; open_output('.').check();"
+        "print([m for m in sys.modules if m.startswith(('google', 'requests'))])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(OutputUrlError, match="not UTF-8"):
+        open_output(str(tmp_path / "caf\udce9"))

@@ -1,0 +1,512 @@
+"""The queue's promises, on a real Redis."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from promptmill.producer.errors import LedgerError
+from promptmill.producer.job import Job, canonical_json
+from promptmill.producer.queue.ledger import Ledger, run_key
+from promptmill.producer.queue.queue import CHUNK, MAX_DELIVERIES, Claim, JobQueue, Ready, queue_key
+from tests.entries import as_entries, shared_fields
+
+LEASE_S = 0.2
+
+
+def some_jobs(count: int, **fields: object) -> list[Job]:
+    return [Job(prompt=f"picture {n}", seed=n, width=64, height=64, **fields) for n in range(count)]  # type: ignore[arg-type]
+
+
+Enter = Callable[..., JobQueue]
+
+
+@pytest.fixture
+def enter(client: redis.Redis) -> Enter:
+    def enter(jobs: list[Job], run: str = "r", present: tuple[int, ...] = (), priority: str = "normal") -> JobQueue:
+        common = shared_fields(jobs) if len(jobs) > 1 else {}
+        Ledger(client).open(
+            run, output="/out", digest="d", jobs=len(jobs), images=len(jobs), common=common, priority=priority
+        )
+        queue = JobQueue(client)
+        missing = [(index, job) for index, job in enumerate(jobs) if index not in present]
+        assert queue.enqueue(run, 0, len(jobs), as_entries(missing, common), present) == len(jobs)
+        return queue
+
+    return enter
+
+
+@pytest.fixture
+def worker(client: redis.Redis) -> Callable[[str], JobQueue]:
+    return lambda name: JobQueue(client, name, lease_s=LEASE_S)
+
+
+def let_leases_run_out() -> None:
+    time.sleep(LEASE_S * 1.5)  # the lease is Redis' own clock; there is nothing to await
+
+
+def indices(claims: list[Claim]) -> list[int]:
+    return [claim.index for claim in claims]
+
+
+def runs(claims: list[Claim]) -> list[str]:
+    return [claim.run for claim in claims]
+
+
+def shapes(ready: list[Ready]) -> list[object]:
+    return [one.shape for one in ready]
+
+
+def test_jobs_come_out_as_they_went_in(enter, worker):
+    jobs = some_jobs(5)
+    enter(jobs)
+    claims = worker("a").claim(jobs[0].shape, 3)
+    assert [claim.job for claim in claims] == jobs[:3]
+    assert indices(claims) == [0, 1, 2]
+    assert {claim.output for claim in claims} == {"/out"}
+
+
+def test_a_held_job_is_nobody_elses(enter, worker):
+    jobs = some_jobs(4)
+    enter(jobs)
+    assert indices(worker("a").claim(jobs[0].shape, 2)) == [0, 1]
+    assert indices(worker("b").claim(jobs[0].shape, 8)) == [2, 3]
+    assert worker("c").claim(jobs[0].shape, 8) == []
+    assert worker("c").claimable() == []
+
+
+def test_jobs_of_two_shapes_wait_in_two_streams(enter, worker):
+    small, wide = some_jobs(1)[0], Job(prompt="wide", width=128, height=64)
+    enter([small, wide])
+    queue = worker("a")
+    assert set(shapes(queue.claimable())) == {small.shape, wide.shape}
+    assert [claim.job for claim in queue.claim(wide.shape, 8)] == [wide]
+
+
+def test_what_a_dead_worker_held_is_claimed_by_another(enter, worker):
+    jobs = some_jobs(3)
+    enter(jobs)
+    worker("dead").claim(jobs[0].shape, 2)
+    let_leases_run_out()
+    assert shapes(worker("b").claimable()) == [jobs[0].shape]
+    claims = worker("b").claim(jobs[0].shape, 8)
+    assert indices(claims) == [0, 1, 2]
+    assert [claim.deliveries for claim in claims] == [2, 2, 1]
+
+
+def test_a_renewed_lease_keeps_the_job_and_a_lost_one_is_told(enter, worker):
+    jobs = some_jobs(2)
+    enter(jobs)
+    slow = worker("slow")
+    kept, lost = slow.claim(jobs[0].shape, 2)
+    for _ in range(4):
+        time.sleep(LEASE_S / 2)
+        assert slow.renew([kept]) == []
+    assert indices(worker("b").claim(jobs[0].shape, 8)) == [lost.index]
+    assert slow.renew([kept, lost]) == [lost]
+
+
+def test_a_settled_job_leaves_its_stream_and_is_counted_once(client, enter, worker):
+    jobs = some_jobs(2)
+    enter(jobs)
+    a, b = worker("a"), worker("b")
+    first, second = a.claim(jobs[0].shape, 2)
+    let_leases_run_out()
+    again = b.claim(jobs[0].shape, 1)[0]
+    assert again.index == first.index
+    assert b.done(again)
+    assert not a.done(first), "the slow worker's image is the same one"
+    assert a.failed(second, "refused")
+    status = Ledger(client).status("r")
+    assert (status.done, status.failed, status.finished) == (1, 1, True)
+    assert client.exists(queue_key("r", jobs[0].shape)) == 0
+    (failure,) = Ledger(client).failures("r")
+    assert (failure.index, failure.id, failure.reason) == (1, jobs[1].id, "refused")
+
+
+def test_a_failed_job_that_turns_out_done_is_done(client, enter, worker):
+    jobs = some_jobs(1)
+    enter(jobs)
+    (claim,) = worker("a").claim(jobs[0].shape, 1)
+    worker("a").failed(claim, "too slow")
+    worker("b").done(claim)
+    status = Ledger(client).status("r")
+    assert (status.done, status.failed) == (1, 0)
+    assert list(Ledger(client).failures("r")) == []
+
+
+def test_a_released_job_is_claimable_at_once_and_the_delivery_is_not_counted(enter, worker):
+    jobs = some_jobs(2)
+    enter(jobs)
+    a = worker("a")
+    for _ in range(MAX_DELIVERIES + 2):
+        claims = a.claim(jobs[0].shape, 2)
+        assert [claim.deliveries for claim in claims] == [1, 1]
+        a.release(claims)
+    claims = a.claim(jobs[0].shape, 2)
+    a.release(claims, counted=True)
+    assert [claim.deliveries for claim in worker("b").claim(jobs[0].shape, 2)] == [2, 2]
+
+
+def test_one_cannot_release_what_another_holds(enter, worker):
+    jobs = some_jobs(1)
+    enter(jobs)
+    stale = worker("a").claim(jobs[0].shape, 1)
+    let_leases_run_out()
+    assert indices(worker("b").claim(jobs[0].shape, 1)) == [0]
+    worker("a").release(stale)
+    assert worker("c").claim(jobs[0].shape, 1) == []
+
+
+def test_the_killer_is_given_up_and_its_neighbours_are_not(client, enter, worker):
+    """Place 1 kills every worker that renders it, and all that the worker holds dies with it."""
+    jobs = some_jobs(4)
+    enter(jobs)
+    for life in range(20):
+        queue = worker(f"life {life}")
+        claims = queue.claim(jobs[0].shape, 4)
+        assert not any(claim.last_chance for claim in claims) or len(claims) == 1
+        if 1 in indices(claims):
+            let_leases_run_out()
+            continue
+        for claim in claims:
+            queue.done(claim)
+        if not queue.claimable():
+            break
+    status = Ledger(client).status("r")
+    assert (status.done, status.failed) == (3, 1)
+    (failure,) = Ledger(client).failures("r")
+    assert failure.index == 1
+    assert "3 workers" in failure.reason
+
+
+def test_places_are_entered_once_whoever_tries_again(client, enter):
+    jobs = some_jobs(6)
+    queue = enter(jobs)
+    assert queue.enqueue("r", 0, 3, as_entries(enumerate(jobs[:3]))) == 6
+    assert client.xlen(queue_key("r", jobs[0].shape)) == 6
+
+
+def test_what_is_in_the_output_is_counted_and_not_entered(client, enter):
+    jobs = some_jobs(5)
+    enter(jobs, present=(1, 3))
+    status = Ledger(client).status("r")
+    assert (status.done, status.present, status.left) == (2, 2, 3)
+    assert client.xlen(queue_key("r", jobs[0].shape)) == 3
+
+
+def test_what_all_jobs_share_is_not_in_every_message(client, enter):
+    jobs = some_jobs(3, negative_prompt="blurry")
+    enter(jobs)
+    (_, fields), *_ = client.xrange(queue_key("r", jobs[0].shape))
+    assert fields["job"] == '{"prompt":"picture 0","seed":0}'
+
+
+def test_a_job_whose_run_was_taken_out_is_dropped(client, enter, worker):
+    jobs = some_jobs(1)
+    enter(jobs)
+    client.delete(run_key("r"))
+    assert worker("a").claim(jobs[0].shape, 1) == []
+    assert client.xlen(queue_key("r", jobs[0].shape)) == 0
+    assert client.exists(run_key("r")) == 0
+
+
+def test_a_job_that_cannot_be_read_is_failed_and_its_neighbours_are_claimed(client, enter, worker):
+    jobs = some_jobs(1)
+    enter(jobs)
+    client.xadd(queue_key("r", jobs[0].shape), {"i": 7, "job": '{"prompt":"x","from_the_future":1}'})
+    assert indices(worker("a").claim(jobs[0].shape, 8)) == [0]
+    (failure,) = Ledger(client).failures("r")
+    assert failure.index == 7
+    assert "from_the_future" in failure.reason
+
+
+def test_a_sleeper_does_not_take_back_its_own_but_others_do(enter, worker):
+    jobs = some_jobs(2)
+    enter(jobs)
+    a = worker("a")
+    a.claim(jobs[0].shape, 2)
+    let_leases_run_out()
+    assert a.claim(jobs[0].shape, 2) == []
+    assert indices(worker("b").claim(jobs[0].shape, 2)) == [0, 1]
+
+
+def test_a_job_whose_image_was_deleted_is_entered_anew_and_counted_once(client, enter, worker):
+    jobs = some_jobs(2)
+    queue = enter(jobs)
+    a = worker("a")
+    for claim in a.claim(jobs[0].shape, 2):
+        a.done(claim)
+    assert queue.reenter("r", as_entries([(1, jobs[1])])) == 1
+    assert queue.reenter("r", as_entries([(1, jobs[1])])) == 0, "it waits already"
+    assert Ledger(client).status("r").done == 1
+    (claim,) = a.claim(jobs[0].shape, 2)
+    assert claim.job == jobs[1]
+    a.done(claim)
+    assert Ledger(client).status("r").done == 2
+
+
+def test_one_name_for_two_runs_is_refused(client, enter):
+    enter(some_jobs(1))
+    with pytest.raises(LedgerError, match="--run"):
+        Ledger(client).open("r", output="/elsewhere", digest="d", jobs=1, images=1, common={})
+
+
+def test_a_clean_leave_takes_the_consumer_out_unless_it_holds_something(client, enter, worker):
+    jobs = some_jobs(2)
+    enter(jobs)
+    a = worker("a")
+    first, second = a.claim(jobs[0].shape, 2)
+    a.done(first)
+    a.leave()
+    assert [c["name"] for c in client.xinfo_consumers(queue_key("r", jobs[0].shape), "workers")] == ["a"]
+    a.release([second])
+    a.leave()
+    assert [c["name"] for c in client.xinfo_consumers(queue_key("r", jobs[0].shape), "workers")] == ["released"]
+
+
+# --- several runs
+
+
+def test_a_batch_is_filled_from_several_runs_the_more_urgent_first(enter, worker):
+    jobs = some_jobs(3)
+    enter(jobs, "low", priority="low")
+    enter(jobs, "normal")
+    enter(jobs, "urgent", priority="urgent")
+    a = worker("a")
+    (ready,) = a.claimable()
+    assert ready.priority == 2
+    assert runs(a.claim(jobs[0].shape, 7)) == ["urgent"] * 3 + ["normal"] * 3 + ["low"]
+    (ready,) = a.claimable()
+    assert ready.priority == 0
+
+
+def test_a_later_urgent_run_has_the_next_batch(enter, worker):
+    jobs = some_jobs(20)
+    enter(jobs, "long")
+    a = worker("a")
+    assert runs(a.claim(jobs[0].shape, 4)) == ["long"] * 4
+    enter(jobs[:3], "urgent", priority="urgent")
+    assert runs(a.claim(jobs[0].shape, 4)) == ["urgent"] * 3 + ["long"]
+    assert runs(a.claim(jobs[0].shape, 4)) == ["long"] * 4
+
+
+def test_equal_runs_take_turns_whatever_their_size_and_time_of_coming(enter, worker):
+    jobs = some_jobs(80)
+    enter(jobs, "first")
+    a = worker("a")
+    for _ in range(10):
+        a.claim(jobs[0].shape, 4)
+    enter(jobs[:30], "second")
+    served = runs([claim for _ in range(10) for claim in a.claim(jobs[0].shape, 4)])
+    assert served[:4] != served[4:8] != served[8:12]
+    assert abs(served.count("first") - served.count("second")) <= 4, "a newcomer is not owed what came before it"
+
+
+def test_a_run_that_had_nothing_for_a_while_is_not_owed_its_turns(client, enter, worker):
+    """Its only job is in somebody's hands for long, and then many come: it gets its half, and not all that is next."""
+    jobs = some_jobs(100)
+    Ledger(client).open("slow", output="/out", digest="d", jobs=100, images=100, common={})
+    queue, a = JobQueue(client), worker("a")
+    queue.enqueue("slow", 0, 1, as_entries([(0, jobs[0])]))
+    enter(jobs, "busy")
+    a.claim(jobs[0].shape, 1)
+    for _ in range(12):
+        a.claim(jobs[0].shape, 4)
+    queue.enqueue("slow", 1, 100, as_entries(list(enumerate(jobs))[1:]))
+    served = runs([claim for _ in range(8) for claim in a.claim(jobs[0].shape, 4)])
+    assert 12 <= served.count("slow") <= 20
+
+
+@pytest.mark.parametrize("name", ["a", "z"])
+def test_small_runs_that_keep_coming_do_not_starve_a_large_one(enter, worker, name):
+    """Whatever their names, which decide between those of one score."""
+    jobs = some_jobs(60)
+    enter(jobs, name)
+    served = []
+    for number in range(15):
+        enter(jobs[:4], f"small-{number}")
+        served += runs(worker("w").claim(jobs[0].shape, 4))
+    assert served.count(name) >= 15, "there are up to ten others, and it has its turn among them"
+    assert name in served[-24:]
+
+
+def test_a_thousand_runs_whose_jobs_are_all_held_are_not_looked_at_again_and_again(client, enter, worker):
+    jobs = some_jobs(1)
+    for run in range(1000):
+        enter(jobs, f"run-{run}")
+    a = JobQueue(client, "a", lease_s=2.0)
+    assert len(a.claim(jobs[0].shape, 1000)) == 1000
+    client.config_resetstat()
+    for _ in range(20):
+        assert a.claimable() == []
+    calls = client.info("commandstats")
+    assert sum(calls.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("xpending", "xlen")) == 0
+    time.sleep(2.1)
+    b = JobQueue(client, "b", lease_s=2.0)
+    while claims := b.claim(jobs[0].shape, 250):
+        assert {claim.deliveries for claim in claims} == {2}
+    assert b.backlog() == {jobs[0].shape: (0, 1000)}
+
+
+def test_what_a_dead_worker_held_goes_before_new_jobs_in_each_run(enter, worker):
+    jobs = some_jobs(4)
+    enter(jobs, "one")
+    enter(jobs, "two")
+    worker("dead").claim(jobs[0].shape, 2)
+    worker("dead").claim(jobs[0].shape, 2)
+    let_leases_run_out()
+    claims = worker("b").claim(jobs[0].shape, 8)
+    assert [(claim.run, claim.index, claim.deliveries) for claim in sorted(claims, key=lambda c: (c.run, c.index))] == [
+        (run, index, 2 if index < 2 else 1) for run in ("one", "two") for index in range(4)
+    ]
+
+
+def test_a_last_chance_is_alone_though_there_is_room_beside_others(enter, worker):
+    jobs = some_jobs(4)
+    enter(jobs[:1], "poison")
+    for life in range(MAX_DELIVERIES - 1):
+        assert runs(worker(f"life {life}").claim(jobs[0].shape, 4)) == ["poison"]
+        let_leases_run_out()
+    enter(jobs[:2], "first", priority="urgent")
+    batches = [worker("b").claim(jobs[0].shape, 4) for _ in range(2)]
+    assert list(map(runs, batches)) == [["first"] * 2, ["poison"]]
+    assert batches[1][0].last_chance
+
+
+def test_leases_of_claims_of_several_runs_are_renewed_together(enter, worker):
+    jobs = some_jobs(2)
+    enter(jobs, "one")
+    enter(jobs, "two")
+    a = worker("a")
+    claims = a.claim(jobs[0].shape, 4)
+    for _ in range(4):
+        time.sleep(LEASE_S / 2)
+        assert a.renew(claims[1:]) == []
+    assert worker("b").claim(jobs[0].shape, 4)[0].entry == claims[0].entry
+    assert a.renew(claims) == claims[:1]
+
+
+def test_entries_of_two_runs_with_one_number_are_two_jobs(client, enter, worker):
+    """Redis numbers the entries of each stream by itself."""
+    jobs = some_jobs(1)
+    enter(jobs, "one")
+    enter(jobs, "two")
+    for run in ("one", "two"):
+        ((entry, fields),) = client.xrange(queue_key(run, jobs[0].shape))
+        client.xadd(queue_key(run, jobs[0].shape), fields, id="9999999999999-0")
+        client.xdel(queue_key(run, jobs[0].shape), entry)
+    one, two = worker("a").claim(jobs[0].shape, 2)
+    assert one.entry == two.entry
+    worker("a").done(one)
+    assert worker("a").renew([one, two]) == []
+    assert Ledger(client).status(two.run).done == 0
+    let_leases_run_out()
+    assert runs(worker("b").claim(jobs[0].shape, 2)) == [two.run]
+
+
+def test_a_shape_waits_since_it_was_last_claimed_from_and_a_run_since_it_was_last_served(enter, worker):
+    small, wide = some_jobs(2)[0], Job(prompt="wide", width=128, height=64)
+    enter([small, wide, small], "both")
+    a = worker("a")
+    time.sleep(0.2)
+    a.claim(small.shape, 1)
+    by_shape = {ready.shape: ready for ready in a.claimable()}
+    assert by_shape[small.shape].waited_s < 0.1
+    assert 0.2 <= by_shape[wide.shape].waited_s < 1
+    assert by_shape[wide.shape].run_waited_s < 0.1, "its run was served"
+    a.promise(wide.shape)
+    assert max(ready.waited_s for ready in a.claimable()) < 0.1
+
+
+def test_what_is_empty_leaves_no_key_behind(client, enter, worker):
+    jobs = some_jobs(3)
+    enter(jobs)
+    a = worker("a")
+    for claim in a.claim(jobs[0].shape, 3):
+        a.done(claim)
+    run_keys = {"promptmill:run:r", "promptmill:run:r:done"}
+    assert set(client.keys("promptmill:*")) == {"promptmill:runs", *run_keys}
+    a.promise(jobs[0].shape)
+    a.leave()
+    assert set(client.keys("promptmill:*")) == {"promptmill:runs", *run_keys}
+
+
+# --- what a submitter sees
+
+
+def test_places_can_be_entered_in_a_pipeline(client, worker):
+    jobs = some_jobs(6)
+    Ledger(client).open("r", output="/out", digest="d", jobs=6, images=6, common={})
+    queue = JobQueue(client)
+    pipe = client.pipeline(transaction=False)
+    for start in (0, 2, 4):
+        assert queue.enqueue("r", start, start + 2, as_entries(list(enumerate(jobs))[start : start + 2]), pipe=pipe)
+    assert pipe.execute() == [2, 4, 6]
+    assert indices(worker("a").claim(jobs[0].shape, 8)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_an_unknown_run_takes_no_jobs(client):
+    queue, entries = JobQueue(client), as_entries([(0, some_jobs(1)[0])])
+    for enter in (lambda: queue.enqueue("r", 0, 1, entries), lambda: queue.reenter("r", entries)):
+        with pytest.raises(LedgerError, match="run 'r' is not in this Redis any more"):
+            enter()
+    assert client.keys("*") == []
+
+
+def test_a_failed_job_is_entered_anew_with_all_its_tries(client, enter, worker):
+    jobs = some_jobs(CHUNK + 7)
+    queue, a = enter(jobs), worker("a")
+    for claim in a.claim(jobs[0].shape, len(jobs)):
+        a.failed(claim, "no luck")
+    ledger = Ledger(client)
+    assert ledger.failed_indexes("r") == list(range(len(jobs)))
+    assert queue.reenter("r", as_entries(enumerate(jobs), shared_fields(jobs))) == len(jobs)
+    status = ledger.status("r")
+    assert (status.failed, status.left, status.pending, status.state) == (0, len(jobs), len(jobs), "running")
+    assert list(ledger.failures("r")) == [] == ledger.failed_indexes("r")
+    assert {claim.deliveries for claim in a.claim(jobs[0].shape, len(jobs))} == {1}
+
+
+def test_an_image_that_was_there_is_counted_though_its_job_had_failed(client, enter, worker):
+    """Its run was cancelled and begun anew while a worker held it, and that worker gives it up first."""
+    jobs = some_jobs(2)
+    queue, a = enter(jobs), worker("a")
+    (held,) = a.claim(jobs[0].shape, 1)
+    a.failed(held, "too late")
+    client.hset(run_key("r"), "enqueued", 0)
+    queue.enqueue("r", 0, 2, [], present=[0])
+    status = Ledger(client).status("r")
+    assert (status.done, status.failed, status.left) == (1, 0, 1)
+
+
+# --- what it costs
+
+
+def test_a_job_costs_its_prompt_and_120_bytes(client, worker):
+    """Twenty thousand of them: enough that what the run costs once is nothing beside it."""
+    count, prompt = 20_000, "a lighthouse on a cliff at dusk, oil on canvas, by a patient painter, number {:06d}"
+    Ledger(client).open("r", output="/out", digest="d", jobs=count, images=count, common={})
+    before = client.info("memory")["used_memory"]
+    queue, shape = JobQueue(client), some_jobs(1)[0].shape.key
+    for start in range(0, count, CHUNK):
+        places = range(start, start + CHUNK)
+        entries = [(n, shape, canonical_json({"prompt": prompt.format(n), "seed": n})) for n in places]
+        queue.enqueue("r", start, start + CHUNK, entries)
+    size = client.info("memory")["used_memory"] - before
+    assert size / count <= len(prompt.format(0)) + 120
+
+
+def test_a_look_for_work_is_cheap_with_a_thousand_runs(client, enter, worker):
+    jobs = some_jobs(1)
+    for run in range(1000):
+        enter(jobs, f"run-{run}")
+    a = worker("a")
+    client.config_resetstat()
+    for _ in range(20):
+        (ready,) = a.claimable()
+        a.claim(ready.shape, 8)
+    calls = client.info("commandstats")
+    looks = sum(calls[f"cmdstat_{name}"]["calls"] for name in ("xpending", "xlen", "xreadgroup", "zrange"))
+    assert looks < 20 * 300, "not each run is looked at each time"

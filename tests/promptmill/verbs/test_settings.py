@@ -1,0 +1,117 @@
+"""Settings: flags, then PROMPTMILL_*, then promptmill.toml, then defaults."""
+
+import json
+
+import pytest
+import redis
+
+from promptmill.producer.queue.queue import JobQueue
+
+
+@pytest.fixture
+def steps(client: redis.Redis, at_redis: str, promptmill):
+    """Submits, and says how many steps the jobs have got."""
+
+    def submit(*words: str) -> int:
+        ran = promptmill("submit", "cats.txt", "--output", "out", *words)
+        assert ran.code == 0, ran.err
+        queue = JobQueue(client, "test")
+        (found,) = {
+            claim.job.num_inference_steps for ready in queue.claimable() for claim in queue.claim(ready.shape, 9)
+        }
+        return found
+
+    return submit
+
+
+def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(here, monkeypatch, steps):
+    assert steps() == 10, "pocket's own"
+    (here / "promptmill.toml").write_text("steps = 11\n")
+    assert steps() == 11
+    (here / "promptmill.toml").write_text("steps = 11\n[submit]\nsteps = 12\n[render]\nsteps = 13\n")
+    assert steps() == 12
+    monkeypatch.setenv("PROMPTMILL_NUM_INFERENCE_STEPS", "14")
+    assert steps() == 14
+    assert steps("--steps", "15") == 15
+
+
+@pytest.mark.parametrize("key", ["steps", "num_inference_steps", "num-inference-steps"])
+def test_a_key_is_any_name_of_the_flag(here, steps, key: str):
+    (here / "promptmill.toml").write_text(f"{key} = 7\n")
+    assert steps() == 7
+
+
+def test_an_empty_variable_is_none(monkeypatch, steps):
+    monkeypatch.setenv("PROMPTMILL_NUM_INFERENCE_STEPS", "")
+    assert steps() == 10
+
+
+def test_the_file_says_anything_a_flag_can(here, promptmill, at_redis):
+    (here / "promptmill.toml").write_text(
+        'output = "pictures"\nrun = "r"\njson = true\ntarget_size = [64, 128]\nnegative-prompt = ""\nguidance = 3\n'
+        "lease = 60\nwatch = false\n[worker]\nper_device_batch = 4\n"
+    )
+    ran = promptmill("submit", "cats.txt")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["output"] == str(here / "pictures" / "r")
+    told = json.loads((here / "pictures" / "r" / "run.json").read_text())["settings"]
+    assert (told["target_size"], told["negative_prompt"], told["guidance_scale"]) == ([64, 128], "", 3.0)
+
+
+def test_a_run_for_submit_is_not_the_run_that_status_shows(here, promptmill, at_redis):
+    (here / "promptmill.toml").write_text('run = "not-submitted-yet"\n')
+    assert promptmill("status").code == 0
+
+
+def test_the_variables_say_where(here, monkeypatch, promptmill, at_redis):
+    monkeypatch.setenv("PROMPTMILL_OUTPUT", "pictures")
+    monkeypatch.setenv("PROMPTMILL_RUN", "r")
+    ran = promptmill("submit", "cats.txt")
+    assert (ran.code, ran.out) == (0, "r\n")
+    assert (here / "pictures" / "r" / "run.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("steps = ", "promptmill.toml: Invalid value (at "),
+        ("\xff", "promptmill.toml: 'utf-8' codec can't decode"),
+        ("widht = 64", "promptmill.toml: widht is no setting of any verb"),
+        ("[submit]\nper_device_batch = 4", "promptmill.toml: per_device_batch is no setting of [submit]"),
+        ('[status]\nrun = "r"', "promptmill.toml: run is no setting of [status]"),
+        ('files = ["cats.txt"]', "promptmill.toml: files is no setting of any verb"),
+        ("[sumbit]\nsteps = 3", "promptmill.toml: [sumbit] is no verb (render, submit, worker, status, list,"),
+        ("submit = 3", "promptmill.toml: submit is no setting of any verb"),
+        (
+            'width = "wide"',
+            "Invalid value for '--width': 'wide' is not a valid integer.\nThat value is from promptmill.toml.",
+        ),
+        ("seed = 1.5", "Invalid value for '--seed': '1.5' is not a valid integer"),
+        ("seed = true", "Invalid value for '--seed': 'True' is not a valid integer"),
+        ("width = [64, 64]", "promptmill: width: has 64 twice"),
+        ("[submit.seed]\nx = 1", "Invalid value for '--seed'"),
+        ("width = 1030", "promptmill: width: must be a multiple of 8, got 1030"),
+    ],
+)
+def test_a_wrong_file_is_a_sentence(here, promptmill, content: str, told: str):
+    (here / "promptmill.toml").write_bytes(content.encode("latin-1"))
+    ran = promptmill("submit", "cats.txt", "--output", "out")
+    assert ran.code == 2
+    assert told in "\n".join(ran.err.splitlines()[-2:])
+    assert "Traceback" not in ran.err
+
+
+def test_a_folder_of_the_files_name_is_a_sentence(here, promptmill):
+    (here / "promptmill.toml").mkdir()
+    ran = promptmill("submit", "cats.txt", "--output", "out")
+    assert (ran.code, "Is a directory" in ran.err) == (2, True)
+
+
+def test_a_wrong_variable_is_a_sentence_that_names_it(monkeypatch, promptmill):
+    monkeypatch.setenv("PROMPTMILL_WIDTH", "wide")
+    ran = promptmill("submit", "cats.txt", "--output", "out")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-2:] == [
+        "Error: Invalid value for '--width': 'wide' is not a valid integer.",
+        "That value is from PROMPTMILL_WIDTH.",
+    ]

@@ -1,0 +1,142 @@
+"""`promptmill status`: where runs stand, for people and for programs."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from promptmill.producer.job import Job
+from promptmill.producer.queue.ledger import Ledger
+from promptmill.producer.queue.queue import JobQueue
+from promptmill.producer.queue.workers import WorkerReport, Workers
+from tests.entries import as_entries
+
+JOBS = [Job(prompt=f"picture {n}", width=64, height=64) for n in range(30)]
+SHAPE = JOBS[0].shape
+Enter = Callable[..., JobQueue]
+
+
+@pytest.fixture
+def enter(client: redis.Redis, at_redis: str) -> Enter:
+    """Enters a run, and settles its first jobs: so many done, so many failed."""
+
+    def enter(run: str, images: int, done: int = 0, failed: int = 0) -> JobQueue:
+        Ledger(client).open(run, output=f"/out/{run}", digest="d", jobs=images, images=images, common={})
+        queue = JobQueue(client, "w")
+        queue.enqueue(run, 0, images, as_entries(enumerate(JOBS[:images])))
+        for number, claim in enumerate(queue.claim(SHAPE, done + failed) if done + failed else []):
+            if number < done:
+                queue.done(claim)
+            else:
+                queue.failed(claim, f"reason {claim.index}")
+        return queue
+
+    return enter
+
+
+def test_with_nothing_there_it_says_what_to_do(at_redis, promptmill):
+    ran = promptmill("status")
+    assert ran.code == 0
+    assert ran.out == "no runs\nno workers; start one with `promptmill worker`\n"
+    assert json.loads(promptmill("status", "--json").out) == {"runs": [], "workers": [], "queue": []}
+
+
+def test_json_has_runs_workers_and_what_waits(client, enter, promptmill):
+    enter("a", 3, done=1)
+    queue = enter("b", 1)
+    queue.claim(SHAPE, 1)
+    Workers(client).report(WorkerReport("w", "rendering", platform="cpu", devices=8))
+    said = json.loads(promptmill("status", "--json").out)
+    assert [run["run"] for run in said["runs"]] == ["b", "a"]
+    assert said["runs"][1].keys() >= {"created", "first_done", "last_done", "images_per_s", "eta_s"}
+    figures = ("output", "jobs", "images", "enqueued", "present", "done", "failed", "left", "finished")
+    assert [said["runs"][1][name] for name in figures] == ["/out/a", 3, 3, 3, 0, 1, 0, 2, False]
+    assert "failures" not in said["runs"][1]
+    assert said["queue"] == [{"shape": SHAPE.key, "waiting": 2, "held": 1}]
+    (worker,) = said["workers"]
+    assert (worker["name"], worker["state"], worker["devices"]) == ("w", "rendering", 8)
+
+
+def test_json_of_one_run_has_its_failures_in_order(enter, promptmill):
+    enter("a", 25, failed=24)
+    enter("b", 1)
+    ran = promptmill("status", "a", "--json")
+    assert ran.code == 0, "not finished"
+    (run,) = json.loads(ran.out)["runs"]
+    assert run["run"] == "a"
+    assert run["failures"][7] == {"index": 7, "id": JOBS[7].id, "reason": "reason 7"}
+    assert [failure["index"] for failure in run["failures"]] == list(range(24))
+
+
+def test_a_person_sees_the_most_frequent_reasons_and_how_many_more(client, enter, promptmill):
+    queue = enter("a", 30, failed=12)
+    for claim in queue.claim(SHAPE, 7):
+        queue.failed(claim, "the dog ate it")
+    lines = promptmill("status", "a").out.splitlines()
+    assert lines[0] == "a: 0 of 30 images, 19 failed  /out/a"
+    assert lines[1] == "  7 failed: the dog ate it (places 12, 13, 14, 15, 16, ...)"
+    assert lines[2:11] == [f"  1 failed: reason {place} (place {place})" for place in range(9)]
+    assert lines[11] == "  ... and 3 more reasons: --json lists them all"
+
+
+@pytest.mark.parametrize(
+    ("images", "done", "failed", "code"),
+    [(2, 2, 0, 0), (2, 1, 1, 1), (2, 0, 2, 1), (2, 0, 1, 0), (2, 0, 0, 0)],
+    ids=["all done", "one failed", "all failed", "one failed, not finished", "nothing yet"],
+)
+def test_the_exit_code_is_1_for_a_finished_run_with_failures(enter, promptmill, images, done, failed, code):
+    enter("a", images, done, failed)
+    assert promptmill("status", "a").code == code
+    assert promptmill("status", "a", "--json").code == code
+    if done + failed == images:
+        assert promptmill("status", "a", "--watch", "--json").code == code
+    assert promptmill("status").code == 0, "it is about all runs"
+
+
+def test_an_unknown_run_is_a_sentence(enter, promptmill):
+    enter("a", 1)
+    for words in (["x"], ["x", "--json"], ["x", "--watch"]):
+        ran = promptmill("status", *words)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err == "promptmill: no run 'x' in this Redis; `promptmill list` shows those there are\n"
+
+
+def test_without_redis_it_is_a_sentence(promptmill):
+    ran = promptmill("status", "--broker", "redis://:geheim@127.0.0.1:1")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("promptmill: no Redis at redis://:***@127.0.0.1:1: ")
+
+
+def test_the_workers_are_shown_with_what_they_do(client, at_redis, promptmill):
+    Workers(client).report(WorkerReport("a", "rendering", "tpu", 8, shape=SHAPE.key, images=120, images_per_s=3.5))
+    Workers(client).report(WorkerReport("b", "compiling", "tpu", 8, shape=SHAPE.key, images_per_s=0.25))
+    assert promptmill("status").out.splitlines()[1:] == [
+        f"worker a: rendering, 8 tpu, 3.50 images/s, 120 so far, {SHAPE.key}",
+        f"worker b: compiling, 8 tpu, 0.25 images/s, {SHAPE.key}",
+        "2 workers: 3.75 images/s",
+    ]
+
+
+def test_a_watcher_sees_lines_of_json_until_the_run_is_over(client, enter, at_redis, here):
+    queue = enter("a", 2, done=1)
+    command = [sys.executable, "-m", "promptmill", "status", "a", "--watch", "--json", "--broker", at_redis]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        first = json.loads(watch.stdout.readline())
+        (claim,) = queue.claim(SHAPE, 1)
+        queue.done(claim)
+        others = [json.loads(line) for line in watch.stdout]
+    assert (first["runs"][0]["done"], others[-1]["runs"][0]["done"], watch.returncode) == (1, 2, 0)
+    assert first["runs"][0]["images_per_s"] is None
+    assert others[-1]["runs"][0]["images_per_s"] > 0
+
+
+def test_a_workers_problem_is_shown(client, at_redis, promptmill):
+    Workers(client).report(WorkerReport("w", "starting", problems={"m": "no such model"}))
+    assert promptmill("status").out.splitlines()[1:] == [
+        "worker w: starting, no devices yet, 0.00 images/s",
+        "  cannot render with m: no such model",
+    ]

@@ -1,0 +1,39 @@
+"""Norms keep their precision, and odd sizes come back."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from promptmill.worker.nn.blocks import Downsample, Upsample
+from promptmill.worker.nn.layers import GroupNorm, LayerNorm, upsample_2x
+from promptmill.worker.sdxl.unet import sinusoids
+
+
+@pytest.mark.parametrize("norm", [LayerNorm(32, eps=1e-6), GroupNorm(32, groups=4, eps=1e-6)])
+def test_norms_of_half_precision_take_their_statistics_in_float32(norm: nnx.Module) -> None:
+    norm.scale[...] = jnp.ones(32)
+    # A large mean: the variance of bfloat16 sums would be noise, and E[x^2] - E[x]^2 would be too.
+    x = (300 + 8 * jnp.sin(jnp.arange(2 * 5 * 5 * 32.0))).reshape(2, 5, 5, 32).astype(jnp.bfloat16)
+    exact = norm(x.astype(jnp.float32))
+    assert norm(x).dtype == jnp.bfloat16
+    np.testing.assert_allclose(norm(x).astype(jnp.float32), exact, atol=0.02)
+    assert float(jnp.std(exact)) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 4), (9, 7)])
+def test_up_after_down_has_the_size_from_before(size: tuple[int, int]) -> None:
+    x = jnp.ones((1, *size, 2))
+    smaller = Downsample(2)(x)
+    assert Upsample(2)(smaller, size=size).shape == x.shape
+
+
+def test_upsampling_repeats_each_pixel() -> None:
+    x = jnp.arange(6.0).reshape(1, 2, 3, 1)
+    expected = np.repeat(np.repeat(x, 2, axis=1), 2, axis=2)
+    assert np.array_equal(upsample_2x(x), expected)
+
+
+def test_sinusoids_of_an_odd_width_end_in_zero() -> None:
+    waves = sinusoids(jnp.array([0.0, 999.0]), 7, cosine_first=True, freq_shift=0)
+    assert waves.shape == (2, 7) and waves[:, -1].tolist() == [0, 0] and waves[0, :3].tolist() == [1, 1, 1]

@@ -1,0 +1,148 @@
+"""Turns: fewest compiles, urgent first, and nobody waits for ever. A clock that the test turns; no Redis."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+
+from promptmill.producer.job import Shape
+from promptmill.producer.queue.queue import Ready
+from promptmill.worker import shape_scheduler
+from promptmill.worker.shape_scheduler import REFUSED_S, TURN_S, Turns
+
+A, B, C = (Shape("model", 64, 64 * n, True) for n in (1, 2, 3))
+OTHER = Shape("other", 64, 64, True)
+NORMAL, URGENT = 1, 2
+
+
+class Clock:
+    """Time as the worker sees it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    clock = Clock()
+    monkeypatch.setattr(shape_scheduler, "time", clock)
+    return clock
+
+
+def ready(*shapes: Shape, waited_s: float = 0.0, priority: int = NORMAL) -> list[Ready]:
+    return [Ready(shape, priority, waited_s) for shape in shapes]
+
+
+def cost(**costs: int):
+    by_shape = {A: costs.get("a", 0), B: costs.get("b", 0), C: costs.get("c", 0)}
+    return lambda shape: by_shape[shape]
+
+
+def simulate(clock: Clock, wanted: list[tuple[Shape, str]], seconds: float, batch_s: float = 2.0) -> list[Shape]:
+    """One worker, and shapes (each with its run) that always have work, as Redis would tell of them."""
+    own, served, runs = Turns(), {shape: clock.now for shape, _ in wanted}, {run: clock.now for _, run in wanted}
+    seen = []
+    for _ in range(int(seconds / batch_s)):
+        looks = [Ready(shape, NORMAL, clock.now - served[shape], clock.now - runs[run]) for shape, run in wanted]
+        shape = own.next(looks)
+        assert shape is not None
+        seen.append(shape)
+        served[shape] = runs[dict(wanted)[shape]] = clock.now
+        clock.now += batch_s
+    return seen
+
+
+def changes(seen: list[Shape]) -> int:
+    return sum(one != other for one, other in pairwise(seen))
+
+
+def longest_wait(seen: list[Shape], shape: Shape) -> int:
+    """Batches between two of a shape."""
+    at = [-1, *[number for number, one in enumerate(seen) if one == shape], len(seen)]
+    return max(later - earlier for earlier, later in pairwise(at))
+
+
+def test_there_is_nothing_to_render(clock):
+    assert Turns().next([]) is None
+
+
+def test_a_worker_stays_with_its_shape_while_it_has_work_and_others_are_served_elsewhere(clock):
+    own = Turns()
+    assert own.next(ready(B)) == B
+    for _ in range(100):
+        clock.now += 10
+        assert own.next(ready(A, B, C, waited_s=TURN_S - 1)) == B
+
+
+def test_a_shape_that_waits_too_long_has_its_turn_when_this_one_is_over(clock):
+    own = Turns()
+    own.next(ready(B))
+    clock.now += TURN_S - 1
+    assert own.next(ready(A, B, waited_s=TURN_S + 5)) == B, "its own turn is not over"
+    clock.now += 2
+    assert own.next(ready(B) + ready(A, waited_s=TURN_S + 8)) == A
+
+
+def test_a_turn_counts_from_when_its_program_is_there(clock):
+    own = Turns()
+    own.next(ready(B))
+    clock.now += 10 * TURN_S  # compiles
+    own.begin()
+    assert own.next(ready(B) + ready(A, waited_s=10 * TURN_S)) == B
+
+
+def test_all_shapes_have_turns_of_their_own_length_and_change_seldom(clock):
+    seen = simulate(clock, [(A, "a"), (B, "b"), (C, "c")], 600)
+    assert set(seen) == {A, B, C}
+    assert changes(seen) <= 600 / TURN_S
+    batches_a_turn = TURN_S / 2.0
+    assert all(longest_wait(seen, shape) <= 2 * (batches_a_turn + 2) for shape in (A, B, C))
+
+
+def test_one_shape_alone_is_never_left(clock):
+    assert changes(simulate(clock, [(A, "a")], 300)) == 0
+
+
+def test_a_run_of_many_shapes_has_no_more_turns_than_a_run_of_one(clock):
+    seen = simulate(clock, [(A, "many"), (B, "many"), (C, "one")], 1200)
+    assert 0.4 < seen.count(C) / len(seen) < 0.6
+    assert seen.count(A) and seen.count(B)
+
+
+def test_what_is_urgent_has_the_next_batch_though_it_must_be_compiled(clock):
+    own = Turns()
+    own.next(ready(A))
+    assert own.next(ready(A) + ready(B, priority=URGENT), cost(b=2)) == B
+    assert own.next(ready(A, waited_s=10 * TURN_S) + ready(B, priority=URGENT)) == B, "it waits for no turn of the rest"
+    assert own.next(ready(A, B)) == B, "and there is no way back while there is work"
+    assert own.next(ready(A)) == A
+
+
+def test_an_empty_shape_is_left_for_one_whose_program_is_at_hand(clock):
+    own = Turns()
+    own.next(ready(A))
+    looks = ready(B, waited_s=20) + ready(C, waited_s=5)
+    assert own.next(looks, cost(b=2, c=0)) == C
+    own = Turns()
+    own.next(ready(A))
+    assert own.next(looks, cost(b=1, c=2)) == B, "a shape of a loaded model is less trouble than another model"
+
+
+def test_an_empty_shape_is_left_for_the_one_that_waits_too_long(clock):
+    own = Turns()
+    own.next(ready(A))
+    looks = ready(B, waited_s=TURN_S + 1) + ready(C, waited_s=5)
+    assert own.next(looks, cost(b=2, c=0)) == B
+
+
+def test_a_model_that_was_refused_is_left_to_others_for_a_while(clock):
+    own = Turns()
+    assert own.next(ready(OTHER, priority=URGENT)) == OTHER
+    own.refuse("other")
+    assert own.next(ready(OTHER, priority=URGENT) + ready(A)) == A
+    assert own.next(ready(OTHER)) is None
+    clock.now += REFUSED_S + 1
+    assert own.next(ready(OTHER)) == OTHER

@@ -1,0 +1,1 @@
+"""What lies in a model folder: JSON configurations and safetensors. Knows no family."""

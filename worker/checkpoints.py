@@ -1,0 +1,81 @@
+"""From a model's name to a folder: one that is there, one from the hub, or the one that is built in."""
+
+import os
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import list_repo_files, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from promptmill.worker.errors import ModelNotFoundError
+from promptmill.worker.sdxl.tiny import TINY_VERSION, write_tiny_random
+
+POCKET = "pocket"  # trained by tools/pocket, and part of this package
+TINY_RANDOM = "tiny-random"
+BUILT_IN = (POCKET, TINY_RANDOM)
+
+# Of a hub repository, what rendering reads: no pickles, no ONNX, no single files beside the folders.
+_COMPONENTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
+_PATTERNS = ["model_index.json"] + [
+    f"{name}/*.{ending}" for name in _COMPONENTS for ending in ("safetensors", "json", "txt")
+]
+
+
+_FULL_PRECISION = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors")
+
+
+def find_model(name: str) -> Path:
+    """The diffusers folder of `name`: one of BUILT_IN, a path, or a hub id.
+
+    A hub id is `owner/name`, as in `stabilityai/stable-diffusion-xl-base-1.0`. Raises ModelNotFoundError.
+    """
+    if name == POCKET:
+        return Path(__file__).parent / "models" / POCKET
+    if name == TINY_RANDOM:
+        return write_tiny_random(cache_folder() / f"{TINY_RANDOM}-v{TINY_VERSION}")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise ModelNotFoundError(f"{folder}: has no model_index.json, so it is not a diffusers folder")
+        return folder
+    if folder.is_file():
+        raise ModelNotFoundError(f"{folder}: is a single file, but a model is a folder in diffusers' layout")
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> Path:
+    repository, _, wanted = name.partition("@")
+    revision = wanted or None
+    try:
+        try:
+            patterns = wanted_files(list_repo_files(repository, revision=revision))
+        except (HfHubHTTPError, OSError):  # no network: what was downloaded before, or the reason why there is nothing
+            patterns = _PATTERNS
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelNotFoundError(
+            f"{name}: is neither {' nor '.join(BUILT_IN)}, nor a folder, nor a model that the hub gives: {error}"
+        ) from error
+
+
+def wanted_files(names: Sequence[str]) -> list[str]:
+    """Of a repository's files, those that rendering reads, and of several precisions the full one alone.
+
+    SDXL's own repository holds each weight in float32 and again in float16: 14 GB, and 7 GB that nobody would read.
+    """
+    useful = [name for name in names if any(fnmatch(name, pattern) for pattern in _PATTERNS)]
+    weights = [name for name in useful if name.endswith(".safetensors")]
+    full = [name for name in weights if _FULL_PRECISION.fullmatch(name.rpartition("/")[2])]
+    has_full = {name.partition("/")[0] for name in full}
+    variants = [name for name in weights if name.partition("/")[0] not in has_full]
+    return [name for name in useful if name not in weights] + full + variants
+
+
+def cache_folder() -> Path:
+    """This user's own: weights are only data, but what strangers can write, nobody should load."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "promptmill"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,1 @@
+"""Layers and networks that every family of models uses. Knows no family."""

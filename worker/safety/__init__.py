@@ -1,0 +1,1 @@
+"""The safety checker of diffusers, in JAX."""

@@ -1,0 +1,1 @@
+"""From noise to latents: samplers as tables, sigma schedules, and PyTorch's random numbers. Knows no family."""

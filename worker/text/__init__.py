@@ -1,0 +1,1 @@
+"""From prompts to tokens, weights and embeddings. Knows no family."""

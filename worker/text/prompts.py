@@ -1,0 +1,269 @@
+"""Prompts to token ids: windows of CLIP's length, a weight for each token, and a record of what was cut off.
+
+What the device makes of it is `condition.py`; which of the community's ways this is and why, docs/prompts.md.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int32
+from transformers import CLIPTokenizer
+
+from promptmill.worker.checkpoint.json_config import read_json
+from promptmill.worker.errors import ConfigError
+from promptmill.worker.text.weighting import Segment, parse, plain
+
+# CLIP's, for a folder that holds a tokenizer but no encoder.
+DEFAULT_LENGTH = 77
+# The start mark and the end mark, of which every window has its own.
+MARKS = 2
+MAX_SHOWN = 200  # characters of a cut prompt in a log's line
+
+
+class Tokens(NamedTuple):
+    """T texts in a fixed number of windows: K windows of L ids (77) for each of the two encoders.
+
+    The first `chunks` windows of a text hold it, the rest are windows of the empty text; a text takes as many as
+    the encoder with the longer half of it needs. Weights are measured from `empty`, the empty text's window, once a
+    text. With one tokenizer (a refiner) both halves are the same.
+    """
+
+    ids: Int32[Any, "T K L"]
+    ids_2: Int32[Any, "T K L"]
+    weights: Float32[Any, "T K L"]
+    weights_2: Float32[Any, "T K L"]
+    empty: Int32[Any, "T L"]
+    empty_2: Int32[Any, "T L"]
+    chunks: Int32[Any, "T"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What the encoders do not see of one text: the end of the prompt as it was written.
+
+    `text_2` is what the second one does not see of a text of its own. `limit` is how many tokens each does see.
+    """
+
+    text: str
+    text_2: str
+    limit: int
+
+    def __str__(self) -> str:
+        lost = [text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…" for text in (self.text, self.text_2) if text]
+        return f"longer than {self.limit} tokens, so the end was cut off: {' and '.join(map(repr, lost))}"
+
+
+class Tokenizers:
+    """The tokenizers of a model, for any thread. A refiner has `tokenizer_2` alone, which then takes the first texts.
+
+    Raises ConfigError where a tokenizer cannot be read, or does not fit its encoder or the other tokenizer.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str] = ("tokenizer", "tokenizer_2")) -> None:
+        self._each = tuple(_Tokenizer.open(folder, name) for name in names)
+        first = self._each[0]
+        for name, other in zip(names, self._each, strict=True):
+            if other.length != first.length:
+                raise ConfigError(
+                    f"{folder / name}: its texts are {other.length} tokens long, but those of {names[0]} "
+                    f"{first.length}; they must agree, because both encoders' outputs are laid side by side"
+                )
+
+    @property
+    def length(self) -> int:
+        """Tokens of one window, marks and padding included: 77."""
+        return self._each[0].length
+
+    def read(self, text: str, text_2: str, *, chunks: int, weighted: bool) -> list["_Half"]:
+        """One text for each encoder there is. As in diffusers, a lone second tokenizer takes the first text."""
+        return [
+            tokenizer.read(part, chunks=chunks, weighted=weighted)
+            for tokenizer, part in zip(self._each, (text, text_2), strict=False)
+        ]
+
+
+def tokenize(
+    tokenizers: Tokenizers,
+    texts: Sequence[str],
+    texts_2: Sequence[str],
+    *,
+    chunks: int,
+    weighted: bool | Sequence[bool] = False,
+) -> tuple[Tokens, list[Cut | None]]:
+    """T texts in `chunks` windows each, and of each text what did not fit. RequestError for wrong brackets.
+
+    `weighted` says, for all or for each text, whether brackets are weights; else they are text and all weights 1.
+    """
+    flags = [weighted] * len(texts) if isinstance(weighted, bool) else weighted
+    halves = [
+        tokenizers.read(text, text_2, chunks=chunks, weighted=flag)
+        for text, text_2, flag in zip(texts, texts_2, flags, strict=True)
+    ]
+    first, second = [pair[0] for pair in halves], [pair[-1] for pair in halves]
+    tokens = Tokens(
+        ids=np.stack([half.ids for half in first]),
+        ids_2=np.stack([half.ids for half in second]),
+        weights=np.stack([half.weights for half in first]),
+        weights_2=np.stack([half.weights for half in second]),
+        empty=np.stack([half.empty for half in first]),
+        empty_2=np.stack([half.empty for half in second]),
+        chunks=np.array([max(half.chunks for half in pair) for pair in halves], np.int32),
+    )
+    limit = chunks * (tokenizers.length - MARKS)
+    return tokens, [_cut(pair, limit) for pair in halves]
+
+
+class _Half(NamedTuple):
+    """One text for one encoder."""
+
+    text: str
+    ids: Int32[np.ndarray, "K L"]
+    weights: Float32[np.ndarray, "K L"]
+    empty: Int32[np.ndarray, "L"]
+    chunks: int
+    lost: str
+
+
+def _cut(pair: Sequence[_Half], limit: int) -> Cut | None:
+    first, second = pair[0], pair[-1]
+    same = first.text == second.text and first.lost == second.lost
+    cut = Cut(first.lost, "" if same else second.lost, limit)
+    return cut if cut.text or cut.text_2 else None
+
+
+class _Token(NamedTuple):
+    """`place` is the character of the prompt, as it was written, where the token begins."""
+
+    id: int
+    weight: float
+    place: int
+
+
+@dataclass(frozen=True)
+class _Tokenizer:
+    # The library's inner tokenizer: unlike CLIPTokenizer it keeps nothing between calls, so threads may share it.
+    encode: Any
+    start: int
+    end: int
+    pad: int
+    length: int
+    # A textual inversion of several vectors, by its name: all its tokens.
+    inversions: dict[str, str]
+
+    @classmethod
+    def open(cls, folder: Path, name: str) -> "_Tokenizer":
+        tokenizer = _open_tokenizer(folder / name)
+        encoder = _encoder_config(folder / name.replace("tokenizer", "text_encoder") / "config.json")
+        _check_vocabulary(folder / name, tokenizer, encoder.get("vocab_size"))
+        return cls(
+            encode=tokenizer.backend_tokenizer.encode,
+            start=tokenizer.bos_token_id,
+            end=tokenizer.eos_token_id,
+            pad=tokenizer.pad_token_id,
+            length=_length(folder / name, tokenizer, encoder.get("max_position_embeddings", DEFAULT_LENGTH)),
+            inversions=_inversions(tokenizer),
+        )
+
+    def read(self, text: str, *, chunks: int, weighted: bool) -> _Half:
+        segments = parse(text) if weighted else plain(text)
+        tokens = [token for segment in segments for token in self._tokens(segment)]
+        size = self.length - MARKS
+        kept = tokens[: chunks * size]
+        parts = [kept[index * size : (index + 1) * size] for index in range(chunks)]
+        return _Half(
+            text,
+            ids=np.array([self._window(part) for part in parts], np.int32),
+            weights=np.array([self._weights(part) for part in parts], np.float32),
+            empty=np.array(self._window([]), np.int32),
+            chunks=max(1, math.ceil(len(kept) / size)),
+            lost=text[tokens[len(kept)].place :] if len(kept) < len(tokens) else "",
+        )
+
+    def _window(self, part: list[_Token]) -> list[int]:
+        """With marks of its own, and padded to its end."""
+        padding = [self.pad] * (self.length - MARKS - len(part))
+        return [self.start, *(token.id for token in part), self.end, *padding]
+
+    def _weights(self, part: list[_Token]) -> list[float]:
+        return [1.0, *(token.weight for token in part), *[1.0] * (self.length - 1 - len(part))]
+
+    def _tokens(self, segment: Segment) -> list[_Token]:
+        segment = _expand(segment, self.inversions)
+        encoding = self.encode(segment.text, add_special_tokens=False)
+        return [
+            _Token(token, segment.weight, segment.places[start])
+            for token, (start, _) in zip(encoding.ids, encoding.offsets, strict=True)
+        ]
+
+
+def _open_tokenizer(folder: Path) -> CLIPTokenizer:
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: is not there, but the model needs its tokenizer")
+    if not (folder / "tokenizer.json").is_file():
+        for name in ("vocab.json", "merges.txt"):
+            if not (folder / name).is_file():
+                raise ConfigError(
+                    f"{folder / name}: is not there, and neither is tokenizer.json, which would do instead"
+                )
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # the library raises no less bare a one for a broken vocabulary
+        raise ConfigError(f"{folder}: cannot be read as a CLIP tokenizer: {error}") from error
+    # A saved tokenizer may have been saved in the middle of something.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def _encoder_config(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _check_vocabulary(folder: Path, tokenizer: CLIPTokenizer, vocab_size: int | None) -> None:
+    """That an empty text is the two marks, and that the encoder knows every id: it would read past its table."""
+    expected = [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    got = tokenizer.backend_tokenizer.encode("").ids
+    if got != expected or tokenizer.pad_token_id is None:
+        raise ConfigError(f"{folder}: an empty text must become a start and an end mark {expected}, got {got}")
+    largest = max(tokenizer.get_vocab().values())
+    if vocab_size is not None and largest >= vocab_size:
+        raise ConfigError(f"{folder}: its largest id is {largest}, but its encoder's vocab_size is {vocab_size}")
+
+
+def _length(folder: Path, tokenizer: CLIPTokenizer, positions: int) -> int:
+    """Tokens of a window: the tokenizer's own limit, where it has one that its encoder has places for."""
+    length = min(int(tokenizer.model_max_length), positions)  # a tokenizer that names none has 1e30
+    if length <= MARKS:
+        raise ConfigError(f"{folder}: its texts are {length} tokens long, expected at least {MARKS + 1}")
+    return length
+
+
+def _inversions(tokenizer: CLIPTokenizer) -> dict[str, str]:
+    """Textual inversions of several vectors are named `<it>`, `<it>_1`, ...: diffusers' `load_textual_inversion`."""
+    added = tokenizer.added_tokens_encoder
+    found = {}
+    for token in added:
+        family = [token]
+        while f"{token}_{len(family)}" in added:
+            family.append(f"{token}_{len(family)}")
+        # One of a single vector stands here too, so that a longer name is not taken for a shorter one.
+        found[token] = " ".join(family)
+    return found if any(token != family for token, family in found.items()) else {}
+
+
+def _expand(segment: Segment, inversions: dict[str, str]) -> Segment:
+    """Every inversion with all its tokens, as diffusers' `maybe_convert_prompt` writes them into the prompt."""
+    if not inversions:
+        return segment
+    names = "|".join(re.escape(name) for name in sorted(inversions, key=len, reverse=True))
+    text, places = "", []
+    for match in re.finditer(f"{names}|.", segment.text, re.DOTALL):
+        written = inversions.get(match[0], match[0])
+        text += written
+        places += [segment.places[match.start()]] * len(written)
+    return Segment(text, segment.weight, places)
