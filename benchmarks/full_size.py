@@ -36,7 +36,8 @@ WHOLE_SECTION = "whole load"
 def main() -> None:
     options = _options()
     if options.child:
-        return _child(*options.child, options)
+        side, part, dtype, folder = options.child
+        return _child(side, part, dtype, folder, options)
     write_random_sdxl(options.folder, tiny=options.tiny)
     if options.whole:
         return _whole(options)
@@ -44,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch)
         for part in options.parts:
-            np.savez(inputs / f"{part}.npz", **make_inputs(options.folder, part, options.size))
+            np.savez(inputs / f"{part}.npz", allow_pickle=False, **make_inputs(options.folder, part, options.size))
             theirs = _measure("pytorch", part, "float32", inputs, options)
             ours = {dtype: _measure("ours", part, dtype, inputs, options) for dtype in options.dtypes}
             loads += [_load_row(part, dtype, report) for dtype, report in ours.items()]

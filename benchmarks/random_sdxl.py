@@ -108,7 +108,7 @@ def _write_component(folder: Path, wanted: list[Parameter], seed: int, shards: i
     if shards == 1:
         _write_safetensors(folder / f"{basename}.safetensors", wanted, seed)
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(shards):
         name = f"{basename}-{number + 1:05}-of-{shards:05}.safetensors"
         part = wanted[number::shards]

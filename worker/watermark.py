@@ -73,14 +73,14 @@ def _places(blocks: Float[np.ndarray, "N 16"]) -> Int[np.ndarray, "N 1"]:
     return np.argmax(blocks[:, 1:], axis=1, keepdims=True) + 1
 
 
-def _next_largest(blocks: Float[np.ndarray, "N 16"]) -> Float[np.ndarray, "N"]:
+def _next_largest(blocks: Float[np.ndarray, "N 16"]) -> Float[np.ndarray, " N"]:
     """Of each block, what the coefficient that carries its bit must not fall below."""
     return np.partition(blocks[:, 1:], -2, axis=1)[:, -2]
 
 
 def _moved(
-    values: Float[np.ndarray, "N"], others: Float[np.ndarray, "N"], bits: Int[np.ndarray, "N"]
-) -> Float[np.ndarray, "N"]:
+    values: Float[np.ndarray, " N"], others: Float[np.ndarray, " N"], bits: Int[np.ndarray, " N"]
+) -> Float[np.ndarray, " N"]:
     """The value of each bit that is nearest to what was there, among those that stay ahead of the others."""
     offset = (0.25 + 0.5 * bits) * STEP
     nearest = np.round((values - offset) / STEP)

@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 KINDS = ("v5e", "v6e", "h100", "h200", "cpu")  # producer/estimate.py's, which is loaded lazily; a test compares
 
 
-class Range(click.ParamType):
+class Range(click.ParamType[Any]):
     """A number, or two with a dash between: `1.2-3.0`."""
 
     name = "FROM-TO"

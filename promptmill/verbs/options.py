@@ -11,7 +11,7 @@ from promptmill.producer.job import FIELD_NAMES, SAMPLERS, SIGMA_SCHEDULES, TIME
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Pair(click.ParamType):
+class Pair(click.ParamType[Any]):
     """Two whole numbers: `1024,1024` or `1024x1024`."""
 
     name = "A,B"
@@ -26,7 +26,7 @@ class Pair(click.ParamType):
         return first, second
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[Any]):
     """Numbers with commas between: `999,749,499,249`."""
 
     name = "N,N,..."
@@ -44,10 +44,10 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not numbers with commas between, such as 999,749,499,249", param, ctx)
 
 
-class Values(click.ParamType):
+class Values(click.ParamType[Any]):
     """A value, or several with commas between: each prompt is rendered with each of them."""
 
-    def __init__(self, kind: click.ParamType) -> None:
+    def __init__(self, kind: click.ParamType[Any]) -> None:
         self._kind = kind
         self.name = f"{kind.name},..."
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from promptmill.worker.sampling.samplers import (
     SAMPLERS,
-    Sampling,
     Table,
     initial_state,
     pad_table,
@@ -17,6 +16,7 @@ from promptmill.worker.sampling.samplers import (
     scale_input,
     step,
 )
+from promptmill.worker.sampling.solvers.plan import Sampling
 
 SLOPE, PER_TIMESTEP = 0.7, 1e-4
 

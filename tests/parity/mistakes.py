@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from promptmill.worker.checkpoint import weights
 from promptmill.worker.nn import attention, blocks, transformer, vae
 from promptmill.worker.nn.config import VAEConfig
 from promptmill.worker.sdxl.config import UNetConfig
@@ -45,7 +46,7 @@ def _misread(kind: Any, **fields: Any) -> Callable[[pytest.MonkeyPatch], None]:
 
 def _without(ending: str) -> Callable[[pytest.MonkeyPatch], None]:
     """Parameters whose key ends so are zero, as if they were left out."""
-    load = ours.load_weights
+    load = weights.load_weights
 
     def load_without(*args: Any, **kwargs: Any) -> tuple[nnx.GraphDef, nnx.State]:
         graph, state = load(*args, **kwargs)

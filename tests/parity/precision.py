@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from flax import nnx
 
+from promptmill.worker.sampling import samplers
 from promptmill.worker.sdxl import generate
 from promptmill.worker.sdxl.program import Model, PlainRequest
 from promptmill.worker.sdxl.requests import Kind, prepare_inputs
@@ -127,7 +128,7 @@ def _sample(graph: nnx.GraphDef, weights: Any, condition: generate.Condition, in
 def _sample_in_half(
     graph: nnx.GraphDef, weights: Any, condition: generate.Condition, inputs: generate.Inputs
 ) -> jax.Array:
-    step = generate.step
+    step = samplers.step
 
     def rounded(*args: Any) -> jax.Array:
         return step(*args).astype(jnp.bfloat16).astype(jnp.float32)

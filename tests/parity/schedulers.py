@@ -9,7 +9,8 @@ import diffusers
 import numpy as np
 import torch
 
-from promptmill.worker.sampling.samplers import SAMPLERS, Sampling
+from promptmill.worker.sampling.samplers import SAMPLERS
+from promptmill.worker.sampling.solvers.plan import Sampling
 from tests.parity.linear import PER_TIMESTEP, SLOPE
 
 diffusers.utils.logging.set_verbosity_error()

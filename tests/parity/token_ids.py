@@ -19,7 +19,7 @@ MARKS = ("<|startoftext|>", "<|endoftext|>")
 _IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2CEAF), (0x2F800, 0x2FA1F))
 
 
-def checksums(rows: Sequence[Sequence[int]] | np.ndarray) -> UInt32[np.ndarray, "T"]:
+def checksums(rows: Sequence[Sequence[int]] | np.ndarray) -> UInt32[np.ndarray, " T"]:
     """One number for each row of ids."""
     return np.array([zlib.crc32(np.asarray(row, "<u2").tobytes()) for row in rows], np.uint32)
 

@@ -1,6 +1,7 @@
 """Words for a scene: one of many ways to say it, the same for the same generator."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,7 @@ def _mend_articles(text: str) -> str:
     return " ".join(parts)
 
 
-def _one(options: tuple, draw: np.random.Generator):  # type: ignore[no-untyped-def]
+def _one(options: tuple[Any, ...], draw: np.random.Generator) -> Any:
     return options[draw.integers(len(options))]
 
 

@@ -16,7 +16,7 @@ _STEPS = 10
 
 
 def pictures(
-    builders: Any, kept: Float[np.ndarray, "T"], weights: Any, texts: Texts, prompts: Sequence[str], guidance: float
+    builders: Any, kept: Float[np.ndarray, " T"], weights: Any, texts: Texts, prompts: Sequence[str], guidance: float
 ) -> np.ndarray:
     """Bytes, one picture a prompt; `kept` is how much of the image each training timestep keeps."""
     timesteps = np.arange(len(kept), 0, -len(kept) / _STEPS).round().astype(int) - 1

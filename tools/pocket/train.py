@@ -111,7 +111,7 @@ def batch(cache: Cache, encode: Texts, seed: int) -> tuple[np.ndarray, ...]:
     return latents, ids, ids_2, draw.random(BATCH) < ZEROED
 
 
-def alphas(config: ModelConfig) -> Float[np.ndarray, "T"]:
+def alphas(config: ModelConfig) -> Float[np.ndarray, " T"]:
     """How much of the image each training timestep keeps; the rest, in squares, is noise."""
     return np.sqrt(kept_signal_above_zero(resolve(config.scheduler, "EulerDiscreteScheduler", {})))
 
@@ -119,7 +119,7 @@ def alphas(config: ModelConfig) -> Float[np.ndarray, "T"]:
 def train_step(
     builders: dict[str, Any],
     optimiser: optax.GradientTransformation,
-    kept: Float[np.ndarray, "T"],
+    kept: Float[np.ndarray, " T"],
     state: Any,
     latents: Any,
     ids: Any,

@@ -17,7 +17,7 @@ def attention(
     query: Float[Array, "B Q N D"],
     key: Float[Array, "B K N D"],
     value: Float[Array, "B K N D"],
-    key_lengths: Int[Array, "B"] | None = None,
+    key_lengths: Int[Array, " B"] | None = None,
     *,
     causal: bool = False,
 ) -> Float[Array, "B Q N D"]:
@@ -44,7 +44,7 @@ def _cudnn_attention(
     query: Float[Array, "B Q N D"],
     key: Float[Array, "B K N D"],
     value: Float[Array, "B K N D"],
-    key_lengths: Int[Array, "B"] | None,
+    key_lengths: Int[Array, " B"] | None,
     *,
     causal: bool,
 ) -> Float[Array, "B Q N D"]:
@@ -57,7 +57,7 @@ def _xla_attention(
     query: Float[Array, "B Q N D"],
     key: Float[Array, "B K N D"],
     value: Float[Array, "B K N D"],
-    key_lengths: Int[Array, "B"] | None,
+    key_lengths: Int[Array, " B"] | None,
     *,
     causal: bool,
 ) -> Float[Array, "B Q N D"]:

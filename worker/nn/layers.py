@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 
-def _row(vector: Float[Array, "C"], ndim: int) -> Float[Array, "... C"]:
+def _row(vector: Float[Array, " C"], ndim: int) -> Float[Array, "... C"]:
     return vector.reshape((1,) * (ndim - 1) + (-1,))
 
 
@@ -85,7 +85,7 @@ def _standardise(x: Float[Array, "..."], *, axes: tuple[int, ...], eps: float) -
 
 
 def _scale_and_shift(
-    x: Float[Array, "... C"], scale: Float[Array, "C"], bias: Float[Array, "C"]
+    x: Float[Array, "... C"], scale: Float[Array, " C"], bias: Float[Array, " C"]
 ) -> Float[Array, "... C"]:
     return x * _row(scale.astype(x.dtype), x.ndim) + _row(bias.astype(x.dtype), x.ndim)
 

@@ -17,7 +17,7 @@ class Context(NamedTuple):
     """What is attended to: the first `lengths` tokens of each row, or all."""
 
     tokens: Float[Array, "B K D"]
-    lengths: Int[Array, "B"] | None = None
+    lengths: Int[Array, " B"] | None = None
 
 
 class Attention(nnx.Module):

@@ -29,7 +29,7 @@ def start_generator(
     return noise, _next_words(twister)
 
 
-def randn(seed: int, count: int) -> Float32[np.ndarray, "N"]:
+def randn(seed: int, count: int) -> Float32[np.ndarray, " N"]:
     """The first `count` values of PyTorch's CPU `randn` for `seed`, an integer of which 32 bits count."""
     return _randn(_seeded(seed), count)
 
@@ -50,7 +50,7 @@ def _words(twister: np.random.RandomState) -> tuple[UInt32[np.ndarray, "624"], i
     return state["key"], int(state["pos"])
 
 
-def _randn(twister: np.random.RandomState, count: int) -> Float32[np.ndarray, "N"]:
+def _randn(twister: np.random.RandomState, count: int) -> Float32[np.ndarray, " N"]:
     if count < BLOCK:
         return _one_by_one(twister, count)
     uniform = _uniform24(twister, count)
@@ -63,7 +63,7 @@ def _randn(twister: np.random.RandomState, count: int) -> Float32[np.ndarray, "N
     return values
 
 
-def _uniform24(twister: np.random.RandomState, count: int) -> Float32[np.ndarray, "N"]:
+def _uniform24(twister: np.random.RandomState, count: int) -> Float32[np.ndarray, " N"]:
     bits = _bits32(twister, count) & 0xFFFFFF
     return bits.astype(np.float32) * np.float32(2.0**-24)
 
@@ -72,13 +72,13 @@ def _bits32(twister: np.random.RandomState, count: int) -> np.ndarray:
     return twister.randint(0, 2**32, size=count, dtype=np.uint32)
 
 
-def _box_muller(uniform: Float[np.ndarray, "M 2 8"]) -> Float[np.ndarray, "M16"]:
+def _box_muller(uniform: Float[np.ndarray, "M 2 8"]) -> Float[np.ndarray, " M16"]:
     radius = np.sqrt(np.float32(-2) * np.log(np.float32(1) - uniform[:, 0]))
     angle = np.float32(2 * np.pi) * uniform[:, 1]
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
 
 
-def _one_by_one(twister: np.random.RandomState, count: int) -> Float32[np.ndarray, "N"]:
+def _one_by_one(twister: np.random.RandomState, count: int) -> Float32[np.ndarray, " N"]:
     """Under sixteen values PyTorch draws doubles of 53 bits, and pairs them the other way round."""
     pairs = -(-count // 2)
     uniform = _uniform53(twister, 2 * pairs).reshape(pairs, 2)
@@ -87,6 +87,6 @@ def _one_by_one(twister: np.random.RandomState, count: int) -> Float32[np.ndarra
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)[:count].astype(np.float32)
 
 
-def _uniform53(twister: np.random.RandomState, count: int) -> Float64[np.ndarray, "N"]:
+def _uniform53(twister: np.random.RandomState, count: int) -> Float64[np.ndarray, " N"]:
     words = _bits32(twister, 2 * count).astype(np.uint64).reshape(count, 2)
     return (((words[:, 0] << np.uint64(32)) | words[:, 1]) & np.uint64(2**53 - 1)).astype(np.float64) * 2.0**-53

@@ -44,8 +44,8 @@ class Table(NamedTuple):
     image's and `start[1]` times noise.
     """
 
-    timesteps: Float32[Any, "E"]
-    input_scales: Float32[Any, "E"]
+    timesteps: Float32[Any, " E"]
+    input_scales: Float32[Any, " E"]
     denoise: Float32[Any, "E 3"]
     update: Float32[Any, "E STATE STATE+3"]
     start: Float32[Any, "2"]
@@ -54,8 +54,8 @@ class Table(NamedTuple):
 class Row(NamedTuple):
     """One evaluation of each job in a batch."""
 
-    timestep: Float[Array, "B"]
-    input_scale: Float[Array, "B"]
+    timestep: Float[Array, " B"]
+    input_scale: Float[Array, " B"]
     denoise: Float[Array, "B 3"]
     update: Float[Array, "B STATE STATE+3"]
 
@@ -309,5 +309,5 @@ def step(
     return jnp.stack(stepped, axis=1)
 
 
-def per_image(values: Float[Array, "B"]) -> Float[Array, "B 1 1 1"]:
+def per_image(values: Float[Array, " B"]) -> Float[Array, "B 1 1 1"]:
     return values[:, None, None, None]

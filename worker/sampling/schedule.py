@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, Float64
 from promptmill.worker.sampling.solvers.settings import Settings
 
 
-def kept_signal(settings: Settings) -> Float32[np.ndarray, "T"]:
+def kept_signal(settings: Settings) -> Float32[np.ndarray, " T"]:
     """The share of the image's variance that is left at each training timestep (`alphas_cumprod`), falling."""
     betas = np.asarray(settings.trained_betas or BETAS[settings.beta_schedule](settings)).astype(np.float32)
     alphas = np.float32(1) - betas
@@ -23,13 +23,13 @@ def kept_signal(settings: Settings) -> Float32[np.ndarray, "T"]:
     return np.cumprod(alphas, dtype=np.float64).astype(np.float32)
 
 
-def training_sigmas(settings: Settings) -> Float32[np.ndarray, "T"]:
+def training_sigmas(settings: Settings) -> Float32[np.ndarray, " T"]:
     """Sigma at each training timestep, rising."""
     kept = kept_signal_above_zero(settings)
     return np.sqrt((np.float32(1) - kept) / kept)
 
 
-def kept_signal_above_zero(settings: Settings) -> Float32[np.ndarray, "T"]:
+def kept_signal_above_zero(settings: Settings) -> Float32[np.ndarray, " T"]:
     """`kept_signal`, with diffusers' choice in the place of a zero, so that the first sigma is finite."""
     kept = kept_signal(settings)
     if settings.rescale_betas_zero_snr:
@@ -37,7 +37,7 @@ def kept_signal_above_zero(settings: Settings) -> Float32[np.ndarray, "T"]:
     return kept
 
 
-def timesteps_of(sigmas: np.ndarray, trained: Float32[np.ndarray, "T"]) -> Float64[np.ndarray, "N"]:
+def timesteps_of(sigmas: np.ndarray, trained: Float32[np.ndarray, " T"]) -> Float64[np.ndarray, " N"]:
     """Where in training each sigma lies, between whole timesteps; linear in log sigma.
 
     In diffusers' operations one by one (`_sigma_to_t`), as some samplers cut the fraction off.
@@ -49,31 +49,31 @@ def timesteps_of(sigmas: np.ndarray, trained: Float32[np.ndarray, "T"]) -> Float
     return (1 - weight) * below + weight * (below + 1)
 
 
-def spread(settings: Settings, sigmas: np.ndarray, steps: int) -> Float64[np.ndarray, "steps"]:
+def spread(settings: Settings, sigmas: np.ndarray, steps: int) -> Float64[np.ndarray, " steps"]:
     """`steps` sigmas from the first of `sigmas`, the largest, to the last, by the settings' sigma schedule."""
     lowest = float(sigmas[-1]) if settings.sigma_min is None else settings.sigma_min
     highest = float(sigmas[0]) if settings.sigma_max is None else settings.sigma_max
     return SPREADS[settings.sigma_schedule](lowest, highest, steps)
 
 
-def _karras(lowest: float, highest: float, steps: int) -> Float64[np.ndarray, "steps"]:
+def _karras(lowest: float, highest: float, steps: int) -> Float64[np.ndarray, " steps"]:
     """Karras et al. 2022 (arXiv 2206.00364), equation 5, rho 7."""
     low, high = lowest ** (1 / 7), highest ** (1 / 7)
     return (high + np.linspace(0, 1, steps) * (low - high)) ** 7
 
 
-def _exponential(lowest: float, highest: float, steps: int) -> Float64[np.ndarray, "steps"]:
+def _exponential(lowest: float, highest: float, steps: int) -> Float64[np.ndarray, " steps"]:
     return np.exp(np.linspace(math.log(highest), math.log(lowest), steps))
 
 
-def _beta(lowest: float, highest: float, steps: int) -> Float64[np.ndarray, "steps"]:
+def _beta(lowest: float, highest: float, steps: int) -> Float64[np.ndarray, " steps"]:
     """Lee et al. 2024 (arXiv 2407.12173): quantiles of a beta distribution, both parameters 0.6."""
     from scipy.stats import beta  # slow to import, and seldom asked for
 
     return lowest + beta.ppf(1 - np.linspace(0, 1, steps), 0.6, 0.6) * (highest - lowest)
 
 
-def spaced(settings: Settings, steps: int) -> Float[np.ndarray, "N"]:
+def spaced(settings: Settings, steps: int) -> Float[np.ndarray, " N"]:
     """Timesteps of Euler, Heun and DDIM. `trailing` rounds to one more than `steps` for a few counts."""
     trained = settings.num_train_timesteps
     if settings.timestep_spacing == "linspace":
@@ -83,7 +83,7 @@ def spaced(settings: Settings, steps: int) -> Float[np.ndarray, "N"]:
     return np.arange(trained, 0, -trained / steps).round() - 1
 
 
-def spaced_above_zero(settings: Settings, steps: int, trained: int) -> Float[np.ndarray, "N"]:
+def spaced_above_zero(settings: Settings, steps: int, trained: int) -> Float[np.ndarray, " N"]:
     """Timesteps of DPM++ and UniPC: whole ones, of one more than asked for all but the lowest."""
     if settings.timestep_spacing == "linspace":
         return np.linspace(0, trained - 1, steps + 1).round()[:0:-1]
@@ -116,7 +116,7 @@ def _betas_of(kept: np.ndarray) -> np.ndarray:
     return np.minimum(1 - kept[1:] / kept[:-1], 0.999)
 
 
-def _zero_terminal_snr(alphas: Float32[np.ndarray, "T"]) -> Float32[np.ndarray, "T"]:
+def _zero_terminal_snr(alphas: Float32[np.ndarray, " T"]) -> Float32[np.ndarray, " T"]:
     """Lin et al. 2023 (arXiv 2305.08891), algorithm 1."""
     root = np.sqrt(np.cumprod(alphas, dtype=np.float64).astype(np.float32))
     root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))

@@ -40,14 +40,14 @@ class Inputs(NamedTuple):
 
     tokens: Tokens
     layers_skipped: Int[Any, "B N"]
-    zero_negative: Bool[Any, "B"]
+    zero_negative: Bool[Any, " B"]
     time_ids: Float[Any, "B N I"]
-    guidance_scale: Float[Any, "B"]
-    guidance_rescale: Float[Any, "B"]
+    guidance_scale: Float[Any, " B"]
+    guidance_rescale: Float[Any, " B"]
     noise: Float[Any, "B h w C"]
     generator: UInt32[Any, "B 624"] | None
     latents: Float[Any, "B h w C"] | None
-    evaluations: Int[Any, "B"]
+    evaluations: Int[Any, " B"]
     tables: Table
 
 
@@ -55,8 +55,8 @@ class Result(NamedTuple):
     """Pixels; and of each image whether the decoder gave numbers all over it, and whether it is of one colour."""
 
     pixels: UInt8[Any, "B H W 3"]
-    finite: Bool[Any, "B"]
-    plain: Bool[Any, "B"]
+    finite: Bool[Any, " B"]
+    plain: Bool[Any, " B"]
 
 
 class Condition(NamedTuple):
@@ -130,10 +130,10 @@ def first_latents(inputs: Inputs) -> Float[Array, "B h w C"]:
 def predict(
     unet: nnx.Module,
     latents: Float[Array, "B h w C"],
-    timestep: Float[Array, "B"],
+    timestep: Float[Array, " B"],
     condition: Condition,
-    guidance_scale: Float[Array, "B"],
-    guidance_rescale: Float[Array, "B"],
+    guidance_scale: Float[Array, " B"],
+    guidance_rescale: Float[Array, " B"],
 ) -> Float[Array, "B h w C"]:
     """The UNet's prediction in float32, all N passes as one batch, joined by classifier-free guidance."""
     dtype = condition.context.dtype
@@ -174,7 +174,7 @@ def decode(vae: nnx.Module, dtype: Any, latents: Float[Array, "h w C"]) -> Resul
     return Result(pixels, jnp.all(jnp.isfinite(image)), jnp.all(pixels == pixels[:1, :1]))
 
 
-def per_image(values: Float[Array, "B"]) -> Float[Array, "B 1 1 1"]:
+def per_image(values: Float[Array, " B"]) -> Float[Array, "B 1 1 1"]:
     return values[:, None, None, None]
 
 

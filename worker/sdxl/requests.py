@@ -10,7 +10,8 @@ from jaxtyping import Float32, UInt32
 
 from promptmill.worker.errors import RequestError
 from promptmill.worker.sampling.noise import start_generator
-from promptmill.worker.sampling.samplers import SAMPLERS, Sampling, Table, draws_noise, make_table, pad_table
+from promptmill.worker.sampling.samplers import SAMPLERS, Table, draws_noise, make_table, pad_table
+from promptmill.worker.sampling.solvers.plan import Sampling
 from promptmill.worker.sdxl.config import ModelConfig
 from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Stage
 from promptmill.worker.text.prompts import Cut, Tokenizers, tokenize

@@ -138,12 +138,12 @@ class UNet(nnx.Module):
     def __call__(
         self,
         latents: Float[Array, "B H W C"],
-        timestep: Float[Array, "B"],
+        timestep: Float[Array, " B"],
         context: Float[Array, "B L D"],
         pooled: Float[Array, "B P"],
         time_ids: Float[Array, "B 6"],
-        guidance: Float[Array, "B"] | None = None,
-        context_lengths: Int[Array, "B"] | None = None,
+        guidance: Float[Array, " B"] | None = None,
+        context_lengths: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B H W C"]:
         """The model's prediction for `latents` (already scaled) at `timestep`.
 
@@ -162,7 +162,7 @@ class UNet(nnx.Module):
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
 
     def _embed_time(
-        self, timestep: Float[Array, "B"], guidance: Float[Array, "B"] | None, dtype: jnp.dtype
+        self, timestep: Float[Array, " B"], guidance: Float[Array, " B"] | None, dtype: jnp.dtype
     ) -> Float[Array, "B T"]:
         condition = None
         width = self.config.time_cond_proj_dim
@@ -177,11 +177,11 @@ class UNet(nnx.Module):
         waves = self._waves(time_ids.reshape(-1), width).reshape(time_ids.shape[0], -1)  # (B 6) C -> B (6 C)
         return self.add_embedding(jnp.concatenate([pooled, waves.astype(pooled.dtype)], axis=-1))
 
-    def _waves(self, values: Float[Array, "N"], width: int) -> Float[Array, "N C"]:
+    def _waves(self, values: Float[Array, " N"], width: int) -> Float[Array, "N C"]:
         return sinusoids(values, width, cosine_first=self.config.flip_sin_to_cos, freq_shift=self.config.freq_shift)
 
 
-def sinusoids(values: Float[Array, "N"], width: int, *, cosine_first: bool, freq_shift: float) -> Float[Array, "N C"]:
+def sinusoids(values: Float[Array, " N"], width: int, *, cosine_first: bool, freq_shift: float) -> Float[Array, "N C"]:
     """Sines and cosines of `values` at frequencies from 1 down to about 1e-4, in float32.
 
     Source: Ho et al. 2020 (DDPM), as in diffusers `get_timestep_embedding`.
@@ -190,7 +190,7 @@ def sinusoids(values: Float[Array, "N"], width: int, *, cosine_first: bool, freq
     return _waves_of(values, _falling(-_LOG_PERIOD * _count(half) / np.float32(half - freq_shift)), width, cosine_first)
 
 
-def guidance_embedding(guidance: Float[Array, "B"], width: int) -> Float[Array, "B C"]:
+def guidance_embedding(guidance: Float[Array, " B"], width: int) -> Float[Array, "B C"]:
     """The embedding of a guidance scale that distilled models take (Meng et al. 2023, arXiv 2210.03142).
 
     The same waves as for the timestep, but diffusers' `get_guidance_scale_embedding` divides before it multiplies.
@@ -200,16 +200,16 @@ def guidance_embedding(guidance: Float[Array, "B"], width: int) -> Float[Array, 
     return _waves_of((guidance - 1.0) * 1000.0, frequencies, width, cosine_first=False)
 
 
-def _count(half: int) -> Float32[np.ndarray, "H"]:
+def _count(half: int) -> Float32[np.ndarray, " H"]:
     return np.arange(half, dtype=np.float32)
 
 
-def _falling(exponents: Float32[np.ndarray, "H"]) -> Float32[np.ndarray, "H"]:
+def _falling(exponents: Float32[np.ndarray, " H"]) -> Float32[np.ndarray, " H"]:
     return np.exp(exponents.astype(np.float64)).astype(np.float32)
 
 
 def _waves_of(
-    values: Float[Array, "N"], frequencies: Float32[np.ndarray, "H"], width: int, cosine_first: bool
+    values: Float[Array, " N"], frequencies: Float32[np.ndarray, " H"], width: int, cosine_first: bool
 ) -> Float[Array, "N C"]:
     angles = values.astype(jnp.float32)[:, None] * frequencies[None, :]
     parts = [jnp.cos(angles), jnp.sin(angles)] if cosine_first else [jnp.sin(angles), jnp.cos(angles)]

@@ -83,7 +83,7 @@ class Encoder(nnx.Module):
         self.layers = nnx.List([Layer(config) for _ in range(config.num_hidden_layers)])
 
     def __call__(
-        self, x: Float[Array, "B L C"], skipped: Int[Array, "B"]
+        self, x: Float[Array, "B L C"], skipped: Int[Array, " B"]
     ) -> tuple[Float[Array, "B L C"], Float[Array, "B L C"]]:
         """What goes into the last layer, or comes out of so many before that; and what the last layer gives."""
         kept, wanted = x, len(self.layers) - 1 - skipped
@@ -102,7 +102,7 @@ class TextTransformer(nnx.Module):
         self.eos_token_id = config.eos_token_id
 
     def __call__(
-        self, ids: Int[Array, "B L"], skipped: Int[Array, "B"]
+        self, ids: Int[Array, "B L"], skipped: Int[Array, " B"]
     ) -> tuple[Float[Array, "B L C"], Float[Array, "B C"]]:
         context, last = self.encoder(self.embeddings(ids), skipped)
         place = _pooling_place(ids, self.eos_token_id)
@@ -124,14 +124,14 @@ class CLIPText(nnx.Module):
         self.projected = projection
 
     def __call__(
-        self, ids: Int[Array, "B L"], skipped: Int[Array, "B"] | None = None
+        self, ids: Int[Array, "B L"], skipped: Int[Array, " B"] | None = None
     ) -> tuple[Float[Array, "B L C"], Float[Array, "B P"]]:
         skipped = jnp.zeros(ids.shape[0], jnp.int32) if skipped is None else skipped
         context, pooled = self.text_model(ids, skipped)
         return context, self.text_projection(pooled) if self.projected else pooled
 
 
-def _pooling_place(ids: Int[Array, "B L"], eos_token_id: int) -> Int[Array, "B"]:
+def _pooling_place(ids: Int[Array, "B L"], eos_token_id: int) -> Int[Array, " B"]:
     if eos_token_id == OLD_EOS_TOKEN_ID:
         return jnp.argmax(ids, axis=-1)
     return jnp.argmax(ids == eos_token_id, axis=-1)

@@ -39,7 +39,7 @@ class Tokens(NamedTuple):
     weights_2: Float32[Any, "T K L"]
     empty: Int32[Any, "T L"]
     empty_2: Int32[Any, "T L"]
-    chunks: Int32[Any, "T"]
+    chunks: Int32[Any, " T"]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class _Half(NamedTuple):
     text: str
     ids: Int32[np.ndarray, "K L"]
     weights: Float32[np.ndarray, "K L"]
-    empty: Int32[np.ndarray, "L"]
+    empty: Int32[np.ndarray, " L"]
     chunks: int
     lost: str
 

@@ -11,7 +11,8 @@ import pytest
 from promptmill.worker.errors import ConfigError
 from promptmill.worker.nn.config import VAEConfig
 from promptmill.worker.sampling.config import SchedulerConfig
-from promptmill.worker.sampling.samplers import Sampling, make_table
+from promptmill.worker.sampling.samplers import make_table
+from promptmill.worker.sampling.solvers.plan import Sampling
 from promptmill.worker.sdxl.config import ModelConfig, UNetConfig
 from promptmill.worker.sdxl.tiny import CONFIGS, write_tiny_random
 from promptmill.worker.text.config import CLIPConfig

@@ -58,7 +58,7 @@ def tcd_step(kind: str, levels: np.ndarray, eta: float, index: int, first: int, 
     return np.sqrt(share) * reached + np.sqrt(1 - share) * arrays.noise, ()
 
 
-def distilled_timesteps(settings: Settings, sampling: Sampling) -> Int[np.ndarray, "N"]:
+def distilled_timesteps(settings: Settings, sampling: Sampling) -> Int[np.ndarray, " N"]:
     """Those asked for, or some of the timesteps that the model was distilled at, evenly from the top."""
     if sampling.timesteps is not None:
         timesteps = np.array(sampling.timesteps)

@@ -6,7 +6,7 @@ import numpy as np
 
 from promptmill.worker.errors import RequestError
 from promptmill.worker.sampling.schedule import kept_signal, spaced
-from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Sampling, Stepped, noise_in
+from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Sampling, Step, Stepped, noise_in
 from promptmill.worker.sampling.solvers.settings import Settings
 
 
@@ -39,7 +39,7 @@ def ddim_step(
     return np.sqrt(after) * arrays.denoised + back * noise + deviation * arrays.noise, ()
 
 
-def bounded_noise(timesteps: np.ndarray, kept: np.ndarray, step: partial) -> Plan:
+def bounded_noise(timesteps: np.ndarray, kept: np.ndarray, step: Step) -> Plan:
     """The plan of a sampler whose latents keep a deviation of one, at levels of training."""
     return Plan(
         timesteps=timesteps.astype(np.float32),

@@ -8,7 +8,7 @@ from jaxtyping import Float32
 
 from promptmill.worker.errors import ConfigError, RequestError
 from promptmill.worker.sampling.schedule import spaced, spread, timesteps_of, training_sigmas
-from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Sampling, Stepped
+from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Sampling, Step, Stepped
 from promptmill.worker.sampling.solvers.settings import Settings
 
 
@@ -46,7 +46,7 @@ def ancestral_step(sigmas: np.ndarray, index: int, first: int, arrays: Arrays) -
     return arrays.latents + derivative * (down - sigma) + up * arrays.noise, ()
 
 
-def growing_noise(settings: Settings, timesteps: np.ndarray, sigmas: np.ndarray, step: partial) -> Plan:
+def growing_noise(settings: Settings, timesteps: np.ndarray, sigmas: np.ndarray, step: Step) -> Plan:
     """The plan of a sampler whose latents are the image plus sigma times noise."""
     largest = float(sigmas.max())
     return Plan(
@@ -58,7 +58,7 @@ def growing_noise(settings: Settings, timesteps: np.ndarray, sigmas: np.ndarray,
     )
 
 
-def visits(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, Float32[np.ndarray, "N+1"]]:
+def visits(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, Float32[np.ndarray, " N+1"]]:
     """Euler's timesteps and one more sigma than those; or many more, of which the largest still counts."""
     trained = training_sigmas(settings)
     if sampling.sigmas is not None:

@@ -58,9 +58,9 @@ Step = Callable[[int, int, Arrays], Stepped]
 class Plan:
     """One job's evaluations of the model, and the step that follows each."""
 
-    timesteps: Float32[np.ndarray, "E"]
-    alphas: Float64[np.ndarray, "E"]
-    sigmas: Float64[np.ndarray, "E"]
+    timesteps: Float32[np.ndarray, " E"]
+    alphas: Float64[np.ndarray, " E"]
+    sigmas: Float64[np.ndarray, " E"]
     initial_scale: float
     step: Step
 

@@ -89,7 +89,7 @@ def advance(
     return same[index + 1] / same[index] * began - other[index + 1] * (np.expm1(span) * known[0] + unit * change)
 
 
-def _weights(ratios: list[float], span: float, unit: float) -> Float64[np.ndarray, "n"]:
+def _weights(ratios: list[float], span: float, unit: float) -> Float64[np.ndarray, " n"]:
     """Of each slope, so that polynomials up to their number are stepped exactly (equation 9)."""
     if len(ratios) < 2:
         return np.full(len(ratios), 0.5)  # by the paper, whatever the unit
