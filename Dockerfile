@@ -17,7 +17,7 @@ COPY worker worker
 COPY promptmill promptmill
 RUN --mount=type=cache,target=/root/.cache/pip pip install ".[${EXTRAS}]"
 
-# Whichever user runs it may write here: models from the hub and XLA's programs in /cache, pictures in /out.
+# Whichever user runs it may write here: models from the hub and XLA's programs in /cache, images in /out.
 RUN useradd --uid 1000 --create-home promptmill && install --directory --mode 1777 /cache /out
 ENV HF_HOME=/cache/huggingface \
     XDG_CACHE_HOME=/cache

@@ -1,8 +1,8 @@
-"""Ours against PyTorch on this machine's GPU: the same picture, and its time. SDXL at full size, random weights.
+"""Ours against PyTorch on this machine's GPU: the same image, and its time. SDXL at full size, random weights.
 
     python -m benchmarks.against_pytorch --write docs/performance.md
 
-Parity: one picture of 1024 x 1024, 20 guided Euler steps, in float32 and bfloat16 on both sides. Time: bfloat16 at
+Parity: one image of 1024 x 1024, 20 guided Euler steps, in float32 and bfloat16 on both sides. Time: bfloat16 at
 batch 1 and 4, ours, PyTorch eager and torch.compile by turns, each in its own process on the same device; medians.
 Each stage's result is kept in a JSON file, so a command that was cut short is simply given again; `--limit-s`
 has it end in time, `--only ours|pytorch|parity` does a part. `--again` forgets what was kept. `--tiny` tries everything
@@ -117,7 +117,7 @@ def _in_time(what: str, options: argparse.Namespace, started: float) -> bool:
 def _measure_parity(results: dict[str, Any], options: argparse.Namespace, started: float) -> None:
     for side, dtype in dict.fromkeys(one for pair in PAIRS for one in pair):
         settings = _settings(side, dtype, 1, options)
-        key = f"picture: {_key(settings)}"
+        key = f"image: {_key(settings)}"
         path = options.results.with_name(f"{options.results.stem}-{options.size}-{side}-{dtype}.npz")
         if (key in results and path.exists()) or not _in_time(key, options, started):
             continue
@@ -170,10 +170,10 @@ def _text(results: dict[str, Any], options: argparse.Namespace) -> str:
 `python -m benchmarks.against_pytorch`: {what}, random weights in float16 files, {size} pixels, {options.steps} guided
 Euler steps. {circumstances(PACKAGES, device=" and ".join(devices))}.
 
-Pictures and latents of one seed. float32 is strict on both sides (no TF32). Our decoder stays in float32, as the
+Images and latents of one seed. float32 is strict on both sides (no TF32). Our decoder stays in float32, as the
 configuration asks with `force_upcast`; PyTorch's pipeline heeds that in float16 alone, and decodes in bfloat16.
 
-{table(["side", "against", "latents, relative error", "PSNR of the pictures, dB"], _parity_rows(results, options))}
+{table(["side", "against", "latents, relative error", "PSNR of the images, dB"], _parity_rows(results, options))}
 
 Seconds of a batch in bfloat16, from prompts to bytes on the host: median and range. `by turns` is the median of the
 ratios to our time in the same round. The ceiling is {options.tflops:.0f} TFLOP/s.
@@ -185,7 +185,7 @@ ratios to our time in the same round. The ceiling is {options.tflops:.0f} TFLOP/
 def _parity_rows(results: dict[str, Any], options: argparse.Namespace) -> list[list[str]]:
     rows = []
     for pair in PAIRS:
-        keys = [f"picture: {_key(_settings(side, dtype, 1, options))}" for side, dtype in pair]
+        keys = [f"image: {_key(_settings(side, dtype, 1, options))}" for side, dtype in pair]
         names = [f"{SIDES[side]}, {dtype}" for side, dtype in pair]
         if all(key in results and Path(results[key]["path"]).exists() for key in keys):
             got, expected = (dict(np.load(results[key]["path"])) for key in keys)

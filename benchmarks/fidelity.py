@@ -1,6 +1,6 @@
 """How near ours is to PyTorch's: measures, and writes the tables of docs/fidelity.md between their markers.
 
-    python -m benchmarks.fidelity [--only parts pictures samplers ...] [--model FOLDER] [--write docs/fidelity.md]
+    python -m benchmarks.fidelity [--only parts images samplers ...] [--model FOLDER] [--write docs/fidelity.md]
 
 Needs the extra `import` (torch, diffusers). The measurements are those of tests/parity, where limits are asserted; here
 they are only told. `--model` is measured in bfloat16 beside the small random one. Takes about ten minutes on two cores.
@@ -17,10 +17,10 @@ import pytest
 from benchmarks.report import circumstances, table, write_section
 from promptmill.worker.sampling.samplers import SAMPLERS
 from promptmill.worker.sdxl.tiny import write_tiny_random
-from tests.parity import measure, pictures, precision, test_samplers
+from tests.parity import images, measure, precision, test_samplers
+from tests.parity.image_mistakes import IMAGE_MISTAKES
 from tests.parity.matrix import PARTS
 from tests.parity.mistakes import PART_MISTAKES
-from tests.parity.picture_mistakes import PICTURE_MISTAKES
 from tests.parity.refiner import write_refiner
 
 PACKAGES = ("jax", "flax", "numpy", "torch", "diffusers", "transformers")
@@ -57,15 +57,15 @@ def parts(scratch: Path, model: Path | None) -> str:
     return table(["network", "configuration", "what it has", "relative error", "PyTorch's own rounding"], rows)
 
 
-def whole_pictures(scratch: Path, model: Path | None) -> str:
+def whole_images(scratch: Path, model: Path | None) -> str:
     """From prompt and seed to pixels; with a refiner; with guidance as an input."""
-    base = write_tiny_random(scratch / "base", seed=3, changes=pictures.CHANGES)
-    by_input = write_tiny_random(scratch / "by-input", seed=3, changes=pictures.GUIDANCE_AS_INPUT)
+    base = write_tiny_random(scratch / "base", seed=3, changes=images.CHANGES)
+    by_input = write_tiny_random(scratch / "by-input", seed=3, changes=images.GUIDANCE_AS_INPUT)
     alone, refined = measure.Sides.of(base), measure.Sides.of(base, write_refiner(scratch / "refiner", base))
-    rows = [alone.row(name, request) for name, request in pictures.PICTURES.items()]
-    rows += [refined.row(f"refiner: {name}", request) for name, request in pictures.REFINED.items()]
-    rows.append(measure.Sides.of(by_input).row("guidance scale as an input", pictures.GUIDED_BY_INPUT))
-    return table(["picture", "sampler", "PSNR, dB", "farthest, grey levels", "values that differ"], _cells(rows))
+    rows = [alone.row(name, request) for name, request in images.IMAGES.items()]
+    rows += [refined.row(f"refiner: {name}", request) for name, request in images.REFINED.items()]
+    rows.append(measure.Sides.of(by_input).row("guidance scale as an input", images.GUIDED_BY_INPUT))
+    return table(["image", "sampler", "PSNR, dB", "farthest, grey levels", "values that differ"], _cells(rows))
 
 
 def samplers(scratch: Path, model: Path | None) -> str:
@@ -83,12 +83,12 @@ def samplers(scratch: Path, model: Path | None) -> str:
 def planted(scratch: Path, model: Path | None) -> str:
     """What the harness shows when something is wrong."""
     rows = [_network_row(scratch, name) for name in PART_MISTAKES]
-    base = write_tiny_random(scratch / "base", seed=3, changes=pictures.CHANGES)
+    base = write_tiny_random(scratch / "base", seed=3, changes=images.CHANGES)
     sides = measure.Sides.of(base)
     # Compiled before anything is planted.
-    for name in dict.fromkeys(mistake.picture for mistake in PICTURE_MISTAKES.values()):
-        sides.render(pictures.PICTURES[name])
-    rows += [_picture_row(sides, name) for name in PICTURE_MISTAKES]
+    for name in dict.fromkeys(mistake.image for mistake in IMAGE_MISTAKES.values()):
+        sides.render(images.IMAGES[name])
+    rows += [_image_row(sides, name) for name in IMAGE_MISTAKES]
     return table(["mistake", "where", "what shows"], rows)
 
 
@@ -102,12 +102,12 @@ def _network_row(scratch: Path, name: str) -> list[str]:
     return [mistake.says, mistake.part, f"relative error {row.worst:.1e}"]
 
 
-def _picture_row(sides: measure.Sides, name: str) -> list[str]:
-    mistake = PICTURE_MISTAKES[name]
+def _image_row(sides: measure.Sides, name: str) -> list[str]:
+    mistake = IMAGE_MISTAKES[name]
     with pytest.MonkeyPatch.context() as monkeypatch:
         mistake.plant(monkeypatch)
-        row = sides.row(name, pictures.PICTURES[mistake.picture])
-    return [mistake.says, mistake.picture, f"{row.psnr:.1f} dB"]
+        row = sides.row(name, images.IMAGES[mistake.image])
+    return [mistake.says, mistake.image, f"{row.psnr:.1f} dB"]
 
 
 def bfloat16(scratch: Path, model: Path | None) -> str:
@@ -117,13 +117,13 @@ def bfloat16(scratch: Path, model: Path | None) -> str:
     return table(["model", "in bfloat16", "latents, relative error", "PSNR, dB", "worst PSNR, dB"], rows)
 
 
-def _cells(rows: list[measure.PictureRow]) -> list[list[str]]:
+def _cells(rows: list[measure.ImageRow]) -> list[list[str]]:
     return [row.cells() for row in rows]
 
 
 SECTIONS: dict[str, Callable[[Path, Path | None], str]] = {
     "parts": parts,
-    "pictures": whole_pictures,
+    "images": whole_images,
     "samplers": samplers,
     "planted": planted,
     "bfloat16": bfloat16,

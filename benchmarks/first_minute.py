@@ -1,4 +1,4 @@
-"""How long a newcomer waits: from Enter to the first picture and to the last of `examples/prompts.txt`.
+"""How long a newcomer waits: from Enter to the first image and to the last of `examples/prompts.txt`.
 
     python benchmarks/first_minute.py [--runs 3] [--sheet docs/first-minute.png]
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--sheet", type=Path, help="save the last run's pictures as one")
+    parser.add_argument("--sheet", type=Path, help="save the last run's images as one")
     options = parser.parse_args()
     print(
         f"{platform.platform()}, {os.cpu_count()} cores; Python {platform.python_version()}, jax {version('jax')}; ",

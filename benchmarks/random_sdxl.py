@@ -1,4 +1,4 @@
-"""A full-size SDXL with random weights in float16, as a diffusers folder: 7 GB, for all that needs no pictures.
+"""A full-size SDXL with random weights in float16, as a diffusers folder: 7 GB, for all that needs no images.
 
     python -m benchmarks.random_sdxl FOLDER [--shards N] [--seed S] [--tiny]
 

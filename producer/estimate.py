@@ -38,7 +38,7 @@ class Work(NamedTuple):
         size = self.shape.width * self.shape.height / MEGAPIXEL
         unet = 6.23 * size + 0.52 * size**2
         vae = 9.9 * size + 0.6 * size**2
-        return self.calls * unet + vae + 0.11 * self.shape.prompt_chunks
+        return self.calls * unet + vae + 0.11 * self.shape.prompt_windows
 
 
 def work_of(job: Job) -> Work:
@@ -144,7 +144,7 @@ def work_to_do(plan: Plan, present: Present) -> Counter[Work]:
     works: Counter[Work] = Counter()
     known: dict[str, Work] = {}  # by what a job says of its own beside prompt and seed, which cost nothing
     for job in plan:
-        if not job.first or present.places[job.index]:
+        if not job.first or present.indexes[job.index]:
             continue
         said = json.loads(job.own_json)
         del said["prompt"], said["seed"]

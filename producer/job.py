@@ -50,7 +50,7 @@ MAX_SEED = 2**64 - 1  # what torch.Generator.manual_seed takes
 MAX_PROMPT_CHARS = 10_000
 MAX_CONDITIONING = 65_536  # pixels, for the size and crop conditioning
 MAX_CLIP_SKIP = 31  # layers; the second encoder has 32
-MAX_PROMPT_CHUNKS = 8  # windows of 77 tokens, each of which every step attends to
+MAX_PROMPT_WINDOWS = 8  # windows of 77 tokens, each of which every step attends to
 MAX_SIGMA = 1e5  # a zero terminal SNR begins at 4096
 MAX_AESTHETIC_SCORE = 10.0  # the scale that the refiner was trained with
 
@@ -73,7 +73,7 @@ class Shape:
     height: int
     guided: bool
     noisy: bool = False  # whether the sampler draws noise at each step; else all samplers are one program
-    prompt_chunks: int = 1
+    prompt_windows: int = 1
     refiner: str | None = None
 
     @property
@@ -81,7 +81,7 @@ class Shape:
         """The shape as one readable string, part of its stream's name in Redis."""
         kind = "+".join(name for name in ("guided", "noisy") if getattr(self, name)) or "plain"
         models = ":".join(quote(name, safe="/@") for name in (self.model, self.refiner) if name is not None)
-        return f"{self.width}x{self.height}:{kind}:{self.prompt_chunks}:{models}"
+        return f"{self.width}x{self.height}:{kind}:{self.prompt_windows}:{models}"
 
     @classmethod
     def from_key(cls, key: str) -> "Shape":
@@ -105,7 +105,7 @@ class Job:
     `timestep_spacing` and `sigma_schedule` stand in for the model's own, `timesteps` or `sigmas` for all of it.
     `refiner` names a second model, which takes over at `denoising_end` (a fraction of the noise schedule, as an
     ensemble of experts) or, where that is `None`, renders the finished latents anew with `refiner_strength`.
-    A longer prompt than one window of 77 tokens is cut unless `prompt_chunks` is more; `prompt_weighting` gives
+    A longer prompt than one window of 77 tokens is cut unless `prompt_windows` is more; `prompt_weighting` gives
     `(word:1.3)` its meaning. `None` is off, or diffusers' default, and leaves the job id alone.
 
     Raises JobError, which names the field, what was got and what was expected.
@@ -135,7 +135,7 @@ class Job:
     eta: float | None = None
     guidance_rescale: float | None = None
     clip_skip: int | None = None
-    prompt_chunks: int | None = None
+    prompt_windows: int | None = None
     prompt_weighting: bool | None = None
     denoising_end: float | None = None
     refiner: str | None = None
@@ -166,7 +166,7 @@ class Job:
     @property
     def shape(self) -> Shape:
         """What has to be compiled for this job."""
-        chunks = self.prompt_chunks or 1
+        chunks = self.prompt_windows or 1
         return Shape(self.model, self.width, self.height, self.guided, self.noisy, chunks, self.refiner)
 
     def fields(self) -> dict[str, Any]:
@@ -389,7 +389,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "eta": _number(0, 1),
     "guidance_rescale": _number(0, 1),
     "clip_skip": _whole(0, MAX_CLIP_SKIP),
-    "prompt_chunks": _whole(1, MAX_PROMPT_CHUNKS),
+    "prompt_windows": _whole(1, MAX_PROMPT_WINDOWS),
     "prompt_weighting": _flag,
     "denoising_end": _between_0_and_1("less than"),
     "refiner": _model,
@@ -398,7 +398,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "negative_aesthetic_score": _number(0, MAX_AESTHETIC_SCORE),
 }
 
-_OFF = {"eta": 0, "guidance_rescale": 0, "clip_skip": 0, "prompt_chunks": 1, "prompt_weighting": False}
+_OFF = {"eta": 0, "guidance_rescale": 0, "clip_skip": 0, "prompt_windows": 1, "prompt_weighting": False}
 """What says the same as `None`."""
 
 _OPTIONAL = frozenset(field.name for field in fields(Job) if field.default is None)

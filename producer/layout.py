@@ -28,9 +28,9 @@ def images_present(run_output: Output) -> set[JobId]:
 
 @dataclass(frozen=True)
 class Present:
-    """`places` has a 1 for each distinct job, at its first place, whose image is there."""
+    """`indexes` has a 1 for each distinct job, at its first index, whose image is there."""
 
-    places: bytearray
+    indexes: bytearray
     shapes: dict[Shape, int]
 
     @property
@@ -45,7 +45,7 @@ def find_present(plan: Plan, run_output: Output) -> Present:
 
 def present_of(plan: Plan, ids: Iterable[JobId]) -> Present:
     """What of the plan is among these ids."""
-    places, counts = bytearray(plan.jobs), [0] * len(plan.shape_list)
+    indexes, counts = bytearray(plan.jobs), [0] * len(plan.shape_list)
     there = Heaps()
     try:
         for job_id in ids:
@@ -55,12 +55,12 @@ def present_of(plan: Plan, ids: Iterable[JobId]) -> Present:
             found = {digest for digest, _ in there.heap(first_byte)}
             for digest, number in plan.heaps.heap(first_byte) if found else ():
                 if digest in found:
-                    found.remove(digest)  # its first place counts, and no other
-                    places[number >> SHAPE_BITS] = 1
+                    found.remove(digest)  # its first index counts, and no other
+                    indexes[number >> SHAPE_BITS] = 1
                     counts[number & (1 << SHAPE_BITS) - 1] += 1
     finally:
         there.close()
-    return Present(places, dict(zip(plan.shape_list, counts, strict=True)))
+    return Present(indexes, dict(zip(plan.shape_list, counts, strict=True)))
 
 
 def _digest(job_id: str) -> bytes | None:

@@ -19,7 +19,7 @@ POCKET = "pocket"
 """A small SDXL that ships with the worker and draws some eighty emoji on plain backgrounds."""
 
 TINY_RANDOM = "tiny-random"
-"""A smaller one with random weights: its pictures are noise. For trying the machinery."""
+"""A smaller one with random weights: its images are noise. For trying the machinery."""
 
 DEFAULT_MODEL = POCKET
 

@@ -29,7 +29,7 @@ from promptmill.producer.spool import ID_BYTES, Heaps, Pages
 JOBS_PER_FILE = 10_000
 MOST_NESTED = 100  # lists and objects in a label, one in the other; Python's json gives up near a thousand
 
-SHAPE_BITS = 20  # of an id's number in the heaps; the others are its place in the run
+SHAPE_BITS = 20  # of an id's number in the heaps; the others are its index in the run
 
 Progress = Callable[[int], None]
 AnyJob = str | Mapping[str, Any] | Job
@@ -65,7 +65,7 @@ class Plan:
     """A run's jobs in order; iteration yields a PlannedJob each, any number of times. Use as a context manager.
 
     `pages` are the plan's files, packed; `rows` were read for it, wrong ones included. `heaps` has each job's id,
-    numbered by its place and its shape's number.
+    numbered by its index and its shape's number.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Plan:
         self.rejects = rejects or Rejects()
         self.warnings = warnings
         self.shape_list = [Shape.from_key(key) for key in shape_keys]
-        self._repeats = bytearray(self.jobs)  # 1: the job of a place before
+        self._repeats = bytearray(self.jobs)  # 1: the job of an index before
         self.shapes = dict(zip(self.shape_list, self._count_shapes(), strict=True))
         self.images = sum(self.shapes.values())
 
@@ -113,26 +113,26 @@ class Plan:
     def __iter__(self) -> Iterator[PlannedJob]:
         return self.since(0)
 
-    def since(self, place: int) -> Iterator[PlannedJob]:
-        """The jobs from a place of the run on."""
+    def since(self, index: int) -> Iterator[PlannedJob]:
+        """The jobs from an index of the run on."""
         reader = PlanReader(self.common)
-        for number in range(place // self.page_jobs, len(self.pages)):
+        for number in range(index // self.page_jobs, len(self.pages)):
             start = number * self.page_jobs
             lines = unpack(self.pages[number])
-            skipped = max(place - start, 0)
+            skipped = max(index - start, 0)
             repeats = self._repeats[start : start + len(lines)]
             for line, repeated in zip(lines[skipped:], repeats[skipped:], strict=True):
                 yield reader.job(line, bool(repeated))
 
-    def at(self, places: Sequence[int]) -> Iterator[PlannedJob]:
-        """The jobs at these places, which are in order; only the files that hold them are read."""
+    def at(self, indexes: Sequence[int]) -> Iterator[PlannedJob]:
+        """The jobs at these indexes, which are in order; only the files that hold them are read."""
         reader = PlanReader(self.common)
         held, lines = -1, list[str]()
-        for place in places:
-            number, line = divmod(place, self.page_jobs)
+        for index in indexes:
+            number, line = divmod(index, self.page_jobs)
             if number != held:
                 held, lines = number, unpack(self.pages[number])
-            yield reader.job(lines[line], bool(self._repeats[place]))
+            yield reader.job(lines[line], bool(self._repeats[index]))
 
     def whole(self, job: PlannedJob) -> Job:
         """The job with all of its fields."""
@@ -198,7 +198,7 @@ def plan_run(
 ) -> Plan:
     """The plan that prompt files mean; `progress` is told the jobs so far.
 
-    A row with no seed gets one by its place in the run, so the same files give the same plan again. Raises
+    A row with no seed gets one by its index in the run, so the same files give the same plan again. Raises
     PromptFileErrors, with the first 20 wrong rows listed, where rows are wrong that `options` do not let be skipped, or
     where there are no jobs (unless none are `needed`); JobError for a wrong flag, ModelNameError, ExpansionError.
     """

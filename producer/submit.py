@@ -56,7 +56,7 @@ def submit(
 
     `output` is where runs lie; this one comes under its name. `there` is what is known to be in the output; without it,
     the output is listed. `max_pending` bounds the run's jobs in Redis: it waits for workers before it enters more.
-    `progress` is told the places of the plan that are entered. Raises PlanError, LedgerError, OutputError, and redis'
+    `progress` is told the indexes of the plan that are entered. Raises PlanError, LedgerError, OutputError, and redis'
     own errors.
     """
     run_output = output.child(run)
@@ -77,7 +77,7 @@ def submit(
     done = done_bits(client, run) if before else b""
     there = find_present(plan, run_output) if there is None or before else there
     enqueued = _Entering(plan, run, client, there, max_pending, progress).enter(before)
-    gone = [at for at in set_places(done) if at < before and not there.places[at]] if before else []
+    gone = [at for at in set_indexes(done) if at < before and not there.indexes[at]] if before else []
     enqueued += queue.reenter(run, map(_entry, plan.at(gone)))
     status = ledger.status(run)
     return Submission(run, run_output.url, status.jobs, status.images, status.present, enqueued)
@@ -102,13 +102,13 @@ def retry(output: Output, run: str, client: redis.Redis) -> int:
 
 
 def done_bits(client: redis.Redis, run: str) -> bytes:
-    """A bit a place, the highest of a byte first."""
+    """A bit an index, the highest of a byte first."""
     answer: Any = client.execute_command("GET", done_key(run), **{NEVER_DECODE: True})
     return bytes(answer or b"")
 
 
-def set_places(bits: bytes) -> Iterator[int]:
-    """The places of the bits that are set."""
+def set_indexes(bits: bytes) -> Iterator[int]:
+    """The indexes of the bits that are set."""
     for number, byte in enumerate(bits):
         if byte:
             yield from (8 * number + bit for bit in range(8) if byte & 0x80 >> bit)
@@ -144,13 +144,13 @@ class _Entering:
         self._run = run
         self._client = client
         self._queue = JobQueue(client)
-        self._there = there.places
+        self._there = there.indexes
         self._max_pending = max_pending
         self._progress = progress
         self._enqueued = 0
 
     def enter(self, at: int) -> int:
-        """Enters all from a place on; how many jobs that put into the queue."""
+        """Enters all from an index on; how many jobs that put into the queue."""
         with ThreadPoolExecutor(1, "enqueue") as sender:
             while at < self._plan.jobs:
                 at = self._enter_from(at, sender)

@@ -56,12 +56,12 @@ def submit(
     LedgerError, BrokerError, OutputError.
     """
     options = PlanOptions(defaults=defaults, preset=preset, expansion=expansion or Expansion(plain=True))
-    place = open_output(output)
+    root = open_output(output)
     with plan_jobs([jobs] if isinstance(jobs, str | Mapping | Job) else jobs, options) as plan:
-        name = check_run_name(run) if run else plan.default_name("run", place.url)
-        place.check()
+        name = check_run_name(run) if run else plan.default_name("run", root.url)
+        root.check()
         client = connect(_broker(broker))
-        submit_plan(plan, output=place, run=name, client=client, priority=priority, max_pending=max_pending)
+        submit_plan(plan, output=root, run=name, client=client, priority=priority, max_pending=max_pending)
     return RunHandle(name, broker=broker)
 
 

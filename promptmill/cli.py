@@ -79,7 +79,7 @@ def cli(ctx: click.Context) -> None:
 
     \b
     promptmill render examples/prompts.txt --output out     all in one, on this machine
-    promptmill submit prompts.jsonl --output gs://bucket/pictures
+    promptmill submit prompts.jsonl --output gs://bucket/images
     promptmill worker                                       on every TPU, GPU or CPU host
     promptmill status --watch
     """

@@ -28,7 +28,7 @@ _CHANGED = re.compile(rb"[^\x00]")
 
 @dataclass(frozen=True, slots=True)
 class FinishedImage:
-    """An image that is safe in the output. `index` is its job's first place in the run."""
+    """An image that is safe in the output. `index` is its job's first index in the run."""
 
     index: int
     id: JobId
@@ -43,7 +43,7 @@ class FinishedImage:
 
 
 class Landing:
-    """One listener's place in a run: what it was told already."""
+    """One listener's index in a run: what it was told already."""
 
     def __init__(self, client: "redis.Redis", run: str, run_output: Output) -> None:
         self._client = client
@@ -56,16 +56,16 @@ class Landing:
     def new(self) -> Iterator[list[FinishedImage]]:
         """What has landed since the last call, in batches, in the run's order."""
         now = done_bits(self._client, self._run)
-        places = new_bits(self._told, now)
-        while batch := [self._image(place) for place in islice(places, BATCH)]:
+        indexes = new_bits(self._told, now)
+        while batch := [self._image(index) for index in islice(indexes, BATCH)]:
             yield batch
         self._told = either(self._told, now)
 
-    def _image(self, place: int) -> FinishedImage:
-        number, line = divmod(place, self._page_jobs)
+    def _image(self, index: int) -> FinishedImage:
+        number, line = divmod(index, self._page_jobs)
         said = json.loads(self._page(number)[line])
         url = f"{self._output.url}/{image_name(said['id'])}"
-        return FinishedImage(place, said["id"], url, Job(**said["job"]), said.get("labels", {}))
+        return FinishedImage(index, said["id"], url, Job(**said["job"]), said.get("labels", {}))
 
     def _read_page(self, number: int) -> list[str]:
         return unpack(self._output.get(f"plan/{number:05d}.jsonl.zst"))

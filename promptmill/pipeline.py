@@ -1,4 +1,4 @@
-"""The compiled pipeline by itself, for those who want only the pictures: no queue, no Redis, no output.
+"""The compiled pipeline by itself, for those who want only the images: no queue, no Redis, no output.
 
 import promptmill
 
@@ -24,7 +24,7 @@ from promptmill.worker.settings import WorkerSettings
 
 
 class BrokenImageError(PromptmillError):
-    """The model gave no picture: NaN, or one colour all over."""
+    """The model gave no image: NaN, or one colour all over."""
 
 
 class Pipeline:

@@ -13,11 +13,11 @@ def shared_fields(jobs: Iterable[Job]) -> dict[str, Any]:
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
-def as_entries(places: Iterable[tuple[int, Job]], common: Mapping[str, Any] | None = None) -> list[Entry]:
-    """The jobs at these places, without what their run shares."""
+def as_entries(indexes: Iterable[tuple[int, Job]], common: Mapping[str, Any] | None = None) -> list[Entry]:
+    """The jobs at these indexes, without what their run shares."""
     shared = common or {}
 
     def own(job: Job) -> str:
         return canonical_json({name: value for name, value in job.fields().items() if name not in shared})
 
-    return [(place, job.shape.key, own(job)) for place, job in places]
+    return [(index, job.shape.key, own(job)) for index, job in indexes]

@@ -102,7 +102,7 @@ class Farm:
 
 @contextlib.contextmanager
 def farm_of(broker: str, folder: Path) -> Iterator[Farm]:
-    """A farm whose workers have one device each, and keep their compiled programs in this session's own place."""
+    """A farm whose workers have one device each, and keep their compiled programs in this session's own index."""
     farm = Farm(broker, folder, {**os.environ, "XLA_FLAGS": ""})
     try:
         yield farm

@@ -78,7 +78,7 @@ def of(*names: str) -> list[str]:
         for name in names
         if f"{module}.".startswith(f"promptmill.{name}.") or room(module) == name
     ]
-    assert found, f"no package {names}: this test looks in the wrong place"
+    assert found, f"no package {names}: this test looks in the wrong index"
     return found
 
 

@@ -35,7 +35,7 @@ def somebody(redis_url: str) -> Iterator[Celery]:
 
 def test_python_submits_and_hears_of_every_image(farm: Farm, redis_url: str, tmp_path: Path):
     async def images() -> list[FinishedImage]:
-        jobs = ({"prompt": f"picture {n}", "seed": n} for n in range(40))
+        jobs = ({"prompt": f"image {n}", "seed": n} for n in range(40))
         handle = promptmill.submit(jobs, output=str(tmp_path / "out"), broker=redis_url, **TINY)
         return [image async for image in handle]
 
@@ -44,7 +44,7 @@ def test_python_submits_and_hears_of_every_image(farm: Farm, redis_url: str, tmp
     for image in landed:
         assert image.path is not None
         assert job_id_inside(image.path.read_bytes()) == image.id == image.job.id
-        assert image.job.prompt == f"picture {image.index}"
+        assert image.job.prompt == f"image {image.index}"
 
 
 def test_any_celery_client_sends_prompts(farm: Farm, somebody: Celery, tmp_path: Path):
@@ -56,7 +56,7 @@ def test_any_celery_client_sends_prompts(farm: Farm, somebody: Celery, tmp_path:
             "promptmill.render", kwargs={"prompt": prompt, "output": str(tmp_path), **TINY, **fields}
         )
 
-    results = [send(f"picture {n}", seed=n) for n in range(30)]
+    results = [send(f"image {n}", seed=n) for n in range(30)]
     answers = [result.get(timeout=120) for result in results]
     assert [answer["run"] for answer in answers] == [result.id for result in results]
     wait_until(lambda: all(Path(answer["image"]).exists() for answer in answers), "all images are there")

@@ -245,7 +245,7 @@ def test_the_fake_bucket_is_there_and_takes_objects_once(tmp_path: Path, monkeyp
         assert SERVICES["fake-gcs"]["healthcheck"]["test"][-1].endswith(":4443/_internal/healthcheck")
         # Then the bucket of the docs can be used, under whatever address the server thinks it has
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
-        output = open_output("gs://promptmill/pictures")
+        output = open_output("gs://promptmill/images")
         output.check()
         assert output.put_once("a", b"pixels") is Put.CREATED
         assert output.put_once("a", b"pixelz", ours=lambda there: there.read() == b"pixels") is Put.ADOPTED

@@ -31,7 +31,7 @@ from tests.plans import read_jobs
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-TINY = {"model": "tiny-random"}  # quick, and here only the way of a picture matters
+TINY = {"model": "tiny-random"}  # quick, and here only the way of an image matters
 EIGHT_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 
 
@@ -118,8 +118,8 @@ def test_render_with_a_refiner_and_with_other_samplers(tmp_path):
     jobs = read_jobs([tmp_path / "p.jsonl"], {"steps": 5, "model": str(base)})
     assert len({job.shape for job in jobs}) == 3
     check_images(tmp_path / "r", jobs)
-    pictures = [np.asarray(Image.open(tmp_path / "r" / image_name(job.id))) for job in jobs]
-    assert len({picture.tobytes() for picture in pictures}) == len(rows)
+    images = [np.asarray(Image.open(tmp_path / "r" / image_name(job.id))) for job in jobs]
+    assert len({image.tobytes() for image in images}) == len(rows)
 
 
 def test_render_on_eight_devices_into_a_bucket(fake_gcs: FakeGcs, tmp_path, monkeypatch):
@@ -134,7 +134,7 @@ def test_render_on_eight_devices_into_a_bucket(fake_gcs: FakeGcs, tmp_path, monk
     assert job_id_inside(open_output(url).get(names[0])) == Path(names[0]).stem
 
 
-def test_the_same_job_gives_the_same_picture_on_one_device_and_on_eight(tmp_path):
+def test_the_same_job_gives_the_same_image_on_one_device_and_on_eight(tmp_path):
     """Bits are promised within one compiled program; these are two, so a last bit of float32 may round otherwise."""
     (tmp_path / "p.txt").write_text("\n".join(f"prompt {n}" for n in range(5)))
     for name, flags in (("one", {}), ("eight", EIGHT_DEVICES)):

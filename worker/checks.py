@@ -1,10 +1,10 @@
-"""What looks at pictures before anybody else: the safety checker, and functions of a user's own.
+"""What looks at images before anybody else: the safety checker, and functions of a user's own.
 
     checks = load_checks(settings)
     started = checks.start(result.pixels)       right after the batch was put on the device; returns at once
-    findings = checks.finish(started, pixels)   when the batch is here: for each picture, a verdict of each check
+    findings = checks.finish(started, pixels)   when the batch is here: for each image, a verdict of each check
 
-What becomes of a picture that is flagged is worker/post_processing.py's. With no checks both calls do nothing.
+What becomes of an image that is flagged is worker/post_processing.py's. With no checks both calls do nothing.
 """
 
 import importlib
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 class CheckError(PromptmillError):
-    """A check cannot be loaded, or did not answer; no picture passes unchecked."""
+    """A check cannot be loaded, or did not answer; no image passes unchecked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a check says of one picture. The details are JSON values, and go into the picture's record."""
+    """What a check says of one image. The details are JSON values, and go into the image's record."""
 
     flagged: bool
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
 ImageCheck = Callable[[UInt8[np.ndarray, "N H W 3"]], Sequence[Verdict]]
-"""A user's check: pictures of one size in, a verdict for each out."""
+"""A user's check: images of one size in, a verdict for each out."""
 
 Findings = Mapping[str, Verdict]
-"""Of one picture, the verdicts by the names of the checks."""
+"""Of one image, the verdicts by the names of the checks."""
 
 
 class Check(Protocol):
@@ -48,7 +48,7 @@ class Check(Protocol):
         """Queues what the device has to do, and does not wait. A call may be the last: a program's warm-up."""
 
     def finish(self, started: Any, pixels: UInt8[np.ndarray, "N H W 3"]) -> Sequence[Verdict]:
-        """A verdict for each of the first N pictures."""
+        """A verdict for each of the first N images."""
 
 
 class Checks:
@@ -62,9 +62,9 @@ class Checks:
         return {name: check.start(pixels) for name, check in self._checks.items()}
 
     def finish(self, started: Mapping[str, Any], pixels: UInt8[np.ndarray, "N H W 3"]) -> list[Findings]:
-        """Of each picture, what each check says. Raises CheckError where one does not say it."""
+        """Of each image, what each check says. Raises CheckError where one does not say it."""
         verdicts = {name: _asked(name, check, started[name], pixels) for name, check in self._checks.items()}
-        return [{name: verdicts[name][place] for name in verdicts} for place in range(len(pixels))]
+        return [{name: verdicts[name][index] for name in verdicts} for index in range(len(pixels))]
 
 
 def load_checks(settings: WorkerSettings) -> Checks:
@@ -102,7 +102,7 @@ class SafetyCheck:
 
 @dataclass(frozen=True)
 class FunctionCheck:
-    """A user's function, called with the pictures of a batch in the thread that fetches them."""
+    """A user's function, called with the images of a batch in the thread that fetches them."""
 
     function: ImageCheck
 
@@ -135,5 +135,5 @@ def _asked(name: str, check: Check, started: Any, pixels: UInt8[np.ndarray, "N H
         raise CheckError(f"the image check {name} failed: {type(error).__name__}: {error}") from error
     said = [verdict for verdict in verdicts if isinstance(verdict, Verdict)]
     if not len(said) == len(verdicts) == len(pixels):
-        raise CheckError(f"the image check {name} gave {len(said)} verdicts for {len(pixels)} pictures")
+        raise CheckError(f"the image check {name} gave {len(said)} verdicts for {len(pixels)} images")
     return said

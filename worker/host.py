@@ -6,7 +6,7 @@ Three threads beside those of the Celery pool:
     fetcher   waits for the device, batch after batch, and hands each job to the pool to be finished
     keeper    renews the leases of all that is held, and reports that the worker is there
 
-The puller takes one of `batches_in_flight` places before it claims, so a worker holds no more than it renders soon.
+The puller takes one of `batches_in_flight` slots before it claims, so a worker holds no more than it renders soon.
 On a stop it claims nothing more, finishes what it holds within `drain_s`, and gives back the rest.
 """
 
@@ -32,7 +32,7 @@ from promptmill.producer.queue.workers import REPORT_EVERY_S, WorkerReport, Work
 from promptmill.worker.checks import Checks, load_checks
 from promptmill.worker.errors import RequestError
 from promptmill.worker.events import JobEvents
-from promptmill.worker.in_flight import Countdown, Held, Places, Rate
+from promptmill.worker.in_flight import InFlight, Latch, Rate, Slots
 from promptmill.worker.programs import Programs
 from promptmill.worker.render import Batch, Finisher, Rendered, split_unfit, start
 from promptmill.worker.sdxl.program import AnyProgram
@@ -57,8 +57,8 @@ class PullLoop:
         self._queue = JobQueue(self._client, consumer, lease_s=settings.lease_s)
         self._events = JobEvents(worker.app, worker.hostname)
         self._report = WorkerReport(worker.hostname, "starting")
-        self._held = Held()
-        self._places = Places(settings.batches_in_flight)
+        self._in_flight = InFlight()
+        self._slots = Slots(settings.batches_in_flight)
         self._rate = Rate()
         self._turns = Turns()
         self._on_device: queue.SimpleQueue[tuple[Batch, int]] = queue.SimpleQueue()
@@ -86,10 +86,12 @@ class PullLoop:
         self._say(state="draining")
         with self._claiming:  # a claim that is under way is held before we look what is held
             self._stopping.set()
-        if not self._held.wait_until_empty(drain_s):
-            logger.warning("giving back %d jobs that are not finished after %.0f s", len(self._held.all()), drain_s)
+        if not self._in_flight.wait_until_empty(drain_s):
+            logger.warning(
+                "giving back %d jobs that are not finished after %.0f s", len(self._in_flight.all()), drain_s
+            )
         self._give_up.set()
-        self._finisher.release(self._held.all())
+        self._finisher.release(self._in_flight.all())
         self._events.close()
         try:
             self._queue.leave()
@@ -142,7 +144,7 @@ class PullLoop:
 
     def _pull_one(self) -> bool:
         """Starts a batch; False where there is nothing to do."""
-        if not self._places.take(1, IDLE_S):
+        if not self._slots.take(1, IDLE_S):
             return True
         claims: list[Claim] = []
         try:
@@ -152,7 +154,7 @@ class PullLoop:
                 claims = self._claim(shape, program.batch)
         finally:
             if not claims:
-                self._places.give(1)
+                self._slots.give(1)
         if program and claims:
             self._start(program, claims)
         return bool(claims)
@@ -192,25 +194,25 @@ class PullLoop:
         """Claims for the next batch, those left out that were revoked."""
         with self._claiming:
             claims = [] if self._stopping.is_set() else self._queue.claim(shape, count)
-            self._held.add(claims)
+            self._in_flight.add(claims)
         for claim in claims:
             self._events.received(claim)
         for claim in claims:
             if claim.job.id in celery_state.revoked:
                 self._finisher.revoke(claim)
-                self._held.remove([claim])
+                self._in_flight.remove([claim])
         return [claim for claim in claims if claim.job.id not in celery_state.revoked]
 
     def _start(self, program: AnyProgram, claims: list[Claim]) -> None:
         """Puts the claims on the device; one on its last chance with nothing else in flight that it could kill."""
         taken = 1
         if claims[0].last_chance:
-            self._places.give(1)
-            taken = self._places.count
-            while not self._places.take(taken, IDLE_S):
+            self._slots.give(1)
+            taken = self._slots.count
+            while not self._slots.take(taken, IDLE_S):
                 if self._stopping.is_set():
                     self._finisher.release(claims)
-                    self._held.remove(claims)
+                    self._in_flight.remove(claims)
                     return
         for claim in claims:
             self._events.started(claim)
@@ -218,7 +220,7 @@ class PullLoop:
         if batch:
             self._on_device.put((batch, taken))
         else:
-            self._places.give(taken)
+            self._slots.give(taken)
 
     def _try_start(self, program: AnyProgram, claims: list[Claim]) -> Batch | None:
         try:
@@ -227,7 +229,7 @@ class PullLoop:
             fit, unfit = split_unfit(program, claims)
             for claim, reason in unfit:
                 self._finisher.fail(claim, reason)
-                self._held.remove([claim])
+                self._in_flight.remove([claim])
             return self._try_start(program, fit) if fit else None
         except Exception as error:  # noqa: BLE001 - whatever it is, the next batch goes on
             self._lose(claims, error)
@@ -237,7 +239,7 @@ class PullLoop:
         """A whole batch failed, and nobody knows through which job: each gets another try."""
         logger.error("a batch of %d was lost", len(claims), exc_info=error)
         self._finisher.retry(claims, f"{type(error).__name__}: {error}")
-        self._held.remove(claims)
+        self._in_flight.remove(claims)
 
     # The fetcher's thread.
 
@@ -248,25 +250,25 @@ class PullLoop:
                 images = batch.fetch()
             except Exception as error:  # noqa: BLE001 - an XLA error, say: the next batch goes on
                 self._lose(batch.claims, error)
-                self._places.give(taken)
+                self._slots.give(taken)
                 continue
-            left = Countdown(len(batch.claims), self._places, taken)
+            left = Latch(len(batch.claims), self._slots, taken)
             for rendered in images:
                 try:
                     self._pool.apply_async(self._finish, (rendered, left))
                 except RuntimeError:  # the pool was shut before us: a second Ctrl-C
                     self._finisher.release([rendered.claim])
-                    self._held.remove([rendered.claim])
+                    self._in_flight.remove([rendered.claim])
                     left.one_less()
 
     # The pool's threads.
 
-    def _finish(self, rendered: Rendered, left: Countdown) -> None:
+    def _finish(self, rendered: Rendered, left: Latch) -> None:
         try:
             if self._finisher.finish(rendered):
                 self._rate.count()
         finally:
-            self._held.remove([rendered.claim])
+            self._in_flight.remove([rendered.claim])
             left.one_less()
 
     # The keeper's thread.
@@ -292,7 +294,7 @@ class PullLoop:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def _renew(self) -> None:
-        for claim in self._queue.renew(self._held.all()):
+        for claim in self._queue.renew(self._in_flight.all()):
             # Another worker has it by now. What is under way is finished: the output takes one of the two.
             logger.warning("lost the lease of job %s (%s/%d)", claim.job.id, claim.run, claim.index)
-            self._held.remove([claim])
+            self._in_flight.remove([claim])

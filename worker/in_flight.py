@@ -1,4 +1,4 @@
-"""What a worker holds, as its threads share it: claims, and places for batches in flight."""
+"""What a worker holds, as its threads share it: claims, and slots for batches in flight."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from promptmill.producer.queue.queue import Claim
 RATE_WINDOW_S = 60.0
 
 
-class Held:
+class InFlight:
     """The claims that are this worker's now, for the keeper to renew and for the end to give back. Thread-safe."""
 
     def __init__(self) -> None:
@@ -41,8 +41,8 @@ def _name(claim: Claim) -> tuple[str, str, str]:
     return claim.run, claim.shape.key, claim.entry
 
 
-class Places:
-    """Places for batches in flight. A batch takes one, or all of them to be alone. Thread-safe."""
+class Slots:
+    """Slots for batches in flight. A batch takes one, or all of them to be alone. Thread-safe."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -50,7 +50,7 @@ class Places:
         self._changed = threading.Condition()
 
     def take(self, count: int, timeout_s: float) -> bool:
-        """Takes `count` places at once, or none within the time."""
+        """Takes `count` slots at once, or none within the time."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._free >= count, timeout_s):
                 return False
@@ -63,12 +63,12 @@ class Places:
             self._changed.notify_all()
 
 
-class Countdown:
-    """Gives a batch's places back when the last of its jobs is finished. Thread-safe."""
+class Latch:
+    """Gives a batch's slots back when the last of its jobs is finished. Thread-safe."""
 
-    def __init__(self, jobs: int, places: Places, taken: int) -> None:
+    def __init__(self, jobs: int, slots: Slots, taken: int) -> None:
         self._left = jobs
-        self._places = places
+        self._slots = slots
         self._taken = taken
         self._lock = threading.Lock()
 
@@ -77,7 +77,7 @@ class Countdown:
             self._left -= 1
             if self._left:
                 return
-        self._places.give(self._taken)
+        self._slots.give(self._taken)
 
 
 class Rate:

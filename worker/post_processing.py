@@ -1,4 +1,4 @@
-"""What happens to a picture between the device and its file: hidden where a check flagged it, marked if asked for.
+"""What happens to an image between the device and its file: hidden where a check flagged it, marked if asked for.
 
     treated = treat(pixels, findings, settings)
     treated.failure or encode(treated.pixels, job, {**notes, **treated.notes})
@@ -33,10 +33,10 @@ class Treated:
 
 
 def treat(pixels: Pixels, findings: Findings, settings: WorkerSettings) -> Treated:
-    """The picture as it may be written. Pure; slow enough (blur, watermark: tens of ms) for a pool's thread."""
+    """The image as it may be written. Pure; slow enough (blur, watermark: tens of ms) for a pool's thread."""
     flagged = [name for name, verdict in findings.items() if verdict.flagged]
     if flagged and settings.on_unsafe == "fail":
-        return Treated(pixels, {}, f"the picture was flagged by {', '.join(flagged)}")
+        return Treated(pixels, {}, f"the image was flagged by {', '.join(flagged)}")
     notes: dict[str, Any] = {}
     if findings:
         notes["safety"] = {
@@ -62,4 +62,4 @@ def _blur(pixels: Pixels) -> Pixels:
 
 
 HIDE: dict[str, Callable[[Pixels], Pixels]] = {"black": np.zeros_like, "blur": _blur, "keep": lambda pixels: pixels}
-"""What is shown of a flagged picture, by the name in --on-unsafe; `fail` shows nothing."""
+"""What is shown of a flagged image, by the name in --on-unsafe; `fail` shows nothing."""

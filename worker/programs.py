@@ -62,7 +62,7 @@ class Programs:
             height=shape.height,
             guided=shape.guided,
             noisy=shape.noisy,
-            prompt_chunks=shape.prompt_chunks,
+            prompt_windows=shape.prompt_windows,
             per_device_batch=self._settings.per_device_batch,
         )
         compiled = time.monotonic()

@@ -55,7 +55,7 @@ class Rendered:
     claim: Claim
     pixels: UInt8[np.ndarray, "H W 3"]
     fault: str | None = None
-    """Why it is no picture."""
+    """Why it is no image."""
     findings: Findings = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)  # seconds

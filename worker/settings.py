@@ -9,7 +9,7 @@ from promptmill.producer.broker import DEFAULT_URL
 from promptmill.producer.errors import PromptmillError
 
 ON_UNSAFE = ("black", "blur", "keep", "fail")
-"""What can become of a picture that a check flagged: see worker/post_processing.py, and docs/safety.md for users."""
+"""What can become of an image that a check flagged: see worker/post_processing.py, and docs/safety.md for users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ class WorkerSettings:
     models_kept: int = 1
     """Models whose weights stay on the devices at once."""
     safety_checker: str | None = None
-    """Looks at each picture: a hub id such as CompVis/stable-diffusion-safety-checker, or a folder. None: nobody."""
+    """Looks at each image: a hub id such as CompVis/stable-diffusion-safety-checker, or a folder. None: nobody."""
     image_check: str | None = None
     """Functions of the user's own that look too: `module:function`, several with commas between."""
     on_unsafe: str = "black"
-    """What becomes of a picture that is flagged: one of ON_UNSAFE."""
+    """What becomes of an image that is flagged: one of ON_UNSAFE."""
     watermark: bool = False
-    """Whether pictures get SDXL's invisible watermark."""
+    """Whether images get SDXL's invisible watermark."""
     lease_s: float = 30.0
     """A dead worker's jobs are claimed by others after so long."""
     drain_s: float = 30.0

@@ -2,11 +2,11 @@
 
     app.send_task(
         "promptmill.render",
-        kwargs={"prompt": "a red apple", "output": "gs://bucket/pictures", "steps": 30},
+        kwargs={"prompt": "a red apple", "output": "gs://bucket/images", "steps": 30},
         queue="promptmill",
     )
 
-The task enters a run of one job, named after the task's id, and waits for no picture: whoever renders it claims it from
+The task enters a run of one job, named after the task's id, and waits for no image: whoever renders it claims it from
 the job streams like any other. A task that is delivered twice enters the same run again, which changes nothing.
 Imports no JAX: Flower loads it.
 """
@@ -77,8 +77,8 @@ class RenderTask(Task):
         options = PlanOptions(preset=preset, expansion=Expansion(plain=True))
         with plan_jobs([fields], options) as plan:
             (job,) = plan
-            place = open_output(url)
-            submission = submit(plan, output=place, run=run, client=self._redis, priority=priority, keep_s=KEEP_S)
+            root = open_output(url)
+            submission = submit(plan, output=root, run=run, client=self._redis, priority=priority, keep_s=KEEP_S)
         return {"run": run, "id": job.id, "image": f"{submission.output}/{image_name(job.id)}"}
 
     @cached_property

@@ -1,9 +1,9 @@
-"""SDXL's invisible watermark: 48 bits in the blue-yellow of a picture, which survive a PNG and mild JPEG.
+"""SDXL's invisible watermark: 48 bits in the blue-yellow of an image, which survive a PNG and mild JPEG.
 
-The message and the method ("dwtDct") are those that diffusers puts into SDXL's pictures with the package
+The message and the method ("dwtDct") are those that diffusers puts into SDXL's images with the package
 invisible-watermark (pipelines/stable_diffusion_xl/watermark.py), so its decoder reads ours. The package itself needs
 PyTorch and OpenCV; what it does is little: one coefficient of each 8 x 8 pixels is moved to a quarter or to three
-quarters of a step of 36, for a 0 or a 1, and the message is repeated over the whole picture.
+quarters of a step of 36, for a 0 or a 1, and the message is repeated over the whole image.
 
 Two things are done for the decoder's sake that the package's own encoder does not do. It reads bytes, whose U lies
 around 128; diffusers marks floats, whose U lies around 0.5, so that a part of its bits is read wrong. And it looks
@@ -17,7 +17,7 @@ NAME = "sdxl-dwtdct"
 MESSAGE = 0b101100111110110010010000011110111011000110011110
 BITS = np.array([int(bit) for bit in f"{MESSAGE:b}"])
 
-MIN_PIXELS = 256 * 256  # the decoder looks at no smaller picture
+MIN_PIXELS = 256 * 256  # the decoder looks at no smaller image
 STEP = 36  # of a coefficient
 BLOCK = 4  # coefficients, of 2 x 2 pixels each
 LEAD = 4  # by which a moved coefficient stays ahead of the others, so that rounding to bytes changes nothing
@@ -26,9 +26,9 @@ _RGB_OF_U = np.array([0.0, -0.395, 2.032], np.float32)
 
 
 def mark(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture with SDXL's watermark. Of each 8 x 8 pixels, 2 x 2 change."""
+    """The image with SDXL's watermark. Of each 8 x 8 pixels, 2 x 2 change."""
     blocks = _blocks(pixels)
-    at = _places(blocks)
+    at = _indexes(blocks)
     values = np.take_along_axis(blocks, at, axis=1)[:, 0]
     change = np.zeros_like(blocks)
     moved = _moved(values, _next_largest(blocks), np.resize(BITS, len(blocks)))
@@ -40,10 +40,10 @@ def mark(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
 def bits_in(pixels: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "48"]:
     """The 48 bits that a decoder finds, whether there is a watermark or not: each block votes for one of them."""
     blocks = _blocks(pixels)
-    values = np.take_along_axis(blocks, _places(blocks), axis=1)[:, 0]
+    values = np.take_along_axis(blocks, _indexes(blocks), axis=1)[:, 0]
     votes = values % STEP > STEP / 2
-    places = np.resize(np.arange(len(BITS)), len(votes))
-    return np.bincount(places, votes, len(BITS)) * 255 > 127 * np.bincount(places, minlength=len(BITS))
+    indexes = np.resize(np.arange(len(BITS)), len(votes))
+    return np.bincount(indexes, votes, len(BITS)) * 255 > 127 * np.bincount(indexes, minlength=len(BITS))
 
 
 def is_marked(pixels: UInt8[np.ndarray, "H W 3"]) -> bool:
@@ -68,7 +68,7 @@ def _u(pixels: UInt8[np.ndarray, "H W 3"]) -> Int[np.ndarray, "H W"]:
     return np.clip(((blue - luma) * 8061 + (128 << 14) + half) >> 14, 0, 255)
 
 
-def _places(blocks: Float[np.ndarray, "N 16"]) -> Int[np.ndarray, "N 1"]:
+def _indexes(blocks: Float[np.ndarray, "N 16"]) -> Int[np.ndarray, "N 1"]:
     """Of each block the coefficient that carries its bit: the largest, but for the first."""
     return np.argmax(blocks[:, 1:], axis=1, keepdims=True) + 1
 

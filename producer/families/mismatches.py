@@ -62,8 +62,8 @@ class Suspicions:
         if self.long:
             sentences.append(
                 f"{self.long} prompt{'s have' if self.long > 1 else ' has'} more than {WORDS_A_WINDOW} words for each "
-                f"window of {WORDS_A_WINDOW} tokens: the end is cut off, and kept in the picture's record "
-                "(--prompt-chunks N)"
+                f"window of {WORDS_A_WINDOW} tokens: the end is cut off, and kept in the image's record "
+                "(--prompt-windows N)"
             )
         return list(dict.fromkeys(sentences))
 
@@ -73,7 +73,7 @@ def mismatches(jobs: Iterable[Job], preset: str | None = None) -> list[str]:
     suspicions = Suspicions()
     for job in jobs:
         suspicions.see(job)
-        suspicions.long += job.prompt.count(" ") >= WORDS_A_WINDOW * (job.prompt_chunks or 1)
+        suspicions.long += job.prompt.count(" ") >= WORDS_A_WINDOW * (job.prompt_windows or 1)
     return suspicions.sentences(preset)
 
 

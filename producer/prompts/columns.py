@@ -49,31 +49,31 @@ Converters = Callable[[str], Callable[[Any], Any]]
 
 
 class Columns:
-    """The columns of a table, or of a row that is a JSON object, by their places. Raises JobError for a wrong name."""
+    """The columns of a table, or of a row that is a JSON object, by their indexes. Raises JobError for a wrong name."""
 
     def __init__(self, names: Sequence[str], reading: Reading, converters: Converters | None = None) -> None:
         self.names = tuple(names)
         self._fields: list[tuple[int, str, Callable[[Any], Any] | None]] = []
         self._labels: list[tuple[int, str, Callable[[Any], Any] | None]] = []
-        for place, column in enumerate(names):
+        for index, column in enumerate(names):
             meant = fields_of(column, reading)
             for name in meant:
-                self._fields.append((place, name, converters and converters(name)))
+                self._fields.append((index, name, converters and converters(name)))
             if not meant and column:  # what has no name, such as an index that pandas wrote, is passed over
-                self._labels.append((place, column, converters and converters("")))
+                self._labels.append((index, column, converters and converters("")))
         self.own_names = not self._labels and [name for _, name, _ in self._fields] == list(names)
         """Each column is the field of its name."""
 
     def split(self, values: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """A row's fields and its labels; what is None is neither. Raises JobError for a label that is not sound."""
         given: dict[str, Any] = {}
-        for place, name, convert in self._fields:
-            value = convert(values[place]) if convert else values[place]
+        for index, name, convert in self._fields:
+            value = convert(values[index]) if convert else values[index]
             if value is not None:
                 given[name] = value
         labels: dict[str, Any] = {}
-        for place, column, convert in self._labels:
-            value = convert(values[place]) if convert else values[place]
+        for index, column, convert in self._labels:
+            value = convert(values[index]) if convert else values[index]
             if value is not None:
                 labels[column] = value
                 if type(value) is str and not value.isprintable():

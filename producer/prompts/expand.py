@@ -25,7 +25,7 @@ ORDERS = ("random", "sequential")
 
 @dataclass(frozen=True)
 class Expansion:
-    """How rows are expanded. All of it follows from `run_seed` and the places of the run: again gives the same.
+    """How rows are expanded. All of it follows from `run_seed` and the indexes of the run: again gives the same.
 
     `matrix` has several values of a field, by the field's own name; a row that has the field itself keeps its value.
     """
@@ -48,7 +48,7 @@ class Expander:
     def __init__(self, expansion: Expansion) -> None:
         _check(expansion)
         self._settings = expansion
-        # In the order of a job's fields, whatever the order of flags: the places of the run follow from it.
+        # In the order of a job's fields, whatever the order of flags: the indexes of the run follow from it.
         self._matrix = {name: expansion.matrix[name] for name in FIELD_NAMES if name in expansion.matrix}
         self._wildcards = Wildcards(None if expansion.plain else expansion.wildcards)
         self._used: dict[str, int] = {}
@@ -64,21 +64,21 @@ class Expander:
                 return False
         return True
 
-    def __call__(self, row: int, fields: Mapping[str, Any], place: int) -> Iterator[dict[str, Any]]:
-        """The jobs' fields, complete with seeds; `place` is the first one's in the run. Raises JobError.
+    def __call__(self, row: int, fields: Mapping[str, Any], index: int) -> Iterator[dict[str, Any]]:
+        """The jobs' fields, complete with seeds; `index` is the first one's in the run. Raises JobError.
 
         The cells of the matrix share texts and seed, so that they compare; each image has its own.
         """
         if self.trivial(fields):
-            yield {**fields, "seed": self._seed(fields, 0, place)}
+            yield {**fields, "seed": self._seed(fields, 0, index)}
             return
         templates = self._templates(fields)
         matrix = {name: values for name, values in self._matrix.items() if fields.get(name) is None}
         self._check_count(templates, matrix)
-        for at, (image, texts) in enumerate(self._images(templates, place)):
+        for at, (image, texts) in enumerate(self._images(templates, index)):
             for cell in product(*matrix.values()):
                 one = {**fields, **texts, **dict(zip(matrix, cell, strict=True))}
-                yield {**one, "seed": self._seed(one, image, place + at)}
+                yield {**one, "seed": self._seed(one, image, index + at)}
 
     def _templates(self, fields: Mapping[str, Any]) -> dict[str, Node]:
         if self._settings.plain:
@@ -98,7 +98,7 @@ class Expander:
     def _parse(self, text: str) -> Node:
         return parse(text, self._wildcards)
 
-    def _images(self, templates: Mapping[str, Node], place: int) -> Iterator[tuple[int, dict[str, str]]]:
+    def _images(self, templates: Mapping[str, Node], index: int) -> Iterator[tuple[int, dict[str, str]]]:
         """Each image's number among those of its prompt, and its texts."""
         images = range(self._settings.images_per_prompt)
         if self._settings.combinatorial:
@@ -106,12 +106,12 @@ class Expander:
                 yield from ((image, texts) for image in images)
             return
         for image in images:
-            draws = self._draws(place + image)
+            draws = self._draws(index + image)
             yield image, {name: template.draw(draws) for name, template in templates.items()}
 
-    def _draws(self, place: int) -> Draws:
+    def _draws(self, index: int) -> Draws:
         # Of Random, only random() is promised to give the same numbers in every version of Python.
-        random = Random(self._settings.run_seed << 64 | place)
+        random = Random(self._settings.run_seed << 64 | index)
         return Draws(random, self._next_lines if self._settings.wildcard_order == "sequential" else None)
 
     def _next_lines(self, file: str, lines: int, size: int) -> list[int]:
@@ -128,10 +128,10 @@ class Expander:
             said = f"{count:,}" if count < MANY else f"at least {MANY:,}"
             raise JobError("prompt", f"means {said} jobs; one row may mean {MAX_JOBS_A_ROW:,}")
 
-    def _seed(self, fields: Mapping[str, Any], image: int, place: int) -> Any:
+    def _seed(self, fields: Mapping[str, Any], image: int, index: int) -> Any:
         seed = fields.get("seed")
         if seed is None:
-            return derived_seed(self._settings.run_seed, place)
+            return derived_seed(self._settings.run_seed, index)
         if not image:
             return seed  # what is no number is refused by the job
         if isinstance(seed, bool) or not isinstance(seed, int | float) or seed % 1:

@@ -33,19 +33,19 @@ class Rows:
         self._defaults = {name: value for name, value in canonical_names(defaults).items() if value is not None}
         self._expander = Expander(expansion)
         self._one_each = not expansion.matrix and expansion.images_per_prompt == 1
-        self._seed_is_place = expansion.run_seed == 0
+        self._seed_is_index = expansion.run_seed == 0
         self._models: dict[str, dict[str, Any]] = {}
         self._kinds: dict[str, Kind] = {}
         self._check_flags(expansion)
 
-    def jobs(self, fields: Mapping[str, Any], row: int, place: int) -> Sequence[RowJob]:
-        """The jobs that a row means, the first of them at `place` of the run. Raises JobError, ModelNameError."""
+    def jobs(self, fields: Mapping[str, Any], row: int, index: int) -> Sequence[RowJob]:
+        """The jobs that a row means, the first of them at `index` of the run. Raises JobError, ModelNameError."""
         own = fields if _NAMES.issuperset(fields) else canonical_names(fields)
         said = {**self._defaults, **own} if self._defaults else dict(own)
-        if self._one_each and (self._seed_is_place or "seed" in said) and self._expander.trivial(said):
-            said.setdefault("seed", place)
+        if self._one_each and (self._seed_is_index or "seed" in said) and self._expander.trivial(said):
+            said.setdefault("seed", index)
             return (self._checked(said),)
-        return [self._checked(one) for one in self._expander(row, said, place)]
+        return [self._checked(one) for one in self._expander(row, said, index)]
 
     def exactly(self, job: Job) -> RowJob:
         """A job that is complete already, as it is."""
@@ -70,7 +70,7 @@ class Rows:
         if len(self._kinds) >= MOST_KINDS:
             self._kinds.clear()
         number = self.shapes.setdefault(job.shape.key, len(self.shapes))
-        kind = self._kinds[key] = Kind(job, number, WORDS_A_WINDOW * (job.prompt_chunks or 1))
+        kind = self._kinds[key] = Kind(job, number, WORDS_A_WINDOW * (job.prompt_windows or 1))
         self.suspicions.see(job)
         if self.common is None:
             self.common = dict(kind.fields)

@@ -71,7 +71,7 @@ def _row(name: str, records: Records, columns: Columns, cells: list[str]) -> Row
 
 
 def read_parquet(name: str, file: BinaryIO, reading: Reading) -> Iterator[Row | PromptFileError]:
-    """Lines count rows, from 1. Columns of bytes, such as pictures, are left out."""
+    """Lines count rows, from 1. Columns of bytes, such as images, are left out."""
     try:
         import pyarrow
     except ModuleNotFoundError as error:
@@ -111,9 +111,9 @@ def _python_rows(batch: Any) -> Iterator[dict[str, Any] | str]:
         return
     except (ValueError, LookupError, ArithmeticError, TypeError, OSError):
         pass
-    for place in range(batch.num_rows):
+    for index in range(batch.num_rows):
         try:
-            yield from batch.slice(place, 1).to_pylist()
+            yield from batch.slice(index, 1).to_pylist()
         except (ValueError, LookupError, ArithmeticError, TypeError, OSError) as error:
             yield f"has a value that cannot be read: {one_line(error)}"
 
@@ -141,7 +141,7 @@ def _dataset(name: str) -> Any:
     dataset, _, config = rest.partition("/")
     split = query.removeprefix("split=") or "train"
     rows = datasets.load_dataset(f"{owner}/{dataset}", config or None, split=split, streaming=True)
-    return rows.decode(False) if hasattr(rows, "decode") else rows  # pictures stay packed
+    return rows.decode(False) if hasattr(rows, "decode") else rows  # images stay packed
 
 
 def _values(name: str, columns: Columns, rows: Iterator[Mapping[str, Any] | str]) -> Iterator[Row | PromptFileError]:

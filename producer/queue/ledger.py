@@ -5,15 +5,15 @@ Keys, all of them per run, so that ten million jobs cost about two megabytes (sc
     promptmill:runs                  sorted set   run names, scored by their creation (seconds since the epoch)
     promptmill:run:RUN               hash         output, digest, jobs, images, created, common (JSON of the fields that
                                                   all jobs share), state (running, paused or cancelled), priority,
-                                                  keep_s, enqueued (places of the plan that are in), queued (jobs in
+                                                  keep_s, enqueued (indexes of the plan that are in), queued (jobs in
                                                   streams), present (images that were there before), done (those
                                                   included), failed, first_done, last_done (seconds since the epoch),
                                                   served_at (microseconds, when one of its jobs was last claimed)
-    promptmill:run:RUN:done          bitmap       bit i: the job at place i of the run has its image
-    promptmill:run:RUN:failed        bitmap       bit i: the job at place i has failed
-    promptmill:run:RUN:failures      hash         place -> reason, as JSON {"id", "reason"}
+    promptmill:run:RUN:done          bitmap       bit i: the job at index i of the run has its image
+    promptmill:run:RUN:failed        bitmap       bit i: the job at index i has failed
+    promptmill:run:RUN:failures      hash         index -> reason, as JSON {"id", "reason"}
 
-Bits are those of a job's first place: rows that mean the same job share one image, so `done + failed` ends at `images`,
+Bits are those of a job's first index: rows that mean the same job share one image, so `done + failed` ends at `images`,
 not at `jobs`. The counts are kept by the scripts of scripts.py, which move a job and its bit in one step. What is
 cancelled is not counted but computed: a worker that held a job when its run was cancelled may still bring the image.
 
@@ -109,7 +109,7 @@ class RunStatus:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A job that was given up: its place in the run, its id, and why."""
+    """A job that was given up: its index in the run, its id, and why."""
 
     index: int
     id: str
@@ -179,7 +179,7 @@ class Ledger:
         return dict(Counter(failure.reason for failure in self.failures(run)).most_common())
 
     def failed_indexes(self, run: str) -> list[int]:
-        """The places of the run's failed jobs, in order."""
+        """The indexes of the run's failed jobs, in order."""
         bits = self._redis.execute_command("GET", failed_key(run), **{NEVER_DECODE: True}) or b""
         return [8 * found.start() + bit for found in _SOME.finditer(bits) for bit in _set_bits(found[0][0])]
 

@@ -29,7 +29,7 @@ MAX_DELIVERIES = 3
 CHUNK = 500  # jobs a script call: some 100 kB, a few milliseconds of Redis' one thread
 
 Entry = tuple[int, str, str]
-"""A job to enter: its place in the run, its shape's key, canonical JSON of its fields that the run does not share."""
+"""A job to enter: its index in the run, its shape's key, canonical JSON of its fields that the run does not share."""
 
 
 def queue_key(run: str, shape: Shape) -> str:
@@ -90,15 +90,15 @@ class JobQueue:
     def enqueue(
         self, run: str, start: int, end: int, entries: Iterable[Entry], present: Sequence[int] = (), *, pipe: Any = None
     ) -> int:
-        """Enters the run's places `start` to `end` in one step, unless they are in already.
+        """Enter the run's indexes `start` to `end` in one step, unless they are in already.
 
-        `entries` are the jobs to render, `present` the places whose image is there. Returns how far the run is entered,
-        which is `end` after a success, and further where another submitter was faster. With a pipeline as `pipe` the
-        call is queued there and `end` returned; `entered` then reads the answer. Raises LedgerError.
+        `entries` are the jobs to render, `present` the indexes whose image is there. Returns how far the run is
+        entered, which is `end` after a success, and further where another submitter was faster. With a pipeline as
+        `pipe` the call is queued there and `end` returned; `entered` then reads the answer. Raises LedgerError.
         """
         by_shape: dict[str, list[Any]] = {}
-        for place, shape, job in entries:
-            by_shape.setdefault(shape, []).extend((place, job))
+        for index, shape, job in entries:
+            by_shape.setdefault(shape, []).extend((index, job))
         grouped: list[Any] = []
         for shape, pairs in by_shape.items():
             grouped += (shape, len(pairs) // 2, *pairs)

@@ -2,12 +2,12 @@
 
 Each change of state is one script, so a crash between two steps leaves every job and every count either where it was or
 where it was going. Scripts make up names of keys, which Redis allows on one server and not in a Redis Cluster: a
-Cluster is no place for the queue.
+Cluster is no index for the queue.
 
     promptmill:runs               sorted set   run names, scored by their creation (seconds since the epoch)
     promptmill:run:RUN            hash         see ledger.py, with the run's bitmaps and failures
     promptmill:run:RUN:shapes     set          keys of the shapes of which the run has a stream
-    promptmill:queue:RUN:SHAPE    stream       the run's unsettled jobs of a shape; fields: i (place in the run), job
+    promptmill:queue:RUN:SHAPE    stream       the run's unsettled jobs of a shape; fields: i (index in the run), job
                                                (JSON of the fields that the run does not share)
     promptmill:shapes             set          keys of the shapes that have a stream of any run
     promptmill:shape:SHAPE        hash         served_at (microseconds, when a job was last claimed, or the first came)
@@ -124,20 +124,20 @@ local function over(run)
   return counts[1] + counts[2] >= tonumber(counts[3])
 end
 
--- Unsets the bit of a failed place; 1 if it was set.
-local function forgive(run, place)
-  if redis.call('GETBIT', key(run, 'failed'), place) == 0 then return 0 end
-  redis.call('SETBIT', key(run, 'failed'), place, 0)
+-- Unsets the bit of a failed index; 1 if it was set.
+local function forgive(run, index)
+  if redis.call('GETBIT', key(run, 'failed'), index) == 0 then return 0 end
+  redis.call('SETBIT', key(run, 'failed'), index, 0)
   redis.call('HINCRBY', key(run), 'failed', -1)
-  redis.call('HDEL', key(run, 'failures'), place)
+  redis.call('HDEL', key(run, 'failures'), index)
   return 1
 end
 
--- Sets the bit of a place whose image is there; 1 if it was not set, and the place is counted now.
-local function mark_done(run, place)
-  if redis.call('SETBIT', key(run, 'done'), place, 1) == 1 then return 0 end
+-- Sets the bit of an index whose image is there; 1 if it was not set, and the index is counted now.
+local function mark_done(run, index)
+  if redis.call('SETBIT', key(run, 'done'), index, 1) == 1 then return 0 end
   redis.call('HINCRBY', key(run), 'done', 1)
-  forgive(run, place)
+  forgive(run, index)
   return 1
 end
 
@@ -222,9 +222,9 @@ return redis.call('ZREM', 'promptmill:runs', ARGV[1])
 
 # --- the queue's
 
-# ARGV: run, start, end, present places as JSON, then of each shape: its key, how many jobs, and a place and a job for
-# each. Enters the plan's places start..end unless they are in; returns how far the run is entered now, -1 where the run
-# is not known, -2 where it is cancelled. A submitter that was killed goes on from there.
+# ARGV: run, start, end, present indexes as JSON, then of each shape: its key, how many jobs, and an index and a job for
+# each. Enters the plan's indexes start..end unless they are in; returns how far the run is entered now, -1 where the
+# run is not known, -2 where it is cancelled. A submitter that was killed goes on from there.
 ENQUEUE = """
 local run = ARGV[1]
 local said = redis.call('HMGET', key(run), 'enqueued', 'state')
@@ -232,7 +232,7 @@ if not said[1] then return -1 end
 if said[2] == 'cancelled' then return -2 end
 if said[1] ~= ARGV[2] then return tonumber(said[1]) end
 local present = 0
-for _, place in ipairs(cjson.decode(ARGV[4])) do present = present + mark_done(run, place) end
+for _, index in ipairs(cjson.decode(ARGV[4])) do present = present + mark_done(run, index) end
 if present > 0 then redis.call('HINCRBY', key(run), 'present', present) end
 local done, entered, a = key(run, 'done'), 0, 5
 while a < #ARGV do
@@ -252,7 +252,7 @@ if over(run) then let_expire(run) end
 return tonumber(ARGV[3])
 """
 
-# ARGV: run, then threes of place, shape key, job. Enters those anew that count as done or failed; returns how many, or
+# ARGV: run, then threes of index, shape key, job. Enters those anew that count as done or failed; returns how many, or
 # -1 and -2 as above.
 REENTER = """
 local run, entered = ARGV[1], 0
@@ -426,31 +426,31 @@ end
 return 1
 """
 
-# ARGV: run, shape key, entry, place, '' or the failure as JSON, the run's time of creation or ''. Takes the job out of
+# ARGV: run, shape key, entry, index, '' or the failure as JSON, the run's time of creation or ''. Takes the job out of
 # its stream and sets its bit; counts it the first time only. A job that is done stays done, one that had failed may
 # still turn out to be done. Nothing happens where the run was purged, or is another of the same name.
 SETTLE = """
-local run, shape, entry, place, failure = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local run, shape, entry, index, failure = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local created = redis.call('HGET', key(run), 'created')
 if not created or (ARGV[6] ~= '' and ARGV[6] ~= created) then return 0 end
 local name = stream(run, shape)
 local there = redis.call('XRANGE', name, entry, entry)[1]
-if there and there[2][2] == place then -- else: the run was cancelled, and entered anew
+if there and there[2][2] == index then -- else: the run was cancelled, and entered anew
   redis.call('XACK', name, 'workers', entry)
   redis.call('XDEL', name, entry)
   redis.call('HINCRBY', key(run), 'queued', -1)
   if redis.call('XLEN', name) == 0 then drop_stream(run, shape) end
 end
 if failure == '' then
-  if mark_done(run, place) == 0 then return 0 end
+  if mark_done(run, index) == 0 then return 0 end
   local now = seconds()
   redis.call('HSETNX', key(run), 'first_done', now)
   redis.call('HSET', key(run), 'last_done', now)
 else
-  if redis.call('GETBIT', key(run, 'done'), place) == 1 then return 0 end
-  if redis.call('SETBIT', key(run, 'failed'), place, 1) == 1 then return 0 end
+  if redis.call('GETBIT', key(run, 'done'), index) == 1 then return 0 end
+  if redis.call('SETBIT', key(run, 'failed'), index, 1) == 1 then return 0 end
   redis.call('HINCRBY', key(run), 'failed', 1)
-  redis.call('HSET', key(run, 'failures'), place, failure)
+  redis.call('HSET', key(run, 'failures'), index, failure)
 end
 if over(run) or redis.call('HGET', key(run), 'state') == 'cancelled' then let_expire(run) end
 return 1

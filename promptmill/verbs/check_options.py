@@ -1,4 +1,4 @@
-"""The options that say how a worker checks and marks pictures: of `worker`, and of `render`, which starts one."""
+"""The options that say how a worker checks and marks images: of `worker`, and of `render`, which starts one."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ CHECK_OPTIONS = {
         "--safety-checker",
         envvar=env("safety_checker"),
         metavar="MODEL",
-        help="Check pictures: a folder or a hub id, as CompVis/stable-diffusion-safety-checker.  [no check]",
+        help="Check images: a folder or a hub id, as CompVis/stable-diffusion-safety-checker.  [no check]",
     ),
     "image_check": click.option(
         "--image-check",
@@ -33,7 +33,7 @@ CHECK_OPTIONS = {
         "--on-unsafe",
         type=click.Choice(ON_UNSAFE),
         envvar=env("on_unsafe"),
-        help="What becomes of a flagged picture.  [black]",
+        help="What becomes of a flagged image.  [black]",
     ),
     "watermark": click.option(
         "--watermark/--no-watermark",

@@ -71,10 +71,10 @@ def dry_run(
 
     options = dataclasses.replace(plan_options(given), on_error="skip", rejects=None)
     with make_plan(files, options, needed=False) as plan:
-        place = open_output(output)
-        name = name_run(run, plan, files, place.url)
+        root = open_output(output)
+        name = name_run(run, plan, files, root.url)
         warn(plan, given["preset"])
-        present = find_present(plan, place.child(name))
+        present = find_present(plan, root.child(name))
         works = estimate.work_to_do(plan, present)
         found = estimate.estimates(
             works,

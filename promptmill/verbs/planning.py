@@ -95,7 +95,7 @@ def source_names(files: Sequence[str]) -> list[str]:
 
 
 def warn(plan: "Plan", preset: str | None) -> None:
-    """Says it aloud when the pictures are going to be noise, or settings do not suit their model."""
+    """Says it aloud when the images are going to be noise, or settings do not suit their model."""
     from promptmill.producer.models import POCKET, TINY_RANDOM
 
     for sentence in plan.warnings(preset):
@@ -109,7 +109,7 @@ def warn(plan: "Plan", preset: str | None) -> None:
         click.secho(text, err=True, fg="cyan")
     if TINY_RANDOM in models:
         text = (
-            f"{TINY_RANDOM}: a small SDXL with RANDOM weights. Its pictures are NOISE; they try the machinery only.\n"
-            "For real pictures: --model stabilityai/stable-diffusion-xl-base-1.0, or a folder in diffusers' layout."
+            f"{TINY_RANDOM}: a small SDXL with RANDOM weights. Its images are NOISE; they try the machinery only.\n"
+            "For real images: --model stabilityai/stable-diffusion-xl-base-1.0, or a folder in diffusers' layout."
         )
         click.secho(text, err=True, fg="yellow", bold=True)

@@ -111,18 +111,18 @@ def _render_plan(
     given: Mapping[str, Any],
 ) -> Report:
     tell_skipped(plan)
-    place = open_output(output)
-    place.check()
-    run = name_run(run, plan, files, place.url)
+    root = open_output(output)
+    root.check()
+    run = name_run(run, plan, files, root.url)
     warn(plan, given["preset"])
-    sources, run_output = source_names(files), place.child(run)
+    sources, run_output = source_names(files), root.child(run)
     write_plan(run_output, run, plan, sources)
     there = find_present(plan, run_output)
     if there.images == plan.images:
         report = Report(run, run_output.url, plan.images, plan.images, 0, 0)
     else:
         with _sigterm_as_ctrl_c():
-            report = _render(plan, place, run, there, sources, broker, verbose, started, check_environ(given))
+            report = _render(plan, root, run, there, sources, broker, verbose, started, check_environ(given))
     if report.failed or not report.rendered:
         return report
     from promptmill.contact_sheet import write_contact_sheet
@@ -132,7 +132,7 @@ def _render_plan(
 
 def _render(
     plan: Plan,
-    place: Output,
+    root: Output,
     run: str,
     there: Present,
     sources: list[str],
@@ -145,7 +145,7 @@ def _render(
         url = broker or stack.enter_context(embedded_server())
         client = connect(url)
         worker = stack.enter_context(LocalWorker(url, verbose=verbose, own_broker=broker is None, environ=checks))
-        submit(plan, output=place, run=run, client=client, sources=sources, there=there)
+        submit(plan, output=root, run=run, client=client, sources=sources, there=there)
         missing = _missing(plan, there)
         try:
             status = _wait(client, run, worker, missing)
@@ -154,7 +154,7 @@ def _render(
             click.echo(f"stopping: {status.done} of {status.images} images are there", err=True)
             click.echo("the same command again renders the rest", err=True)
             raise
-        return _report(place.child(run).url, status, there.images, list(Ledger(client).failures(run)), started)
+        return _report(root.child(run).url, status, there.images, list(Ledger(client).failures(run)), started)
 
 
 def _missing(plan: Plan, there: Present) -> Counter[str]:
@@ -209,7 +209,7 @@ def _report(url: str, status: RunStatus, present: int, failures: list[Failure], 
 
 def _tell(report: Report, as_json: bool) -> None:
     for failure in report.failures[:SHOWN_FAILURES]:
-        click.secho(f"failed: place {failure['index']} of the run: {failure['reason']}", err=True, fg="red")
+        click.secho(f"failed: index {failure['index']} of the run: {failure['reason']}", err=True, fg="red")
     if report.failed > SHOWN_FAILURES:
         click.echo(
             f"... and {report.failed - SHOWN_FAILURES} more: promptmill render --json lists them all",

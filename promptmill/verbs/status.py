@@ -13,7 +13,7 @@ from promptmill.verbs.runs import OVER, connected, find_run
 
 WATCH_EVERY_S = 2.0
 SHOWN_REASONS = 10
-SHOWN_PLACES = 5
+SHOWN_INDEXES = 5
 BAR_WIDTH = 50  # characters
 
 
@@ -105,18 +105,18 @@ def _bar(run: dict[str, Any]) -> str:
 
 def _failures(run: dict[str, Any]) -> list[str]:
     """The most frequent reasons, each with how often and where."""
-    places: dict[str, list[int]] = {}
+    indexes: dict[str, list[int]] = {}
     for failure in run.get("failures", []):
-        places.setdefault(failure["reason"], []).append(failure["index"])
-    by_reason = sorted(places.items(), key=lambda item: (-len(item[1]), item[1]))
+        indexes.setdefault(failure["reason"], []).append(failure["index"])
+    by_reason = sorted(indexes.items(), key=lambda item: (-len(item[1]), item[1]))
     more = len(by_reason) - SHOWN_REASONS
-    lines = [f"  {len(at)} failed: {reason} ({_places(at)})" for reason, at in by_reason[:SHOWN_REASONS]]
+    lines = [f"  {len(at)} failed: {reason} ({_indexes(at)})" for reason, at in by_reason[:SHOWN_REASONS]]
     return [*lines, *([f"  ... and {more} more reasons: --json lists them all"] if more > 0 else [])]
 
 
-def _places(places: list[int]) -> str:
-    shown = ", ".join(map(str, places[:SHOWN_PLACES]))
-    return f"{'place' if len(places) == 1 else 'places'} {shown}{', ...' if len(places) > SHOWN_PLACES else ''}"
+def _indexes(indexes: list[int]) -> str:
+    shown = ", ".join(map(str, indexes[:SHOWN_INDEXES]))
+    return f"{'index' if len(indexes) == 1 else 'indexes'} {shown}{', ...' if len(indexes) > SHOWN_INDEXES else ''}"
 
 
 def _worker(worker: dict[str, Any]) -> str:

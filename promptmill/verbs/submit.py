@@ -67,15 +67,15 @@ def command(
         return dry_run(files, output, run, broker, as_json, given)
     with make_plan(files, plan_options(given)) as plan:
         tell_skipped(plan)
-        place = open_output(output)
-        run = name_run(run, plan, files, place.url)
-        place.check()
+        root = open_output(output)
+        run = name_run(run, plan, files, root.url)
+        root.check()
         client = connect(broker or DEFAULT_URL)
         warn(plan, given["preset"])
         with Progress("enqueued", plan.jobs, unit="jobs") as progress:
             result = submit(
                 plan,
-                output=place,
+                output=root,
                 run=run,
                 client=client,
                 sources=source_names(files),

@@ -18,7 +18,7 @@ from promptmill.producer.outputs.folder import Folder
 from promptmill.producer.plan_files import load_plan, read_run
 from promptmill.producer.queue.ledger import Ledger, run_key
 from promptmill.producer.queue.queue import JobQueue, queue_key
-from promptmill.producer.submit import done_bits, image_name, set_places
+from promptmill.producer.submit import done_bits, image_name, set_indexes
 
 SEED = 20261124
 JOBS = 200_000
@@ -35,7 +35,7 @@ def prompts(tmp_path: Path) -> Path:
     """Rows that are quick and slow to read, wrong ones among them, and some that mean the same."""
     chance = random.Random(SEED)
     file = tmp_path / "prompts.jsonl"
-    rows = [{"prompt": f"picture {n}", "seed": n, "width": chance.choice([64, 128])} for n in range(JOBS - REPEATS)]
+    rows = [{"prompt": f"image {n}", "seed": n, "width": chance.choice([64, 128])} for n in range(JOBS - REPEATS)]
     rows += [rows[chance.randrange(len(rows))] for _ in range(REPEATS)]
     rows.insert(100, {"prompt": "wrong", "width": 7})
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -65,7 +65,7 @@ def work_a_little(client: redis.Redis, output: Folder) -> None:
 
 
 def waiting(client: redis.Redis, output: Folder) -> list[int]:
-    """The places in the run of all jobs in its streams."""
+    """The indexes in the run of all jobs in its streams."""
     with load_plan(output.child("r")) as plan:
         names = [queue_key("r", shape) for shape in plan.shapes]
     return [int(fields["i"]) for name in names for _, fields in client.xrange(name)]
@@ -113,11 +113,11 @@ def test_a_submission_killed_at_ten_moments_enters_each_job_once(client, redis_u
     assert any(count > 0 and not whole for _, count, whole, _ in told), "no kill left half a plan"
 
     assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
-    done = list(set_places(done_bits(client, "r")))
-    places = sorted(waiting(client, output) + done)
-    assert len(places) == len(set(places)), "a job is in twice"
+    done = list(set_indexes(done_bits(client, "r")))
+    indexes = sorted(waiting(client, output) + done)
+    assert len(indexes) == len(set(indexes)), "a job is in twice"
     with load_plan(output.child("r")) as plan:
-        assert places == [job.index for job in plan if job.first]
+        assert indexes == [job.index for job in plan if job.first]
         assert (plan.jobs, plan.images) == (JOBS, JOBS - REPEATS)
     assert done, "nothing was done meanwhile"
     status = Ledger(client).status("r")

@@ -90,7 +90,7 @@ _NOT_OF_THE_CALL = frozenset(
         "sampler",
         "timestep_spacing",
         "sigma_schedule",
-        "prompt_chunks",
+        "prompt_windows",
         "prompt_weighting",
         "refiner_strength",
         "aesthetic_score",

@@ -15,7 +15,7 @@ from tests.parity.matrix import PARTS
 
 # What a network in float32 may differ by: a few dozen roundings.
 LIMIT = 2e-5
-# Of pictures in float32, dB: some pixels that lie between two grey levels are rounded the other way.
+# Of images in float32, dB: some pixels that lie between two grey levels are rounded the other way.
 PSNR_LIMIT = 60.0
 
 
@@ -56,8 +56,8 @@ def part_row(name: str, folder: Path) -> PartRow:
 
 
 @dataclass(frozen=True)
-class PictureRow:
-    """How far our picture is from PyTorch's: in dB, and in grey levels of 255 where it is farthest."""
+class ImageRow:
+    """How far our image is from PyTorch's: in dB, and in grey levels of 255 where it is farthest."""
 
     name: str
     sampler: str
@@ -90,8 +90,8 @@ class Sides:
             expect=partial(theirs.refined if refiner else theirs.image, *pipelines),
         )
 
-    def row(self, name: str, request: PlainRequest) -> PictureRow:
+    def row(self, name: str, request: PlainRequest) -> ImageRow:
         """Render the request on both sides, and compare."""
         got, expected = self.render(request), self.expect(request)
         apart = np.abs(got.astype(int) - expected)
-        return PictureRow(name, request.sampler, cases.psnr(got, expected), int(apart.max()), float((apart > 0).mean()))
+        return ImageRow(name, request.sampler, cases.psnr(got, expected), int(apart.max()), float((apart > 0).mean()))

@@ -112,7 +112,7 @@ PART_MISTAKES: dict[str, Mistake] = {
         "attention not divided by sqrt(d)", "base-quiet", _set(transformer, "attention", _unscaled)
     ),
     "pooled-at-the-end": Mistake(
-        "pooled from the last place, not where the text ends",
+        "pooled from the last index, not where the text ends",
         "big-g",
         _set(clip, "_pooling_place", lambda ids, _: jnp.full(ids.shape[0], ids.shape[1] - 1)),
     ),

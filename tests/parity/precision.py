@@ -1,4 +1,4 @@
-"""What bfloat16 costs: the same pictures with some of the parts in bfloat16, against all of it in float32."""
+"""What bfloat16 costs: the same images with some of the parts in bfloat16, against all of it in float32."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,7 +138,7 @@ def _sample_in_half(
 
 
 def decode(graph: nnx.GraphDef, weights: Any, latents: jax.Array) -> generate.Result:
-    """The first latents' picture, in the dtype of the weights."""
+    """The first latents' image, in the dtype of the weights."""
     vae = nnx.merge(graph, weights)
     return generate.decode(vae, vae.decoder.conv_in.kernel[...].dtype, latents[0])
 

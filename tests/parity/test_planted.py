@@ -10,9 +10,9 @@ pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from promptmill.worker.sdxl.tiny import write_tiny_random
-from tests.parity import measure, pictures
+from tests.parity import images, measure
+from tests.parity.image_mistakes import IMAGE_MISTAKES
 from tests.parity.mistakes import PART_MISTAKES
-from tests.parity.picture_mistakes import PICTURE_MISTAKES
 
 # diffusers' schedulers convert arrays in a way that NumPy 2 warns of.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers.*")]
@@ -39,15 +39,15 @@ def test_a_mistake_in_a_network_is_seen(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory: pytest.TempPathFactory) -> measure.Sides:
     folder = tmp_path_factory.mktemp("planted") / "base"
-    return measure.Sides.of(write_tiny_random(folder, seed=3, changes=pictures.CHANGES))
+    return measure.Sides.of(write_tiny_random(folder, seed=3, changes=images.CHANGES))
 
 
-@pytest.mark.parametrize("name", PICTURE_MISTAKES)
+@pytest.mark.parametrize("name", IMAGE_MISTAKES)
 def test_a_mistake_in_what_a_program_is_given_is_seen(
     sides: measure.Sides, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    mistake = PICTURE_MISTAKES[name]
-    request = pictures.PICTURES[mistake.picture]
+    mistake = IMAGE_MISTAKES[name]
+    request = images.IMAGES[mistake.image]
     assert sides.row("right", request).psnr >= measure.PSNR_LIMIT
     mistake.plant(monkeypatch)
     row = sides.row(name, request)

@@ -52,7 +52,7 @@ def request_of(name: str) -> PlainRequest:
         negative_prompt=None if negative is None else written(negative),
         num_inference_steps=4,
         seed=7,
-        prompt_chunks=chunks,
+        prompt_windows=chunks,
         prompt_weighting="weighted" in name,
     )
 
@@ -74,8 +74,8 @@ def embeddings(pipeline: Any, stretches: Stretches, windows: int) -> tuple[Any, 
         for start in range(0, windows * SIZE, SIZE):
             hidden, pooled = window(tokenizer, encoder, ids[start : start + SIZE])
             base, _ = window(tokenizer, encoder, [])
-            for place, weight in enumerate(weights[start : start + SIZE], start=1):
-                hidden[place] = base[place] + weight * (hidden[place] - base[place])
+            for index, weight in enumerate(weights[start : start + SIZE], start=1):
+                hidden[index] = base[index] + weight * (hidden[index] - base[index])
             parts.append((hidden, pooled))
         states.append(torch.cat([hidden for hidden, _ in parts]))
     return torch.cat(states, dim=-1)[None], parts[0][1]
@@ -110,7 +110,7 @@ def pipeline(tiny_folder: Path) -> Any:
 @pytest.fixture(scope="module")
 def program_of(model: Model) -> Callable[[int], Program]:
     """By how many windows it has room for."""
-    return cache(lambda chunks: model.compile(width=64, height=64, guided=True, prompt_chunks=chunks))
+    return cache(lambda chunks: model.compile(width=64, height=64, guided=True, prompt_windows=chunks))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -134,7 +134,7 @@ def test_embeddings_agree(model: Model, program_of: Callable[[int], Program], pi
 
 @pytest.mark.parametrize("room", [0, 1], ids=["exact room", "room to spare"])
 @pytest.mark.parametrize("name", PROMPTS)
-def test_pictures_agree(program_of: Callable[[int], Program], pipeline: Any, name: str, room: int) -> None:
+def test_images_agree(program_of: Callable[[int], Program], pipeline: Any, name: str, room: int) -> None:
     request = request_of(name)
     got = ours.image(program_of(PROMPTS[name][2] + room), request)
     want = pipeline(

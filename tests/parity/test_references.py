@@ -77,7 +77,7 @@ def test_every_sampler_agrees(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", cases.IMAGES)
-def test_whole_pictures_agree(program_for: Callable[[PlainRequest], AnyProgram], name: str) -> None:
+def test_whole_images_agree(program_for: Callable[[PlainRequest], AnyProgram], name: str) -> None:
     request = cases.IMAGES[name]
     got, expected = ours.image(program_for(request), request), reference("images")[name]
     assert got.shape == expected.shape == (request.height, request.width, 3)

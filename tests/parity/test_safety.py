@@ -33,7 +33,7 @@ VISION = {
 SIZES = [(64, 64), (40, 96), (96, 48), (20, 30), (28, 28), (57, 61)]
 
 
-def pictures(height: int, width: int, count: int = 6) -> np.ndarray:
+def images(height: int, width: int, count: int = 6) -> np.ndarray:
     """From nearly plain to pure noise, with some full black and white."""
     rng = np.random.default_rng(height * 1000 + width)
     mean, spread = rng.uniform(0, 255, (count, 1, 1, 3)), np.linspace(1, 160, count).reshape(-1, 1, 1, 1)
@@ -49,7 +49,7 @@ def write_checker(folder: Path, hidden_act: str = "quick_gelu") -> Any:
     with torch.no_grad():
         for parameter in checker.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
-        special_care, concepts = cosines(checker, preprocessed(pictures(64, 64)))
+        special_care, concepts = cosines(checker, preprocessed(images(64, 64)))
         checker.special_care_embeds_weights.copy_(torch.from_numpy(np.median(special_care, axis=0)))
         checker.concept_embeds_weights.copy_(torch.from_numpy(np.quantile(concepts, 0.9, axis=0)))
     checker.save_pretrained(folder)
@@ -78,35 +78,35 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, SafetyChecker]:
 
 @pytest.mark.parametrize(("height", "width"), [*SIZES, (300, 500)])
 def test_preprocessing_is_that_of_transformers(height: int, width: int):
-    images = pictures(height, width)
-    theirs = preprocessed(images).permute(0, 2, 3, 1).numpy()
-    np.testing.assert_allclose(jax.jit(clip_pixels, static_argnums=1)(images, SIDE), theirs, atol=1e-6)
+    shown = images(height, width)
+    theirs = preprocessed(shown).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(jax.jit(clip_pixels, static_argnums=1)(shown, SIDE), theirs, atol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_cosines_and_flags_are_those_of_diffusers(both, height: int, width: int):
     theirs, ours = both
-    images = pictures(height, width, count=16)
-    inputs = preprocessed(images)
-    started = ours.start(images)
+    shown = images(height, width, count=16)
+    inputs = preprocessed(shown)
+    started = ours.start(shown)
     for mine, wanted in zip(started, cosines(theirs, inputs), strict=True):
         np.testing.assert_allclose(mine, wanted, atol=1e-4)
-    blacked, flags = theirs(inputs, [image.copy() for image in images])
-    assert [scores.flagged for scores in ours.finish(started, len(images))] == flags
+    blacked, flags = theirs(inputs, [image.copy() for image in shown])
+    assert [scores.flagged for scores in ours.finish(started, len(shown))] == flags
     assert [not image.any() for image in blacked] == flags
 
 
 def test_flags_of_both_kinds_were_compared(both):
-    flags = [score.flagged for size in SIZES for score in both[1](pictures(*size, count=16))]
-    special = [any(value > 0 for value in score.special_care) for score in both[1](pictures(64, 64, count=16))]
+    flags = [score.flagged for size in SIZES for score in both[1](images(*size, count=16))]
+    special = [any(value > 0 for value in score.special_care) for score in both[1](images(64, 64, count=16))]
     assert 0.1 < np.mean(flags) < 0.9
     assert 0.1 < np.mean(special) < 0.9
 
 
 def test_a_special_concept_lowers_the_later_thresholds_by_a_hundredth(both):
     theirs, ours = both
-    images = pictures(64, 64, count=16)
-    for scores, *found in zip(ours(images), *cosines(theirs, preprocessed(images)), strict=True):
+    shown = images(64, 64, count=16)
+    for scores, *found in zip(ours(shown), *cosines(theirs, preprocessed(shown)), strict=True):
         special_care, concepts = found
         first = special_care - theirs.special_care_embeds_weights.numpy() > 1e-3
         plain = concepts - theirs.concept_embeds_weights.numpy()
@@ -116,9 +116,9 @@ def test_a_special_concept_lowers_the_later_thresholds_by_a_hundredth(both):
 
 def test_exact_gelu_is_another_checker(tmp_path: Path):
     theirs = write_checker(tmp_path, hidden_act="gelu")
-    images = pictures(64, 64)
-    mine = SafetyChecker.load(tmp_path, devices=jax.local_devices()[:1]).start(images)
-    np.testing.assert_allclose(mine.concepts, cosines(theirs, preprocessed(images))[1], atol=1e-4)
+    shown = images(64, 64)
+    mine = SafetyChecker.load(tmp_path, devices=jax.local_devices()[:1]).start(shown)
+    np.testing.assert_allclose(mine.concepts, cosines(theirs, preprocessed(shown))[1], atol=1e-4)
 
 
 def test_the_published_files_older_names_are_read_too(both, tmp_path: Path):
@@ -130,5 +130,5 @@ def test_the_published_files_older_names_are_read_too(both, tmp_path: Path):
     tensors["vision_model.vision_model.embeddings.position_ids"] = np.arange(17)[None]
     save_file(tensors, file)
     old = SafetyChecker.load(find_safety_checker(str(tmp_path)))
-    images = pictures(64, 64)
-    assert old(images) == both[1](images)
+    shown = images(64, 64)
+    assert old(shown) == both[1](shown)

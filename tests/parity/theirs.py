@@ -98,7 +98,7 @@ def noise(seed: int, height: int, width: int) -> np.ndarray:
 
 
 def image(pipeline: Any, request: PlainRequest) -> np.ndarray:
-    """The picture of a request, with the scheduler that its sampler is."""
+    """The image of a request, with the scheduler that its sampler is."""
     return np.asarray(_call(pipeline, request, **cases.settings_of(request)).images[0])
 
 
@@ -109,7 +109,7 @@ def latents(pipeline: Any, request: PlainRequest) -> np.ndarray:
 
 
 def refined(base: Any, refiner: Any, request: PlainRequest) -> np.ndarray:
-    """The picture of a base model and a refiner, by the request as an ensemble of experts or as image to image."""
+    """The image of a base model and a refiner, by the request as an ensemble of experts or as image to image."""
     settings = cases.settings_of(request)
     latents = _call(base, request, **settings, output_type="latent").images
     given = {name: value for name, value in settings.items() if name not in ("width", "height", "denoising_end")}

@@ -73,7 +73,7 @@ def test_an_embedded_server_needs_its_password(own_server: str):
 
 
 def test_an_embedded_server_runs_the_queues_scripts(own_server: str):
-    jobs = [Job(prompt=f"picture {n}", width=64, height=64) for n in range(4)]
+    jobs = [Job(prompt=f"image {n}", width=64, height=64) for n in range(4)]
     client = connect(own_server)
     Ledger(client).open("r", output="/out", digest="d", jobs=4, images=4, common={"width": 64})
     queue, other = JobQueue(client, "a", lease_s=0.1), JobQueue(client, "b", lease_s=0.1)

@@ -72,7 +72,7 @@ ANOTHER_VALUE: dict[str, Any] = {
     "eta": 0.5,
     "guidance_rescale": 0.7,
     "clip_skip": 1,
-    "prompt_chunks": 2,
+    "prompt_windows": 2,
     "prompt_weighting": True,
     "denoising_end": 0.8,
     "refiner": "org/refiner",
@@ -123,7 +123,7 @@ def test_what_fields_say_together_is_checked(fields: dict[str, Any], field: str,
 
 
 @pytest.mark.parametrize(
-    "off", [{"eta": 0}, {"guidance_rescale": 0.0}, {"clip_skip": 0}, {"prompt_chunks": 1}, {"prompt_weighting": False}]
+    "off", [{"eta": 0}, {"guidance_rescale": 0.0}, {"clip_skip": 0}, {"prompt_windows": 1}, {"prompt_weighting": False}]
 )
 def test_what_is_off_is_the_same_job_as_what_is_not_said(off: dict[str, Any]):
     assert Job(prompt=PLAIN.prompt, **off).id == PLAIN_ID
@@ -132,7 +132,7 @@ def test_what_is_off_is_the_same_job_as_what_is_not_said(off: dict[str, Any]):
 def test_only_samplers_that_draw_noise_and_longer_prompts_and_refiners_are_another_shape():
     same = {"sampler": "dpm++_2m", "timestep_spacing": "trailing", "guidance_rescale": 0.5, "clip_skip": 1, "seed": 3}
     assert Job(prompt="p", **same).shape == Job(prompt="p").shape
-    others = [{"sampler": "euler_a"}, {"prompt_chunks": 2}, {"refiner": "a/b"}, {"guidance_scale": 1.0}]
+    others = [{"sampler": "euler_a"}, {"prompt_windows": 2}, {"refiner": "a/b"}, {"guidance_scale": 1.0}]
     assert len({Job(prompt="p", **other).shape for other in [{}, *others]}) == 5
     assert Job(prompt="p", sampler="tcd", eta=0.3).noisy and not Job(prompt="p", sampler="tcd").noisy
 
@@ -190,7 +190,7 @@ def test_equal_jobs_are_one_in_a_set():
         ("eta", 1.5, "must be from 0 to 1, got 1.5"),
         ("guidance_rescale", 2, "must be from 0 to 1, got 2"),
         ("clip_skip", 1.5, "must be a whole number, got 1.5"),
-        ("prompt_chunks", 9, "must be from 1 to 8, got 9"),
+        ("prompt_windows", 9, "must be from 1 to 8, got 9"),
         ("prompt_weighting", "yes", "must be true or false, got 'yes'"),
         ("denoising_end", 0, "must be more than 0 and less than 1, got 0"),
         ("denoising_end", 1.0, "must be more than 0 and less than 1, got 1.0"),
@@ -392,5 +392,5 @@ def test_a_shape_comes_back_from_its_key(job: Job):
 
 @pytest.mark.parametrize("model", ["org/name", "C:/models/x", "/a:b/8x8:guided:c", "a@b:c"])
 def test_a_models_name_may_look_like_a_key(model: str):
-    shape = Shape(model, 1024, 512, True, noisy=True, prompt_chunks=3, refiner=model + "%")
+    shape = Shape(model, 1024, 512, True, noisy=True, prompt_windows=3, refiner=model + "%")
     assert Shape.from_key(shape.key) == shape

@@ -56,7 +56,7 @@ def read(tmp_path: Path) -> Callable[..., Plan]:
     return read
 
 
-def some_jobs(count: int, word: str = "picture") -> list[Job]:
+def some_jobs(count: int, word: str = "image") -> list[Job]:
     return [Job(prompt=f"{word} {n}", seed=n, width=64, height=64) for n in range(count)]
 
 
@@ -64,7 +64,7 @@ def ids(plan: Plan) -> list[str]:
     return [job.id for job in plan]
 
 
-def plan_of(count: int, word: str = "picture") -> Plan:
+def plan_of(count: int, word: str = "image") -> Plan:
     return plan_of_jobs(some_jobs(count, word))
 
 
@@ -241,7 +241,7 @@ def test_a_second_write_adopts_the_first(output):
     assert contents(output) == before
 
 
-@pytest.mark.parametrize("other", [(4, "picture"), (2, "picture"), (3, "another")], ids=["longer", "shorter", "other"])
+@pytest.mark.parametrize("other", [(4, "image"), (2, "image"), (3, "another")], ids=["longer", "shorter", "other"])
 def test_another_plan_under_the_same_name_is_refused_and_changes_nothing(output, other: tuple[int, str]):
     write_plan(output, "r", plan_of(3))
     before = contents(output)
@@ -334,15 +334,15 @@ def test_a_run_json_of_another_program_is_no_plan(output):
         load_plan(output)
 
 
-# --- the jobs, one by one or from a place on
+# --- the jobs, one by one or from an index on
 
 
 def test_a_plan_can_be_entered_anywhere(small_plan_files):
     plan = plan_of(3 * PLAN_FILE_JOBS + 1)
-    for place in range(plan.jobs + 1):
-        assert [job.index for job in plan.since(place)] == list(range(place, plan.jobs))
-    places = [0, 3, 4, 11, 12]
-    assert [(job.index, plan.whole(job).prompt) for job in plan.at(places)] == [(n, f"picture {n}") for n in places]
+    for index in range(plan.jobs + 1):
+        assert [job.index for job in plan.since(index)] == list(range(index, plan.jobs))
+    indexes = [0, 3, 4, 11, 12]
+    assert [(job.index, plan.whole(job).prompt) for job in plan.at(indexes)] == [(n, f"image {n}") for n in indexes]
 
 
 texts = st.text(min_size=1, max_size=30).filter(str.strip) | st.sampled_from(
@@ -521,7 +521,7 @@ PEAK = """
 import resource, sys
 from promptmill.producer.plan import plan_jobs
 
-with plan_jobs({"prompt": f"a picture, number {n}", "seed": n} for n in range(int(sys.argv[1]))) as plan:
+with plan_jobs({"prompt": f"an image, number {n}", "seed": n} for n in range(int(sys.argv[1]))) as plan:
     assert sum(job.first for job in plan) == plan.images == int(sys.argv[1])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

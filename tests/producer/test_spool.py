@@ -39,5 +39,5 @@ def test_an_image_that_is_there_is_at_its_first_place_and_at_no_other():
     one, other = Job(prompt="x", width=64), Job(prompt="y", width=128)
     with plan_jobs([other, one, one, other, one]) as plan:
         present = present_of(plan, [one.id, one.id, JobId("notes"), JobId("ab"), Job(prompt="z").id])
-    assert list(present.places) == [0, 1, 0, 0, 0]
+    assert list(present.indexes) == [0, 1, 0, 0, 0]
     assert (present.images, present.shapes) == (1, {other.shape: 0, one.shape: 1})

@@ -34,17 +34,17 @@ from promptmill.producer.submit import submit
 from pathlib import Path
 
 url, folder, count = sys.argv[1:]
-plan = plan_jobs(Job(prompt=f"picture {n}", seed=n, width=64, height=64) for n in range(int(count)))
+plan = plan_jobs(Job(prompt=f"image {n}", seed=n, width=64, height=64) for n in range(int(count)))
 submit(plan, output=Folder(Path(folder)), run="r", client=connect(url))
 """
 
 
 def some_jobs(count: int) -> list[Job]:
-    return [Job(prompt=f"picture {n}", seed=n, width=64, height=64) for n in range(count)]
+    return [Job(prompt=f"image {n}", seed=n, width=64, height=64) for n in range(count)]
 
 
 def waiting(client: redis.Redis, job: Job | None = None) -> list[int]:
-    """The places in the run of the jobs in a stream, in its order."""
+    """The indexes in the run of the jobs in a stream, in its order."""
     return [int(fields["i"]) for _, fields in client.xrange(queue_key("r", job.shape if job else SHAPE))]
 
 
@@ -159,7 +159,7 @@ def test_images_that_are_in_the_output_are_counted_and_not_enqueued(client, ente
     assert waiting(client) == [0, 2]
     status = Ledger(client).status("r")
     assert (status.done, status.present, status.left) == (2, 2, 2)
-    assert [client.getbit(done_key("r"), place) for place in range(5)] == [0, 1, 0, 1, 0]
+    assert [client.getbit(done_key("r"), index) for index in range(5)] == [0, 1, 0, 1, 0]
 
 
 def test_only_images_count_as_present(output, enter, render):
@@ -180,12 +180,12 @@ def test_after_a_wiped_redis_just_what_is_missing_is_enqueued(client, enter, ren
     jobs = some_jobs(CHUNK + 10)
     enter(jobs)
     rendered = {0, 7, CHUNK, CHUNK + 9}
-    for place in rendered:
-        render(jobs[place])
+    for index in rendered:
+        render(jobs[index])
     client.flushall()
     done = enter(jobs)
     assert (done.present, done.enqueued) == (len(rendered), len(jobs) - len(rendered))
-    assert waiting(client) == [place for place in range(len(jobs)) if place not in rendered]
+    assert waiting(client) == [index for index in range(len(jobs)) if index not in rendered]
 
 
 def test_a_submission_that_was_cut_off_goes_on_where_it_was(client, enter):
@@ -238,7 +238,7 @@ def test_a_run_is_resumed_from_its_output_alone(client, output, enter, render):
     client.flushall()
     done = resume(output, "r", client)
     assert done == Submission("r", f"{output.url}/r", len(jobs), CHUNK + 5, 1, CHUNK + 4)
-    assert waiting(client) == [place for place in range(CHUNK + 5) if place != 7]
+    assert waiting(client) == [index for index in range(CHUNK + 5) if index != 7]
     assert resume(output, "r", client).enqueued == 0
 
 

@@ -192,8 +192,8 @@ def test_cancel_says_how_many_are_not_rendered(client, out):
 def test_places_beyond_one_file_of_the_plan(client, out):
     count = JOBS_PER_FILE + 2
     handle = promptmill.submit((f"cat {n}" for n in range(count)), output=out, **TINY)
-    for place in (3, JOBS_PER_FILE - 1, JOBS_PER_FILE, JOBS_PER_FILE + 1):
-        client.setbit(f"promptmill:run:{handle.run}:done", place, 1)
+    for index in (3, JOBS_PER_FILE - 1, JOBS_PER_FILE, JOBS_PER_FILE + 1):
+        client.setbit(f"promptmill:run:{handle.run}:done", index, 1)
     handle.cancel()
     assert {image.index: image.job.prompt for image in handle} == {
         place: f"cat {place}" for place in (3, JOBS_PER_FILE - 1, JOBS_PER_FILE, JOBS_PER_FILE + 1)

@@ -195,7 +195,7 @@ def test_the_same_submission_again_is_the_same_run_and_enqueues_nothing(at_redis
     assert again == {**first, "enqueued": 0}
 
 
-def test_pictures_that_will_be_noise_are_announced(at_redis, here, promptmill):
+def test_images_that_will_be_noise_are_announced(at_redis, here, promptmill):
     assert "NOISE" in promptmill("submit", "cats.txt", "--output", "out", "--model", TINY_RANDOM).err
     assert "pocket: a tiny SDXL" in promptmill("submit", "cats.txt", "--output", "out").err
     assert "NOISE" not in promptmill("submit", "cats.txt", "--output", "out", "--model", "org/name").err

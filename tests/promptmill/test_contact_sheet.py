@@ -1,4 +1,4 @@
-"""What lies on the sheet: every picture once, in order, with its prompt under it."""
+"""What lies on the sheet: every image once, in order, with its prompt under it."""
 
 import io
 
@@ -15,22 +15,22 @@ def png(colour: tuple[int, int, int], size: tuple[int, int] = (64, 64)) -> bytes
     return file.getvalue()
 
 
-def centre(sheet: np.ndarray, place: int) -> tuple[int, ...]:
-    row, column = divmod(place, COLUMNS)
+def centre(sheet: np.ndarray, index: int) -> tuple[int, ...]:
+    row, column = divmod(index, COLUMNS)
     y = MARGIN + row * (SIDE + LINES * LINE_HEIGHT + MARGIN) + SIDE // 2
     x = MARGIN + column * (SIDE + MARGIN) + SIDE // 2
     return tuple(sheet[y, x].tolist())
 
 
 @pytest.mark.parametrize("size", [(64, 64), (1024, 512), (40, 300), (64, 2048)])
-def test_each_picture_has_its_place(size):
+def test_each_image_has_its_place(size):
     colours = [(20 * n, 250 - 20 * n, 100) for n in range(11)]
     sheet = np.asarray(Image.open(io.BytesIO(draw_sheet([(png(colour, size), "p") for colour in colours]))))
-    assert [centre(sheet, place) for place in range(11)] == colours
+    assert [centre(sheet, index) for index in range(11)] == colours
     assert centre(sheet, 11) == (255, 255, 255)
 
 
-def test_the_prompt_stands_under_its_picture():
+def test_the_prompt_stands_under_its_image():
     blank, written = (
         np.asarray(Image.open(io.BytesIO(draw_sheet([(png((9, 9, 9)), text)])))) for text in ("", "a cat")
     )

@@ -1,4 +1,4 @@
-"""`promptmill.Pipeline`: pictures in a few lines, without a queue."""
+"""`promptmill.Pipeline`: images in a few lines, without a queue."""
 
 import json
 

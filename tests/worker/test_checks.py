@@ -72,7 +72,7 @@ def test_a_check_that_fails_is_named():
 
 @pytest.mark.parametrize("answer", [[], [Verdict(False)] * 7, [Verdict(False)] * 9, [False] * 8])
 def test_an_answer_that_is_not_a_verdict_for_each_lets_nothing_pass(answer):
-    with pytest.raises(CheckError, match=r"the image check mine gave \d verdicts for 8 pictures"):
+    with pytest.raises(CheckError, match=r"the image check mine gave \d verdicts for 8 images"):
         findings_of(one(lambda pixels: answer), PIXELS)
 
 

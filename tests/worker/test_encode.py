@@ -94,7 +94,7 @@ def test_a_torn_file_is_no_image_of_ours(share):
     assert job_id_inside(data[: int(share * len(data))]) is None
 
 
-def test_a_picture_of_somebody_elses_is_not_ours():
+def test_a_image_of_somebody_elses_is_not_ours():
     file = io.BytesIO()
     Image.fromarray(noise(1)).save(file, "PNG")
     assert job_id_inside(file.getvalue()) is None

@@ -4,7 +4,7 @@ import threading
 
 from promptmill.producer.job import Job
 from promptmill.producer.queue.queue import Claim
-from promptmill.worker.in_flight import Countdown, Held, Places, Rate
+from promptmill.worker.in_flight import InFlight, Latch, Rate, Slots
 
 
 def claim(entry: str, run: str = "r") -> Claim:
@@ -13,21 +13,21 @@ def claim(entry: str, run: str = "r") -> Claim:
 
 
 def test_what_is_removed_is_not_held_any_more():
-    held = Held()
+    held = InFlight()
     held.add([claim("1-0"), claim("2-0")])
     held.remove([claim("1-0")])
     assert [c.entry for c in held.all()] == ["2-0"]
 
 
 def test_entries_of_two_runs_with_one_number_are_two_claims():
-    held = Held()
+    held = InFlight()
     held.add([claim("1-0"), claim("1-0", run="other")])
     held.remove([claim("1-0")])
     assert [c.run for c in held.all()] == ["other"]
 
 
 def test_waiting_ends_when_the_last_claim_goes():
-    held = Held()
+    held = InFlight()
     held.add([claim("1-0")])
     assert not held.wait_until_empty(0.01)
     threading.Timer(0.05, lambda: held.remove([claim("1-0")])).start()
@@ -35,22 +35,22 @@ def test_waiting_ends_when_the_last_claim_goes():
 
 
 def test_a_batch_that_must_be_alone_waits_for_every_place():
-    places = Places(3)
-    assert places.take(1, 0)
-    assert not places.take(3, 0.01), "another batch is in flight"
-    places.give(1)
-    assert places.take(3, 0)
-    assert not places.take(1, 0.01), "it is alone"
+    slots = Slots(3)
+    assert slots.take(1, 0)
+    assert not slots.take(3, 0.01), "another batch is in flight"
+    slots.give(1)
+    assert slots.take(3, 0)
+    assert not slots.take(1, 0.01), "it is alone"
 
 
 def test_places_come_back_with_the_last_job_of_the_batch():
-    places = Places(1)
-    assert places.take(1, 0)
-    left = Countdown(2, places, 1)
+    slots = Slots(1)
+    assert slots.take(1, 0)
+    left = Latch(2, slots, 1)
     left.one_less()
-    assert not places.take(1, 0.01)
+    assert not slots.take(1, 0.01)
     left.one_less()
-    assert places.take(1, 0)
+    assert slots.take(1, 0)
 
 
 def test_rate_counts_images():

@@ -1,4 +1,4 @@
-"""What becomes of pictures that are flagged, and of those that are to be marked."""
+"""What becomes of images that are flagged, and of those that are to be marked."""
 
 import json
 
@@ -12,9 +12,9 @@ from promptmill.worker.checks import Verdict
 from promptmill.worker.post_processing import HIDE, treat
 from promptmill.worker.settings import ON_UNSAFE, WorkerSettings
 from promptmill.worker.watermark import is_marked
-from tests.worker.pictures import picture
+from tests.worker.images import smooth_image
 
-PIXELS = picture(256, 320)
+PIXELS = smooth_image(256, 320)
 BAD = {"checker": Verdict(True, {"score": 0.012, "concepts": [3]}), "mine": Verdict(False)}
 GOOD = {"checker": Verdict(False, {"score": -0.08, "concepts": []})}
 
@@ -25,14 +25,14 @@ def test_nothing_asked_for_nothing_done():
     assert treated.pixels is PIXELS
 
 
-def test_a_clean_picture_is_left_alone_and_says_that_it_was_checked():
+def test_a_clean_image_is_left_alone_and_says_that_it_was_checked():
     treated = treat(PIXELS, GOOD, WorkerSettings())
     assert treated.pixels is PIXELS
     said = {"flagged": False, "score": -0.08, "concepts": []}
     assert treated.notes == {"safety": {"flagged": False, "checks": {"checker": said}}}
 
 
-def test_a_flagged_picture_is_black_by_default_and_the_record_says_so():
+def test_a_flagged_image_is_black_by_default_and_the_record_says_so():
     treated = treat(PIXELS, BAD, WorkerSettings())
     assert treated.pixels.shape == PIXELS.shape
     assert not treated.pixels.any()
@@ -58,7 +58,7 @@ def test_kept_it_is_only_told():
 
 
 def test_failed_it_says_who_flagged_it():
-    assert treat(PIXELS, BAD, WorkerSettings(on_unsafe="fail")).failure == "the picture was flagged by checker"
+    assert treat(PIXELS, BAD, WorkerSettings(on_unsafe="fail")).failure == "the image was flagged by checker"
     assert treat(PIXELS, GOOD, WorkerSettings(on_unsafe="fail")).failure is None
 
 

@@ -25,7 +25,7 @@ _PLAIN = (
     "{thing}, {colour} background",
     "{colour} background, {thing}",
     "{thing} in front of a {colour} background",
-    "a picture of {thing} on a {colour} background",
+    "an image of {thing} on a {colour} background",
 )
 _PLACED = (
     "{thing} in the {place} of a {colour} background",

@@ -22,22 +22,22 @@ Backgrounds: {backgrounds}.
 
 ## What was measured
 
-Written by `tools/pocket/evaluate.py`; float32, {steps} steps, guidance {guidance}, one seed a picture.
+Written by `tools/pocket/evaluate.py`; float32, {steps} steps, guidance {guidance}, one seed an image.
 
-| asked | pictures | background right | object right |
+| asked | images | background right | object right |
 | --- | --- | --- | --- |
 {scores}
 
 "Held out" are pairs of object and background that training never showed (two of ten backgrounds for each object, by a
-hash of the names; no picture with one of them was trained on, whatever else it showed). The other rows mix held-out and
-seen pairs. A background is right if the median colour of the picture's rim is nearest to the one asked for. An object
-is right if, of all {objects} emoji laid over the picture's own background at the place and size asked for (and up to 2
+hash of the names; no image with one of them was trained on, whatever else it showed). The other rows mix held-out and
+seen pairs. A background is right if the median colour of the image's rim is nearest to the one asked for. An object
+is right if, of all {objects} emoji laid over the image's own background at the place and size asked for (and up to 2
 pixels beside it), it has the least mean squared pixel difference at half size; with several objects all must be right.
-Wrong in at least half of their held-out pictures: {misses}.
+Wrong in at least half of their held-out images: {misses}.
 
-- Seeds: two pictures of one prompt with different seeds differ by at least {seeds:.1f} of 255 a value in the mean.
+- Seeds: two images of one prompt with different seeds differ by at least {seeds:.1f} of 255 a value in the mean.
 - Negative prompt: of 40 prompts that name no background, {red_without:.0%} came on red; with the negative prompt
-  "red background" {red_with:.0%}. The pictures differ by {negative:.1f} of 255 in the mean.
+  "red background" {red_with:.0%}. The images differ by {negative:.1f} of 255 in the mean.
 - Guidance, on 60 of the held-out prompts:
 
 | guidance | background right | object right | contrast (deviation of values) |
@@ -45,14 +45,14 @@ Wrong in at least half of their held-out pictures: {misses}.
 {guidances}
 
 - PyTorch diffusers and the worker, same seeds, float32: {psnr}.
-- Time on the machine that measured it: {first:.1f} s to the first {batch} pictures, compilation included, then
+- Time on the machine that measured it: {first:.1f} s to the first {batch} images, compilation included, then
   {sixty_four:.1f} s for 64.
 
 ## What it was learnt from
 
-Pictures of Noto Color Emoji (Copyright Google; images under the Apache License 2.0, the font under the SIL Open Font
+Images of Noto Color Emoji (Copyright Google; images under the Apache License 2.0, the font under the SIL Open Font
 License 1.1), from the npm package `emoji-datasource-google` 16.0.0 (Copyright Cal Henderson; MIT). They are fetched for
-training and not kept here, but for small copies in `tools/pocket/references.npz`, by which pictures are judged.
+training and not kept here, but for small copies in `tools/pocket/references.npz`, by which images are judged.
 The weights are under promptmill's own licence.
 """
 
@@ -78,7 +78,7 @@ def write_card(folder: Path, numbers: dict[str, Any]) -> None:
         guidances="\n".join(_guidance_row(value, found) for value, found in numbers["guidances"].items()),
         psnr="not compared" if psnr is None else f"PSNR at least {psnr:.1f} dB",
         first=numbers["timing"]["first batch"],
-        sixty_four=numbers["timing"]["64 pictures"],
+        sixty_four=numbers["timing"]["64 images"],
         batch=20,
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -89,7 +89,7 @@ def _scores(numbers: dict[str, Any]) -> dict[str, Any]:
 
 
 def _score_row(name: str, score: Any) -> str:
-    return f"| {name} | {score.pictures} | {score.backgrounds:.1%} | {score.objects:.1%} |"
+    return f"| {name} | {score.images} | {score.backgrounds:.1%} | {score.objects:.1%} |"
 
 
 def _guidance_row(value: float, found: dict[str, float]) -> str:

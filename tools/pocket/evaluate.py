@@ -16,8 +16,8 @@ from tools.pocket import judge
 from tools.pocket.captions import plain_caption
 from tools.pocket.card import write_card
 from tools.pocket.export import DEFAULT_FOLDER
+from tools.pocket.images import sheet
 from tools.pocket.objects import BACKGROUNDS, held_out, things
-from tools.pocket.pictures import sheet
 from tools.pocket.scenes import PLACES, Scene
 
 STEPS, GUIDANCE = 10, 3.5
@@ -27,9 +27,9 @@ _GUIDANCES = (1.001, 2.0, 3.5, 5.0, 8.0)
 
 @dataclass(frozen=True)
 class Score:
-    """Of so many pictures, those with the right background and those with all objects right."""
+    """Of so many images, those with the right background and those with all objects right."""
 
-    pictures: int
+    images: int
     backgrounds: float
     objects: float
 
@@ -103,7 +103,7 @@ def _plain(draw: np.random.Generator) -> Scene:
 
 
 def score(images: np.ndarray, scenes: Sequence[Scene]) -> Score:
-    """How many pictures have the background, and how many have every object, that their scene asks for."""
+    """How many images have the background, and how many have every object, that their scene asks for."""
     backgrounds = [
         judge.background_colour(image) == scene.background for image, scene in zip(images, scenes, strict=True)
     ]
@@ -115,7 +115,7 @@ def score(images: np.ndarray, scenes: Sequence[Scene]) -> Score:
 
 
 def misses(images: np.ndarray, scenes: Sequence[Scene]) -> list[str]:
-    """Objects that are wrong in at least half of their pictures."""
+    """Objects that are wrong in at least half of their images."""
     rights: dict[str, list[bool]] = {}
     for image, scene in zip(images, scenes, strict=True):
         rights.setdefault(scene.thing.emoji, []).append(judge.nearest_object(image) == scene.thing.emoji)
@@ -123,23 +123,23 @@ def misses(images: np.ndarray, scenes: Sequence[Scene]) -> list[str]:
 
 
 def timing(renderer: Renderer) -> dict[str, float]:
-    """Seconds until the first batch is there, compilation included, and for 64 pictures after that."""
+    """Seconds until the first batch is there, compilation included, and for 64 images after that."""
     requests = [renderer.request("a cat on a yellow background", seed) for seed in range(64)]
     begun = time.monotonic()
     renderer(requests[:_BATCH])
     compiled = time.monotonic()
     renderer(requests)
-    return {"first batch": compiled - begun, "64 pictures": time.monotonic() - compiled}
+    return {"first batch": compiled - begun, "64 images": time.monotonic() - compiled}
 
 
 def seeds_differ(renderer: Renderer) -> float:
-    """The least mean difference, in steps of 255, between two of eight pictures of one prompt."""
+    """The least mean difference, in steps of 255, between two of eight images of one prompt."""
     images = renderer([renderer.request("a cat on a yellow background", seed) for seed in range(8)]).astype(np.int32)
     return float(min(np.mean(np.abs(first - second)) for first, second in combinations(images, 2)))
 
 
 def negative_prompt(renderer: Renderer) -> dict[str, float]:
-    """How far "red background" as a negative prompt takes the red out of rims of pictures of no said background."""
+    """How far "red background" as a negative prompt takes the red out of rims of images of no said background."""
     plain = [renderer.request(thing.names[0][0], seed) for seed, thing in enumerate(things()[:40])]
     ways = {"without": plain, "with": [replace(each, negative_prompt="red background") for each in plain]}
     shown = {way: renderer(requests) for way, requests in ways.items()}
@@ -148,7 +148,7 @@ def negative_prompt(renderer: Renderer) -> dict[str, float]:
 
 
 def agreement(renderer: Renderer, folder: Path, scenes: Sequence[Scene]) -> float:
-    """The least PSNR in dB between PyTorch diffusers' picture and ours, float32, same seed."""
+    """The least PSNR in dB between PyTorch diffusers' image and ours, float32, same seed."""
     import torch
     from diffusers import StableDiffusionXLPipeline
 
@@ -189,7 +189,7 @@ def _at_guidance(renderer: Renderer, scenes: Sequence[Scene], value: float) -> d
     ]
     images = renderer(requests)
     found = score(images, scenes)
-    # A picture's contrast grows with guidance: that much can be said of any model.
+    # An image's contrast grows with guidance: that much can be said of any model.
     contrast = float(np.mean(images.astype(float).std(axis=(1, 2, 3))))
     return {"backgrounds": found.backgrounds, "objects": found.objects, "contrast": contrast}
 
@@ -199,7 +199,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--count", type=int, default=500, help="held-out prompts")
     parser.add_argument("--no-diffusers", action="store_true", help="without the comparison with PyTorch")
-    parser.add_argument("--sheet", type=Path, help="where to put the first 64 pictures")
+    parser.add_argument("--sheet", type=Path, help="where to put the first 64 images")
     return parser.parse_args()
 
 

@@ -1,9 +1,9 @@
-"""What is in a picture of the pocket model: which background colour, and which of the known objects is the nearest.
+"""What is in an image of the pocket model: which background colour, and which of the known objects is the nearest.
 
 Needs numpy and Pillow only: small copies of the emoji lie beside this file, in `references.npz`.
 
-An object is judged by its pixels: picture and references at half size, each reference laid over the background colour
-that the picture itself has, at the place and size that the prompt means, and up to two pixels beside it; the nearest is
+An object is judged by its pixels: image and references at half size, each reference laid over the background colour
+that the image itself has, at the place and size that the prompt means, and up to two pixels beside it; the nearest is
 the one with the least mean squared difference inside its box.
 """
 
@@ -25,26 +25,26 @@ _HALF = 2
 _MARGIN = 2
 _SHIFTS = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)]
 
-Picture = UInt8[np.ndarray, "H W 3"]
+Pixels = UInt8[np.ndarray, "H W 3"]
 
 
-def background_colour(image: Picture) -> str:
-    """The name of the background colour that is nearest to the median of the picture's rim."""
+def background_colour(image: Pixels) -> str:
+    """The name of the background colour that is nearest to the median of the image's rim."""
     shade = _background(image)
     return min(BACKGROUNDS, key=lambda name: float(np.sum(np.square(shade - np.array(BACKGROUNDS[name])))))
 
 
-def nearest_object(image: Picture, *, size: int = SIZES[""], centre: tuple[int, int] = (32, 32)) -> str:
-    """The short name of the emoji that the picture shows at `centre`, its longest side being `size` pixels."""
+def nearest_object(image: Pixels, *, size: int = SIZES[""], centre: tuple[int, int] = (32, 32)) -> str:
+    """The short name of the emoji that the image shows at `centre`, its longest side being `size` pixels."""
     return ranking(image, size=size, centre=centre)[0][0]
 
 
-def objects_of(image: Picture, scene: Scene) -> list[str]:
+def objects_of(image: Pixels, scene: Scene) -> list[str]:
     """The nearest object at each place where `scene` has one."""
     return [nearest_object(image, size=size, centre=centre) for _, size, centre in scene.spots()]
 
 
-def ranking(image: Picture, *, size: int, centre: tuple[int, int]) -> list[tuple[str, float]]:
+def ranking(image: Pixels, *, size: int, centre: tuple[int, int]) -> list[tuple[str, float]]:
     """Every known object with its distance, the nearest first."""
     halved = np.asarray(Image.fromarray(image).reduce(_HALF), np.float32)
     rows, columns = _box(size, centre, halved.shape[:2])
@@ -62,7 +62,7 @@ def write_references(sprites: dict[str, Image.Image]) -> None:
     np.savez_compressed(REFERENCES, **{name: np.asarray(image) for name, image in small.items()})  # type: ignore[arg-type]
 
 
-def _background(image: Picture) -> Float[np.ndarray, "3"]:
+def _background(image: Pixels) -> Float[np.ndarray, "3"]:
     inner = np.zeros(image.shape[:2], bool)
     inner[_RING:-_RING, _RING:-_RING] = True
     return np.median(image[~inner].astype(np.float32), axis=0)

@@ -6,15 +6,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from tools.pocket.images import Sprites, compose
 from tools.pocket.nets import Weights, bind
-from tools.pocket.pictures import Sprites, compose
 from tools.pocket.scenes import Scene, random_scene
 
 _CHUNK = 64
 
 
 def scene_batch(sprites: Sprites, seed: int, count: int = _CHUNK) -> tuple[list[Scene], np.ndarray]:
-    """Random scenes and their pictures in [-1, 1], the same for the same seed."""
+    """Random scenes and their images in [-1, 1], the same for the same seed."""
     draw = np.random.default_rng([29, seed])
     scenes = [random_scene(draw) for _ in range(count)]
     images = np.stack([compose(scene, sprites, draw) for scene in scenes])

@@ -15,10 +15,10 @@ from tools.pocket.text import Texts, encode_text
 _STEPS = 10
 
 
-def pictures(
+def images(
     builders: Any, kept: Float[np.ndarray, " T"], weights: Any, texts: Texts, prompts: Sequence[str], guidance: float
 ) -> np.ndarray:
-    """Bytes, one picture a prompt; `kept` is how much of the image each training timestep keeps."""
+    """Bytes, one image a prompt; `kept` is how much of the image each training timestep keeps."""
     timesteps = np.arange(len(kept), 0, -len(kept) / _STEPS).round().astype(int) - 1
     images = _render(tuple(builders.items()), weights, *texts(list(prompts)), timesteps, kept[timesteps], guidance)
     return np.asarray(images)

@@ -16,10 +16,10 @@ from promptmill.worker.sampling.solvers.settings import resolve
 from promptmill.worker.sdxl.config import ModelConfig
 from tools.pocket import train_vae
 from tools.pocket.captions import caption
+from tools.pocket.images import fetch_emoji, load_sprites, sheet
 from tools.pocket.latents import Cache, normalised
 from tools.pocket.nets import bind, fast_norms, first_weights, network_builders, write_configs
-from tools.pocket.pictures import fetch_emoji, load_sprites, sheet
-from tools.pocket.sample import pictures
+from tools.pocket.sample import images
 from tools.pocket.text import Texts, encode_text
 from tools.pocket.tokenizer import write_tokenizers
 from tools.pocket.training import Clock, adam, load, rate_at, save
@@ -83,8 +83,8 @@ def train(work: Path, emoji: Path, seconds: float) -> None:
             print(f"step {state['step']}, {state['spent']:.0f} s, {len(cache)} scenes, {average}", flush=True)
         if state["step"] % _SHEET_STEPS == 0 or clock.progress() >= 1:
             weights = {**state["ema"], "vae": vae["vae"]}
-            images = pictures(builders, alphas(config), weights, texts, _SHEET_PROMPTS, _SHEET_GUIDANCE)
-            sheet(images, 8).save(work / f"samples-{state['step']:06d}.png")
+            samples = images(builders, alphas(config), weights, texts, _SHEET_PROMPTS, _SHEET_GUIDANCE)
+            sheet(samples, 8).save(work / f"samples-{state['step']:06d}.png")
 
 
 class Average:

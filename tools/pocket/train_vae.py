@@ -11,8 +11,8 @@ import numpy as np
 import optax  # type: ignore[import-untyped]
 from jaxtyping import Array, Float
 
+from tools.pocket.images import Sprites, compose, fetch_emoji, load_sprites, sheet
 from tools.pocket.nets import Weights, bind, fast_norms, first_weights, network_builders, write_configs
-from tools.pocket.pictures import Sprites, compose, fetch_emoji, load_sprites, sheet
 from tools.pocket.scenes import random_scene
 from tools.pocket.training import Clock, adam, load, rate_at, save
 

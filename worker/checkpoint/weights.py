@@ -20,7 +20,7 @@ from promptmill.worker.errors import WeightsError
 # Casting and transposing take most of the time, and numpy lets other threads run meanwhile. Each holds one tensor.
 _THREADS = 4
 
-# Keys that no picture depends on, by how they begin: the half of the autoencoder that encodes, its way in and out
+# Keys that no image depends on, by how they begin: the half of the autoencoder that encodes, its way in and out
 # where the configuration has none, what training leaves, and the projection of a text encoder that is not asked for it.
 _NOT_NEEDED = (
     "encoder.conv",

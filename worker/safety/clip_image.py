@@ -1,4 +1,4 @@
-"""Pictures as CLIP wants them: resized, cropped to a square and normalised, on the device, batch by batch.
+"""Images as CLIP wants them: resized, cropped to a square and normalised, on the device, batch by batch.
 
 The resizing is Pillow's bicubic one to the last bit (its Resample.c: antialiased, weights of 22 bits, bytes between
 the two passes), as in transformers' `CLIPImageProcessor` on Pillow. So nothing has to come to the host first.
@@ -19,7 +19,7 @@ _SUPPORT = 2.0  # pixels to either side, of the bicubic kernel
 
 
 def clip_pixels(pixels: UInt8[Array, "B H W 3"], side: int) -> Float[Array, "B S S 3"]:
-    """The middle square of each picture, `side` pixels wide, normalised. The shorter edge is resized to fit."""
+    """The middle square of each image, `side` pixels wide, normalised. The shorter edge is resized to fit."""
     small = _crop(resize(pixels, *_fitting(pixels.shape[1], pixels.shape[2], side)), side)
     scaled = small.astype(jnp.float32) * np.float32(1 / 255)
     return (scaled - _row(MEAN)) / _row(STD)
@@ -28,7 +28,7 @@ def clip_pixels(pixels: UInt8[Array, "B H W 3"], side: int) -> Float[Array, "B S
 def resize(pixels: UInt8[Array, "B H W 3"], height: int, width: int) -> UInt8[Array, "B h w 3"]:
     """Pillow's `resize` with BICUBIC: first along the rows, then along the columns.
 
-    That is Pillow's order up to version 12; 13 turns it round for pictures more than twice as high as wide (#9549).
+    That is Pillow's order up to version 12; 13 turns it round for images more than twice as high as wide (#9549).
     """
     pixels = _resample(pixels, width, axis=2)
     return _resample(pixels, height, axis=1)

@@ -31,7 +31,7 @@ class CLIPVisionConfig:
         if self.hidden_act not in ACTIVATIONS:
             raise ConfigError(f"hidden_act is {self.hidden_act!r}, but only {' or '.join(ACTIVATIONS)} is implemented")
         if self.num_channels != 3:
-            raise ConfigError(f"num_channels is {self.num_channels!r}, but pictures have 3")
+            raise ConfigError(f"num_channels is {self.num_channels!r}, but images have 3")
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(f"num_attention_heads is {self.num_attention_heads}, which does not divide hidden_size")
 

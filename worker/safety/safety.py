@@ -1,4 +1,4 @@
-"""Stable Diffusion's safety checker: how near a picture comes to twenty concepts, known by their embeddings only.
+"""Stable Diffusion's safety checker: how near an image comes to twenty concepts, known by their embeddings only.
 
     checker = SafetyChecker.load(find_safety_checker("CompVis/stable-diffusion-safety-checker"))
     scores = checker(pixels)           # uint8, N H W 3
@@ -108,12 +108,12 @@ def _normalised(x: Float[Array, "N P"]) -> Float[Array, "N P"]:
 
 
 class SafetyChecker:
-    """A safety checker on devices, for pictures of any size."""
+    """A safety checker on devices, for images of any size."""
 
     def __init__(self, config: SafetyConfig, graph: nnx.GraphDef, weights: nnx.State, mesh: Mesh) -> None:
         self._weights, self._mesh = weights, mesh
         self._thresholds = jax.device_get((weights["special_care_embeds_weights"], weights["concept_embeds_weights"]))
-        # Two programs, so that another size of pictures compiles the small one only.
+        # Two programs, so that another size of images compiles the small one only.
         self._shrink = _compiled(lambda _, pixels: clip_pixels(pixels, config.vision.image_size), mesh)
         self._measure = _compiled(partial(_measure, graph), mesh)
 
@@ -137,7 +137,7 @@ class SafetyChecker:
         return [self._judge(*both) for both in zip(special_care[:count], concepts[:count], strict=True)]
 
     def __call__(self, pixels: UInt8[np.ndarray, "N H W 3"]) -> list[SafetyScores]:
-        """The scores of pictures that lie on the host."""
+        """The scores of images that lie on the host."""
         missing = -len(pixels) % self._mesh.size
         padded = np.concatenate([pixels, pixels[-1:].repeat(missing, axis=0)])
         return self.finish(self.start(jax.device_put(padded, NamedSharding(self._mesh, jax.P("device")))), len(pixels))

@@ -1,7 +1,7 @@
 """The noise that a seed means: what PyTorch's CPU generator draws for it.
 
 `torch.randn(shape, generator=torch.Generator().manual_seed(seed))` in float32, to the last digits of the
-logarithm and cosine; so a seed gives the picture that it gives in diffusers. Source: the MT19937 paper
+logarithm and cosine; so a seed gives the image that it gives in diffusers. Source: the MT19937 paper
 (Matsumoto and Nishimura 1998), Box-Muller, and how PyTorch's `DistributionTemplates.h` puts the two together.
 """
 

@@ -48,7 +48,7 @@ def used_keys(chunks: Int[Array, "B N"], length: int) -> Int[Array, "B N"]:
     """How many tokens of the context each pass attends to: all windows of the longer of a job's passes.
 
     The shorter pass takes windows of the empty text instead, as in compel and A1111's web UI. What lies behind is
-    there only because the program has room for it, so that a picture does not depend on how much room there is.
+    there only because the program has room for it, so that an image does not depend on how much room there is.
     """
     longest = jnp.max(chunks, axis=1, keepdims=True)
     return jnp.broadcast_to(longest, chunks.shape).astype(jnp.int32) * length

@@ -92,27 +92,27 @@ class Model:
         height: int,
         guided: bool,
         noisy: bool = False,
-        prompt_chunks: int = 1,
+        prompt_windows: int = 1,
         per_device_batch: int = 1,
         stage: Stage = TEXT_TO_IMAGE,
     ) -> "Program":
         """Compile for one shape; sizes in pixels. Raises RequestError where the model has no such shape.
 
         `noisy` programs take every sampler; the others those that draw no noise after the first, and save drawing it.
-        `prompt_chunks` is how many windows of tokens a prompt may take. A model with its guidance scale as an input
+        `prompt_windows` is how many windows of tokens a prompt may take. A model with its guidance scale as an input
         (`time_cond_proj_dim`) renders in one pass, `guided` or not.
         """
         side = self.config.vae.scale_factor
         for name, value in (("width", width), ("height", height)):
             if value < side or value % side:
                 raise RequestError(f"{name} must be a positive multiple of {side}, got {value}")
-        for name, value in (("per_device_batch", per_device_batch), ("prompt_chunks", prompt_chunks)):
+        for name, value in (("per_device_batch", per_device_batch), ("prompt_windows", prompt_windows)):
             if value < 1:
                 raise RequestError(f"{name} must be at least 1, got {value}")
         if stage.start == "noise" and self.config.text_encoder is None:
             raise RequestError("this model is a refiner: it goes on from another model's latents, not from noise")
         guided = guided and self.config.unet.time_cond_proj_dim is None
-        kind = Kind(width, height, guided, noisy, prompt_chunks, stage)
+        kind = Kind(width, height, guided, noisy, prompt_windows, stage)
         return Program(self, kind, self.device_count * per_device_batch)
 
 

@@ -73,7 +73,7 @@ class ImageRequest(Protocol):
     @property
     def clip_skip(self) -> int | None: ...
     @property
-    def prompt_chunks(self) -> int | None: ...
+    def prompt_windows(self) -> int | None: ...
     @property
     def prompt_weighting(self) -> bool | None: ...
     @property
@@ -113,7 +113,7 @@ class PlainRequest:
     eta: float | None = None
     guidance_rescale: float | None = None
     clip_skip: int | None = None
-    prompt_chunks: int | None = None
+    prompt_windows: int | None = None
     prompt_weighting: bool | None = None
     denoising_end: float | None = None
     refiner_strength: float | None = None
@@ -129,7 +129,7 @@ class Kind:
     height: int
     guided: bool
     noisy: bool = False
-    prompt_chunks: int = 1
+    prompt_windows: int = 1
     stage: Stage = TEXT_TO_IMAGE
 
 
@@ -153,7 +153,7 @@ def prepare_inputs(
         tokenizers,
         texts,
         texts_2,
-        chunks=kind.prompt_chunks,
+        chunks=kind.prompt_windows,
         weighted=[bool(request.prompt_weighting) for request in requests for _ in range(passes)],
     )
     tables = [make_table(config.scheduler, sampling_of(request, kind.stage)) for request in requests]
@@ -220,8 +220,8 @@ def check_request(config: ModelConfig, request: ImageRequest, kind: Kind) -> Non
         raise RequestError(f"sampler must be one of {', '.join(SAMPLERS)}; got {request.sampler!r}")
     if is_noisy(request) and not kind.noisy:
         raise RequestError(f"sampler {request.sampler} draws noise at each step, but this program draws none")
-    if (request.prompt_chunks or 1) > kind.prompt_chunks:
-        raise RequestError(f"prompt_chunks is {request.prompt_chunks}, but this program takes {kind.prompt_chunks}")
+    if (request.prompt_windows or 1) > kind.prompt_windows:
+        raise RequestError(f"prompt_windows is {request.prompt_windows}, but this program takes {kind.prompt_windows}")
     if not 0 <= (request.clip_skip or 0) <= config.most_clip_skip:
         raise RequestError(f"clip_skip must be from 0 to {config.most_clip_skip}, got {request.clip_skip}")
 

@@ -1,7 +1,7 @@
 """A complete SDXL with random weights, small enough to render on one CPU core in the blink of an eye.
 
 For demonstrations and tests: every part of the real model is there, under the real keys, in a diffusers
-folder that PyTorch's `StableDiffusionXLPipeline.from_pretrained` loads too. Its pictures are coloured noise.
+folder that PyTorch's `StableDiffusionXLPipeline.from_pretrained` loads too. Its images are coloured noise.
 """
 
 import json

@@ -18,7 +18,7 @@ from promptmill.worker.errors import RequestError
 
 UP = 1.1
 DOWN = 1 / 1.1
-# ComfyUI's and A1111's pictures fall apart beyond 2; more than this is a clock or a ratio that somebody wrote.
+# ComfyUI's and A1111's images fall apart beyond 2; more than this is a clock or a ratio that somebody wrote.
 MAX_WEIGHT = 10.0
 
 _TOKEN = re.compile(

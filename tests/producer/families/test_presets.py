@@ -178,8 +178,8 @@ def test_each_mismatch_is_said_once_for_all_jobs():
 
 def test_a_prompt_that_must_be_cut_is_told_before_it_is_rendered():
     short, long = "cat " * 70, "cat " * 80
-    assert mismatches([Job(prompt=short), Job(prompt=long, prompt_chunks=2)]) == []
-    (warning,) = mismatches([Job(prompt=short), Job(prompt=long), Job(prompt=long, prompt_chunks=2, seed=1)])
+    assert mismatches([Job(prompt=short), Job(prompt=long, prompt_windows=2)]) == []
+    (warning,) = mismatches([Job(prompt=short), Job(prompt=long), Job(prompt=long, prompt_windows=2, seed=1)])
     assert warning.startswith("1 prompt has more than 75 words")
 
 

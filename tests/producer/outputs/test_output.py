@@ -282,9 +282,9 @@ def test_files_are_readable_as_the_umask_says(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for place in ("file", "file/run"):
+    for index in ("file", "file/run"):
         with pytest.raises(OutputError, match=r"cannot write into .*: .*/file is not a folder"):
-            open_output(str(tmp_path / place)).check()
+            open_output(str(tmp_path / index)).check()
     with pytest.raises(OutputError, match=r"/file is not a folder"):
         open_output(str(tmp_path)).put_once("file/a", b"")
     with pytest.raises(OutputError, match=r"/file is not a folder"):

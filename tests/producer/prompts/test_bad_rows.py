@@ -33,7 +33,7 @@ def wrong_rows() -> dict[int, str]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    lines = [json.dumps({"prompt": f"picture {n}", "author": "ann"}) for n in range(ROWS)]
+    lines = [json.dumps({"prompt": f"image {n}", "author": "ann"}) for n in range(ROWS)]
     for line, kind in wrong_rows().items():
         lines[line - 1] = KINDS[kind]
     path = tmp_path / "prompts.jsonl"
@@ -55,7 +55,7 @@ def test_a_run_that_skips_them_has_all_others_and_a_file_of_these(path: Path, tm
     with plan_run([str(path)], PlanOptions(on_error="skip", rejects=rejects)) as plan:
         assert (plan.jobs, plan.rejected) == (ROWS - len(wrong), len(wrong))
         planned = [plan.whole(job).prompt for job in plan]
-    assert planned == [f"picture {n}" for n in range(ROWS) if n + 1 not in wrong]
+    assert planned == [f"image {n}" for n in range(ROWS) if n + 1 not in wrong]
     told = [json.loads(line) for line in rejects.read_text().splitlines()]
     assert {row["line"]: (f"{row['field']}: " if row["field"] else "") + row["problem"] for row in told} == wrong
     assert len({(row["field"], row["problem"]) for row in told}) == 7

@@ -83,9 +83,9 @@ def test_every_value_is_a_field_or_a_label_or_its_column_is_wrong(names: list[st
         fields, labels = Columns(names, reading).split(values)
     except JobError:
         return
-    place: dict[str, Any] = dict(zip(names, values, strict=True))
-    assert all(place[reading.columns.get(name, name)] == value for name, value in fields.items())
-    assert labels.items() <= place.items()
-    named = {value for name, value in place.items() if name}
+    row: dict[str, Any] = dict(zip(names, values, strict=True))
+    assert all(row[reading.columns.get(name, name)] == value for name, value in fields.items())
+    assert labels.items() <= row.items()
+    named = {value for name, value in row.items() if name}
     assert named <= {*fields.values(), *labels.values()} <= set(values)
     assert not reading.labels - set(reading.columns.values()) & fields.keys() - reading.columns.keys()

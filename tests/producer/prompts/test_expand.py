@@ -16,12 +16,12 @@ MATRIX: Mapping[str, tuple[Any, ...]] = {"num_inference_steps": (20, 30), "guida
 ALPHABET = "ab{}|$_:\\#12-, "
 
 
-def jobs(prompt: Any, place: int = 0, fields: Mapping[str, Any] | None = None, **settings: Any) -> list[dict[str, Any]]:
-    return list(Expander(Expansion(**settings))(0, {"prompt": prompt, **(fields or {})}, place))
+def jobs(prompt: Any, index: int = 0, fields: Mapping[str, Any] | None = None, **settings: Any) -> list[dict[str, Any]]:
+    return list(Expander(Expansion(**settings))(0, {"prompt": prompt, **(fields or {})}, index))
 
 
-def seeds(prompt: str, place: int = 0, fields: Mapping[str, Any] | None = None, **settings: Any) -> list[int]:
-    return [job["seed"] for job in jobs(prompt, place, fields, **settings)]
+def seeds(prompt: str, index: int = 0, fields: Mapping[str, Any] | None = None, **settings: Any) -> list[int]:
+    return [job["seed"] for job in jobs(prompt, index, fields, **settings)]
 
 
 def cells(made: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
@@ -53,7 +53,7 @@ def test_every_text_has_alternatives(field: str) -> None:
 
 
 def test_combinations_are_of_all_texts_together() -> None:
-    made = jobs("{a|b}", fields={"negative_prompt": "{1|2}"}, combinatorial=True, place=10)
+    made = jobs("{a|b}", fields={"negative_prompt": "{1|2}"}, combinatorial=True, index=10)
     assert [(job["prompt"], job["negative_prompt"], job["seed"]) for job in made] == [
         ("a", "1", 10),
         ("a", "2", 11),
@@ -64,15 +64,15 @@ def test_combinations_are_of_all_texts_together() -> None:
 
 def test_random_texts_differ_from_place_to_place_and_by_run_seed() -> None:
     expander = Expander(Expansion(run_seed=3))
-    drawn = [next(expander(0, {"prompt": "{a|b|c|d}"}, place))["prompt"] for place in range(40)]
+    drawn = [next(expander(0, {"prompt": "{a|b|c|d}"}, index))["prompt"] for index in range(40)]
     assert set(drawn) == set("abcd")
     other = Expander(Expansion(run_seed=4))
-    assert drawn != [next(other(0, {"prompt": "{a|b|c|d}"}, place))["prompt"] for place in range(40)]
+    assert drawn != [next(other(0, {"prompt": "{a|b|c|d}"}, index))["prompt"] for index in range(40)]
 
 
 def test_random_choices_are_the_same_for_ever() -> None:
     """Written down: a change of them would make another run of the same file."""
-    drawn = jobs("{a|b|c|d} {5::e|f} {2$$g|h|i|j}", run_seed=5, images_per_prompt=4, place=2)
+    drawn = jobs("{a|b|c|d} {5::e|f} {2$$g|h|i|j}", run_seed=5, images_per_prompt=4, index=2)
     assert [job["prompt"] for job in drawn] == FOR_EVER
 
 
@@ -90,14 +90,14 @@ def test_the_order_of_a_matrix_is_that_of_a_jobs_fields() -> None:
 
 
 def test_the_cells_of_a_matrix_differ_in_nothing_else() -> None:
-    made = jobs("{a|b|c|d|e|f}", place=7, matrix=MATRIX, images_per_prompt=2, run_seed=3)
+    made = jobs("{a|b|c|d|e|f}", index=7, matrix=MATRIX, images_per_prompt=2, run_seed=3)
     assert [(job["prompt"], job["seed"]) for job in made[:4]] == [(made[0]["prompt"], derived_seed(3, 7))] * 4
     assert [(job["prompt"], job["seed"]) for job in made[4:]] == [(made[4]["prompt"], derived_seed(3, 8))] * 4
 
 
 def test_images_of_a_prompt_have_seeds_of_their_own() -> None:
     assert seeds("a", fields={"seed": 5}, images_per_prompt=3) == [5, 6, 7]
-    assert seeds("a", place=40, images_per_prompt=3) == [40, 41, 42]
+    assert seeds("a", index=40, images_per_prompt=3) == [40, 41, 42]
     assert seeds("a", matrix={"seed": (5, 90)}, images_per_prompt=2) == [5, 90, 6, 91]
     assert seeds("{a|b}", fields={"seed": 5}, combinatorial=True, images_per_prompt=2) == [5, 6, 5, 6]
 
@@ -159,34 +159,34 @@ expansions = st.builds(
 @settings(deadline=None)
 @given(expansions, st.text(ALPHABET, max_size=30), st.none() | st.text(ALPHABET, max_size=10), st.integers(0, 2**40))
 def test_any_row_is_jobs_or_told_and_again_the_same(
-    expansion: Expansion, prompt: str, negative: str | None, place: int
+    expansion: Expansion, prompt: str, negative: str | None, index: int
 ) -> None:
     fields = {"prompt": prompt, "negative_prompt": negative}
     try:
-        made = list(Expander(expansion)(0, fields, place))
+        made = list(Expander(expansion)(0, fields, index))
     except JobError as error:
         assert error.field in fields and error.problem
         assert not expansion.plain
         return
-    assert made == list(Expander(expansion)(0, fields, place))
+    assert made == list(Expander(expansion)(0, fields, index))
     assert all(isinstance(job["seed"], int) for job in made)
     assert len(made) % expansion.images_per_prompt == 0
     if Expander(expansion).trivial(fields):
-        assert made == [{**fields, "seed": derived_seed(expansion.run_seed, place)}]
+        assert made == [{**fields, "seed": derived_seed(expansion.run_seed, index)}]
 
 
 @settings(deadline=None)
 @given(expansions, st.lists(st.sampled_from(["a", "{a|b}", "{2$$a|b|c} {d|e}"]), max_size=8))
 def test_rows_never_share_a_derived_seed(expansion: Expansion, prompts: list[str]) -> None:
-    expander, place = Expander(expansion), 0
+    expander, index = Expander(expansion), 0
     seen: set[int] = set()
     for row, prompt in enumerate(prompts):
-        made = list(expander(row, {"prompt": prompt}, place))
+        made = list(expander(row, {"prompt": prompt}, index))
         own = {job["seed"] for job in made}
         if "seed" not in expansion.matrix:
             assert not own & seen
         seen |= own
-        place += len(made)
+        index += len(made)
 
 
 @settings(deadline=None)

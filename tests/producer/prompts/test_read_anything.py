@@ -80,7 +80,7 @@ of_jobs: dict[str, st.SearchStrategy[Any]] = {
     "guidance_rescale": st.floats(0, 1),
     "clip_skip": st.integers(1, 5),
     "prompt_weighting": st.booleans(),
-    "prompt_chunks": st.integers(1, 8),
+    "prompt_windows": st.integers(1, 8),
 }
 
 
@@ -115,8 +115,8 @@ changes = st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 4), st.binary(
 
 
 def damaged(data: bytes, changes: list[Change]) -> bytes:
-    for place, gone, new in changes:
-        at = place % (len(data) + 1)
+    for index, gone, new in changes:
+        at = index % (len(data) + 1)
         data = data[:at] + new + data[at + gone :]
     return data
 

@@ -220,7 +220,7 @@ def test_values_of_parquet_are_json(write: Write) -> None:
     assert said(read(path)) == [(fields, labels), ({"prompt": "a dog"}, {})]
 
 
-def test_pictures_in_parquet_are_left_out(write: Write) -> None:
+def test_images_in_parquet_are_left_out(write: Write) -> None:
     path = parquet(write, prompt=["a cat"], jpg=[b"\xff\xd8"], image=[{"bytes": b"\xff\xd8", "path": "a.jpg"}])
     assert said(read(path)) == [({"prompt": "a cat"}, {"image": {"path": "a.jpg"}})]
 

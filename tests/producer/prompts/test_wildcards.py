@@ -36,9 +36,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "w"
 
 
-def prompts(prompt: str, folder: Path, places: int = 1, **more: object) -> list[str]:
+def prompts(prompt: str, folder: Path, indexes: int = 1, **more: object) -> list[str]:
     expander = Expander(Expansion(wildcards=folder, **more))  # type: ignore[arg-type]
-    return [job["prompt"] for place in range(places) for job in expander(place, {"prompt": prompt}, place)]
+    return [job["prompt"] for index in range(indexes) for job in expander(index, {"prompt": prompt}, index)]
 
 
 def test_a_name_is_any_line_of_its_file(folder: Path) -> None:
@@ -131,9 +131,9 @@ def test_in_order_no_line_comes_again_before_all_were_used(tmp_path: Path, lines
     (tmp_path / "n.txt").write_text("\n".join(str(number) for number in range(lines)))
     expander = Expander(Expansion(wildcards=tmp_path, wildcard_order="sequential"))
     drawn: list[str] = []
-    for place, size in enumerate(picks):
+    for index, size in enumerate(picks):
         prompt = f"{{{min(size, lines)}$$ $$__n__}}"
-        drawn += [word for job in expander(place, {"prompt": prompt}, place) for word in job["prompt"].split()]
+        drawn += [word for job in expander(index, {"prompt": prompt}, index) for word in job["prompt"].split()]
     for start in range(0, len(drawn), lines):
         round_ = drawn[start : start + lines]
         assert len(set(round_)) == len(round_)

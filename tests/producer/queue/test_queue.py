@@ -16,7 +16,7 @@ LEASE_S = 0.2
 
 
 def some_jobs(count: int, **fields: object) -> list[Job]:
-    return [Job(prompt=f"picture {n}", seed=n, width=64, height=64, **fields) for n in range(count)]  # type: ignore[arg-type]
+    return [Job(prompt=f"image {n}", seed=n, width=64, height=64, **fields) for n in range(count)]  # type: ignore[arg-type]
 
 
 Enter = Callable[..., JobQueue]
@@ -200,7 +200,7 @@ def test_what_all_jobs_share_is_not_in_every_message(client, enter):
     jobs = some_jobs(3, negative_prompt="blurry")
     enter(jobs)
     (_, fields), *_ = client.xrange(queue_key("r", jobs[0].shape))
-    assert fields["job"] == '{"prompt":"picture 0","seed":0}'
+    assert fields["job"] == '{"prompt":"image 0","seed":0}'
 
 
 def test_a_job_whose_run_was_taken_out_is_dropped(client, enter, worker):
@@ -491,8 +491,8 @@ def test_a_job_costs_its_prompt_and_120_bytes(client, worker):
     before = client.info("memory")["used_memory"]
     queue, shape = JobQueue(client), some_jobs(1)[0].shape.key
     for start in range(0, count, CHUNK):
-        places = range(start, start + CHUNK)
-        entries = [(n, shape, canonical_json({"prompt": prompt.format(n), "seed": n})) for n in places]
+        indexes = range(start, start + CHUNK)
+        entries = [(n, shape, canonical_json({"prompt": prompt.format(n), "seed": n})) for n in indexes]
         queue.enqueue("r", start, start + CHUNK, entries)
     size = client.info("memory")["used_memory"] - before
     assert size / count <= len(prompt.format(0)) + 120

@@ -65,20 +65,20 @@ class Mill(RuleBasedStateMachine):
             if at == end:
                 break
             missing = [entry for entry in ENTRIES[at:end] if entry[0] not in there]
-            at = self.queue("p").enqueue(run, at, end, missing, [place for place in range(at, end) if place in there])
+            at = self.queue("p").enqueue(run, at, end, missing, [index for index in range(at, end) if index in there])
         self.queue("p").reenter(
             run, [entry for entry in ENTRIES[:before] if self.is_done(run, entry[0]) and entry[0] not in there]
         )
 
-    @rule(run=runs, place=st.integers(0, 8))
-    def lose_an_image(self, run: str, place: int) -> None:
-        self.images[run].discard(place)
+    @rule(run=runs, index=st.integers(0, 8))
+    def lose_an_image(self, run: str, index: int) -> None:
+        self.images[run].discard(index)
 
     @rule(run=runs)
     def retry(self, run: str) -> None:
-        places = self.ledger.failed_indexes(run)
+        indexes = self.ledger.failed_indexes(run)
         try:
-            assert self.queue("p").reenter(run, [ENTRIES[place] for place in places]) == len(places)
+            assert self.queue("p").reenter(run, [ENTRIES[index] for index in indexes]) == len(indexes)
         except LedgerError:
             assert self.state(run) in ("unknown", "cancelled")
 
@@ -166,7 +166,7 @@ class Mill(RuleBasedStateMachine):
             )
             assert (status.done, status.failed) == (done, len(failed))
             assert sorted(map(int, self.client.hkeys(failures_key(run)))) == failed
-            assert not any(self.is_done(run, place) for place in failed)
+            assert not any(self.is_done(run, index) for index in failed)
             assert status.left >= 0
             assert (status.state == "cancelled") == (status.cancelled > 0)
 
@@ -179,8 +179,8 @@ class Mill(RuleBasedStateMachine):
             status, failed = self.ledger.status(run), self.ledger.failed_indexes(run)
             waiting = [int(fields["i"]) for name in self.streams(run) for _, fields in self.client.xrange(name)]
             assert len(waiting) == len(set(waiting)) == status.pending
-            for place in range(status.enqueued):
-                assert place in waiting or place in failed or self.is_done(run, place), "a job is lost"
+            for index in range(status.enqueued):
+                assert index in waiting or index in failed or self.is_done(run, index), "a job is lost"
 
     @invariant()
     def streams_are_in_line(self) -> None:
@@ -216,8 +216,8 @@ class Mill(RuleBasedStateMachine):
     def state(self, run: str) -> str:
         return self.ledger.status(run).state if self.client.exists(run_key(run)) else "unknown"
 
-    def is_done(self, run: str, place: int) -> bool:
-        return bool(self.client.getbit(done_key(run), place))
+    def is_done(self, run: str, index: int) -> bool:
+        return bool(self.client.getbit(done_key(run), index))
 
     def streams(self, run: str) -> list[str]:
         return list(self.client.scan_iter(f"promptmill:queue:{run}:*"))

@@ -251,7 +251,7 @@ def test_weights_are_stored_as_asked_but_loras_are_added_in_float32(tiny: Path, 
     assert index(folder)[RECORD]["dtype"] == "float16"
 
 
-def test_our_picture_of_the_folder_is_pytorchs_with_the_same_lora_and_word(
+def test_our_image_of_the_folder_is_pytorchs_with_the_same_lora_and_word(
     tiny: Path, tmp_path: Path, made: Import
 ) -> None:
     """PyTorch keeps both as adapters and tokens of the running pipeline; we have them in the weights."""

@@ -142,10 +142,10 @@ def test_an_import_is_recognised_recorded_and_rendered_with_its_preset(here: Pat
 
 def write_hub_repository(home: Path, name: str, folder: Path) -> None:
     """A repository as huggingface_hub keeps what it has downloaded."""
-    place = home / "hub" / f"models--{name.replace('/', '--')}"
-    shutil.copytree(folder, place / "snapshots" / COMMIT)
-    (place / "refs").mkdir()
-    (place / "refs" / "main").write_text(COMMIT)
+    index = home / "hub" / f"models--{name.replace('/', '--')}"
+    shutil.copytree(folder, index / "snapshots" / COMMIT)
+    (index / "refs").mkdir()
+    (index / "refs" / "main").write_text(COMMIT)
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -48,13 +48,13 @@ def test_an_empty_variable_is_none(monkeypatch, steps):
 
 def test_the_file_says_anything_a_flag_can(here, promptmill, at_redis):
     (here / "promptmill.toml").write_text(
-        'output = "pictures"\nrun = "r"\njson = true\ntarget_size = [64, 128]\nnegative-prompt = ""\nguidance = 3\n'
+        'output = "images"\nrun = "r"\njson = true\ntarget_size = [64, 128]\nnegative-prompt = ""\nguidance = 3\n'
         "lease = 60\nwatch = false\n[worker]\nper_device_batch = 4\n"
     )
     ran = promptmill("submit", "cats.txt")
     assert ran.code == 0, ran.err
-    assert json.loads(ran.out)["output"] == str(here / "pictures" / "r")
-    told = json.loads((here / "pictures" / "r" / "run.json").read_text())["settings"]
+    assert json.loads(ran.out)["output"] == str(here / "images" / "r")
+    told = json.loads((here / "images" / "r" / "run.json").read_text())["settings"]
     assert (told["target_size"], told["negative_prompt"], told["guidance_scale"]) == ([64, 128], "", 3.0)
 
 
@@ -64,11 +64,11 @@ def test_a_run_for_submit_is_not_the_run_that_status_shows(here, promptmill, at_
 
 
 def test_the_variables_say_where(here, monkeypatch, promptmill, at_redis):
-    monkeypatch.setenv("PROMPTMILL_OUTPUT", "pictures")
+    monkeypatch.setenv("PROMPTMILL_OUTPUT", "images")
     monkeypatch.setenv("PROMPTMILL_RUN", "r")
     ran = promptmill("submit", "cats.txt")
     assert (ran.code, ran.out) == (0, "r\n")
-    assert (here / "pictures" / "r" / "run.json").is_file()
+    assert (here / "images" / "r" / "run.json").is_file()
 
 
 @pytest.mark.parametrize(

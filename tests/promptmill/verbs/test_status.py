@@ -14,7 +14,7 @@ from promptmill.producer.queue.queue import JobQueue
 from promptmill.producer.queue.workers import WorkerReport, Workers
 from tests.entries import as_entries
 
-JOBS = [Job(prompt=f"picture {n}", width=64, height=64) for n in range(30)]
+JOBS = [Job(prompt=f"image {n}", width=64, height=64) for n in range(30)]
 SHAPE = JOBS[0].shape
 Enter = Callable[..., JobQueue]
 
@@ -77,8 +77,8 @@ def test_a_person_sees_the_most_frequent_reasons_and_how_many_more(client, enter
         queue.failed(claim, "the dog ate it")
     lines = promptmill("status", "a").out.splitlines()
     assert lines[0] == "a: 0 of 30 images, 19 failed  /out/a"
-    assert lines[1] == "  7 failed: the dog ate it (places 12, 13, 14, 15, 16, ...)"
-    assert lines[2:11] == [f"  1 failed: reason {place} (place {place})" for place in range(9)]
+    assert lines[1] == "  7 failed: the dog ate it (indexes 12, 13, 14, 15, 16, ...)"
+    assert lines[2:11] == [f"  1 failed: reason {place} (index {place})" for place in range(9)]
     assert lines[11] == "  ... and 3 more reasons: --json lists them all"
 
 

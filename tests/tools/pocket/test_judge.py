@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from tools.pocket import judge
+from tools.pocket.images import Sprites, compose
 from tools.pocket.objects import BACKGROUNDS, things
-from tools.pocket.pictures import Sprites, compose
 from tools.pocket.scenes import Scene, random_scene
 
 
@@ -21,7 +21,7 @@ def test_there_is_a_reference_of_every_object() -> None:
     assert list(judge.known_objects()) == [thing.emoji for thing in things()]
 
 
-def test_true_pictures_are_told_apart(sprites: Sprites) -> None:
+def test_true_images_are_told_apart(sprites: Sprites) -> None:
     draw = np.random.default_rng(0)
     for scene in [random_scene(draw) for _ in range(20)]:
         image = compose(scene, sprites, draw)

@@ -39,7 +39,7 @@ def test_backgrounds_and_objects_of_held_out_pairs(renderer: Renderer) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_picture_from_pytorch(renderer: Renderer) -> None:
+def test_the_same_image_from_pytorch(renderer: Renderer) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
     from tools.pocket.evaluate import agreement

@@ -43,7 +43,7 @@ def test_held_out_pairs_stay_what_they_are() -> None:
     assert {colour for emoji, colour in held_out() if emoji == "cat"} == {"green", "pink"}
 
 
-def test_every_object_stands_inside_the_picture() -> None:
+def test_every_object_stands_inside_the_image() -> None:
     for scene in _scenes(1, 500):
         for _, size, centre in scene.spots():
             assert all(size / 2 <= place <= SIDE - size / 2 or size < 33 for place in centre)

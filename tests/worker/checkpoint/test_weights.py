@@ -141,7 +141,7 @@ def test_every_usual_name_will_do(
         ("text_encoder_2", ["logit_scale", "text_model.embeddings.position_ids"]),
     ],
 )
-def test_what_no_picture_depends_on_may_be_there(
+def test_what_no_image_depends_on_may_be_there(
     tmp_path: Path, tiny_folder: Path, component: str, extra: list[str]
 ) -> None:
     name = "diffusion_pytorch_model.safetensors" if component == "vae" else "model.safetensors"

@@ -26,7 +26,7 @@ def test_chunks_of_queries_do_not_change_the_result(monkeypatch: pytest.MonkeyPa
     np.testing.assert_allclose(compiled(query, key, value), whole, atol=1e-6)
 
 
-def test_scores_of_a_large_picture_are_never_held_at_once() -> None:
+def test_scores_of_a_large_image_are_never_held_at_once() -> None:
     tokens = jax.ShapeDtypeStruct((1, 128 * 128, 1, 512), jnp.float32)
     jaxpr = str(jax.make_jaxpr(attention)(tokens, tokens, tokens))
     assert "16384,16384" not in jaxpr and "4096,16384" in jaxpr

@@ -1,4 +1,4 @@
-"""Pictures are made small for CLIP as Pillow makes them small."""
+"""Images are made small for CLIP as Pillow makes them small."""
 
 import numpy as np
 import pytest

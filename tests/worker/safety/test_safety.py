@@ -50,7 +50,7 @@ def checker(tmp_path_factory: pytest.TempPathFactory) -> SafetyChecker:
 PIXELS = np.random.default_rng(1).integers(0, 256, (16, 20, 30, 3), np.uint8)
 
 
-def test_a_picture_has_its_scores_whatever_batch_it_is_in(checker):
+def test_a_image_has_its_scores_whatever_batch_it_is_in(checker):
     together = checker(PIXELS)
     assert len(together) == 16
     for count in (1, 3, 8):
@@ -66,7 +66,7 @@ def test_pixels_on_the_devices_are_checked_where_they_lie(checker):
 
 
 def scores_of(tmp_path: Path, special_care: list[float], concepts: float) -> SafetyScores:
-    """Of any picture, with thresholds at so much under its own cosines."""
+    """Of any image, with thresholds at so much under its own cosines."""
     loaded = SafetyChecker.load(write_checker(tmp_path), devices=jax.local_devices()[:1])
     cosines = jax.device_get(loaded.start(jnp.asarray(PIXELS[:1])))
     thresholds = {
@@ -108,7 +108,7 @@ def test_an_old_files_second_vision_config_wins(tmp_path):
     ("vision", "told"),
     [
         ({"hidden_act": "relu"}, "config.json: vision_config: hidden_act is 'relu', but only gelu or quick_gelu"),
-        ({"num_channels": 1}, "num_channels is 1, but pictures have 3"),
+        ({"num_channels": 1}, "num_channels is 1, but images have 3"),
         ({"num_attention_heads": 3}, "num_attention_heads is 3, which does not divide hidden_size"),
     ],
 )

@@ -121,7 +121,7 @@ def one_device(tiny_folder: Path) -> Model:
 
 
 @pytest.mark.slow
-def test_a_picture_does_not_depend_on_the_room_for_its_prompt(one_device: Model) -> None:
+def test_a_image_does_not_depend_on_the_room_for_its_prompt(one_device: Model) -> None:
     one, two, three = (image_by(one_device, chunks) for chunks in (1, 2, 3))
     for negative in (None, "", "blurry"):
         short = request_of("a cat", negative_prompt=negative)
@@ -132,7 +132,7 @@ def test_a_picture_does_not_depend_on_the_room_for_its_prompt(one_device: Model)
 
 
 @pytest.mark.slow
-def test_a_weight_changes_the_picture_and_a_weight_of_one_no_bit(one_device: Model) -> None:
+def test_a_weight_changes_the_image_and_a_weight_of_one_no_bit(one_device: Model) -> None:
     image = image_by(one_device, 1)
     plain = image(request_of("a cat in rain"))
     assert (image(request_of("a (cat:1) in rain", prompt_weighting=True)) == plain).all()
@@ -140,5 +140,5 @@ def test_a_weight_changes_the_picture_and_a_weight_of_one_no_bit(one_device: Mod
 
 
 def image_by(model: Model, chunks: int) -> Callable[[PlainRequest], np.ndarray]:
-    program = model.compile(width=64, height=64, guided=True, prompt_chunks=chunks)
+    program = model.compile(width=64, height=64, guided=True, prompt_windows=chunks)
     return lambda request: fetch(program.run(program.prepare([request])), 1).pixels[0].astype(int)

@@ -102,7 +102,7 @@ def test_fields_that_contradict_one_another_are_refused(tmp_path: Path, changes:
         (SchedulerConfig, {"timestep_spacing": "random"}, "timestep_spacing is 'random'"),
     ],
 )
-def test_the_other_files_refuse_what_would_change_the_picture(
+def test_the_other_files_refuse_what_would_change_the_image(
     tmp_path: Path, kind: Any, values: dict, message: str
 ) -> None:
     path = written(tmp_path, values)

@@ -69,7 +69,7 @@ def test_each_network_has_its_published_number_of_parameters(networks: dict[str,
 
 
 @pytest.mark.slow
-def test_one_guided_picture_of_1024_pixels_traces_in_bfloat16(networks: dict[str, Any]) -> None:
+def test_one_guided_image_of_1024_pixels_traces_in_bfloat16(networks: dict[str, Any]) -> None:
     shape = jax.ShapeDtypeStruct
     weights = {
         name: jax.tree.map(lambda leaf, dtype=dtype: shape(leaf.shape, dtype), state)

@@ -41,7 +41,7 @@ def counted_compilations() -> Iterator[list[str]]:
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def test_a_picture_is_neither_flat_nor_saturated(program: Program) -> None:
+def test_a_image_is_neither_flat_nor_saturated(program: Program) -> None:
     (pixels,) = render(program, [CAT])
     assert pixels.shape == (64, 64, 3) and pixels.dtype == np.uint8
     assert (pixels.std(axis=(0, 1)) > 20).all()
@@ -56,8 +56,8 @@ def test_a_batch_is_one_image_a_device_times_the_per_device_batch(program: Progr
 def test_pixels_do_not_depend_on_place_or_neighbours_across_devices(program: Program) -> None:
     (alone,) = render(program, [CAT])
     crowd = [DOG, FOX, CAT, DOG, DOG, FOX, FOX, CAT]
-    pictures = render(program, crowd)
-    assert np.array_equal(pictures[2], alone) and np.array_equal(pictures[7], alone)
+    images = render(program, crowd)
+    assert np.array_equal(images[2], alone) and np.array_equal(images[7], alone)
 
 
 def test_pixels_do_not_depend_on_place_or_neighbours_on_one_device(program_of_three: Program) -> None:
@@ -121,7 +121,7 @@ def test_no_device_waits_for_another(program: Program) -> None:
     ],
     ids=lambda change: "+".join(change),
 )
-def test_every_setting_changes_the_picture(program: Program, change: dict[str, object]) -> None:
+def test_every_setting_changes_the_image(program: Program, change: dict[str, object]) -> None:
     plain, changed = render(program, [CAT, dataclasses.replace(CAT, **change)])  # type: ignore[arg-type]
     assert not np.array_equal(plain, changed)
 
@@ -173,7 +173,7 @@ def test_inputs_can_be_run_again(program: Program) -> None:
         ({"num_inference_steps": 0}, r"num_inference_steps.* 0"),
         ({"num_inference_steps": 1001}, r"num_inference_steps.* 1001"),
         ({"sampler": "euler_a"}, r"request 1 of the batch: sampler euler_a draws noise .* this program draws none"),
-        ({"prompt_chunks": 2}, r"prompt_chunks is 2, but this program takes 1"),
+        ({"prompt_windows": 2}, r"prompt_windows is 2, but this program takes 1"),
         ({"clip_skip": 9}, r"clip_skip must be from 0 to \d, got 9"),
         ({"sampler": "magic"}, r"magic"),
     ],
@@ -193,12 +193,12 @@ def test_a_noisy_program_renders_what_a_plain_one_does_and_draws_at_each_step(ti
 
 
 def test_room_for_a_longer_prompt_leaves_a_short_one_alone(program: Program, model: Model) -> None:
-    roomy = model.compile(width=64, height=64, guided=True, prompt_chunks=2)
-    short, long = CAT, dataclasses.replace(CAT, prompt="a cat in the rain " * 30, prompt_chunks=2)
+    roomy = model.compile(width=64, height=64, guided=True, prompt_windows=2)
+    short, long = CAT, dataclasses.replace(CAT, prompt="a cat in the rain " * 30, prompt_windows=2)
     (one,), (two, cut_less) = render(program, [short]), render(roomy, [short, long])
     assert np.abs(one.astype(int) - two).max() <= 2
     _, (nothing,) = roomy.prepare_and_tell([dataclasses.replace(long, prompt="cat " * 100)])
-    _, (cut,) = program.prepare_and_tell([dataclasses.replace(long, prompt="cat " * 100, prompt_chunks=1)])
+    _, (cut,) = program.prepare_and_tell([dataclasses.replace(long, prompt="cat " * 100, prompt_windows=1)])
     assert nothing == {} and set(cut) == {"prompt"}
     assert "cat " * 75 + cut["prompt"] == "cat " * 100
     assert not np.array_equal(cut_less, two)
@@ -215,7 +215,7 @@ def test_a_batch_is_neither_empty_nor_too_large(program: Program, count: int) ->
     [
         ({"width": 60, "height": 64}, "width must be a positive multiple of 8, got 60"),
         ({"width": 64, "height": 0}, "height must be a positive multiple of 8, got 0"),
-        ({"width": 64, "height": 64, "prompt_chunks": 0}, "prompt_chunks must be at least 1, got 0"),
+        ({"width": 64, "height": 64, "prompt_windows": 0}, "prompt_windows must be at least 1, got 0"),
         ({"width": 64, "height": 64, "per_device_batch": 0}, "per_device_batch must be at least 1, got 0"),
     ],
 )
@@ -225,7 +225,7 @@ def test_a_shape_that_cannot_be_compiled_is_refused(model: Model, shape: dict, m
 
 
 def test_the_longest_schedule_runs(program: Program) -> None:
-    """Its sigmas fill the tables to the last place."""
+    """Its sigmas fill the tables to the last index."""
     inputs = program.prepare([dataclasses.replace(CAT, num_inference_steps=1000)])
     assert inputs.evaluations[0] == 1000 == inputs.tables.timesteps.shape[1]
 

@@ -201,7 +201,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
-def test_a_tokenizer_that_would_give_other_pictures_is_refused(folder: Path, spoil: str) -> None:
+def test_a_tokenizer_that_would_give_other_images_is_refused(folder: Path, spoil: str) -> None:
     act, reason = SPOILT[spoil]
     act(folder)
     with pytest.raises(ConfigError) as caught:

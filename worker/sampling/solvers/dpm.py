@@ -92,7 +92,7 @@ def _change(
         return (-np.expm1(-span) / 2 if SOLVER_TYPES[settings.solver_type] == "midpoint" else linear) * slope
     r1 = (levels.lambdas[index - 1] - levels.lambdas[index - 2]) / h
     bend = (slope - (older[0] - older[1]) / r1) / (r0 + r1)
-    # The paper has +1/2 both times; diffusers has -1/2 for the SDE, and so have its pictures.
+    # The paper has +1/2 both times; diffusers has -1/2 for the SDE, and so have its images.
     half = 0.5 if span == h else -0.5
     return linear * (slope + r0 * bend) - ((np.expm1(-span) + span) / span**2 - half) * bend
 

@@ -1,9 +1,9 @@
-"""Pictures to test with that are like pictures: smooth shapes and colours, with some grain."""
+"""Images to test with: smooth shapes and colours, with some grain."""
 
 import numpy as np
 
 
-def picture(height: int, width: int, seed: int = 0, grain: float = 6.0) -> np.ndarray:
+def smooth_image(height: int, width: int, seed: int = 0, grain: float = 6.0) -> np.ndarray:
     """A sum of waves in each channel, and noise: uint8, H W 3."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)

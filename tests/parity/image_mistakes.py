@@ -1,4 +1,4 @@
-"""Mistakes on the host's side, in what a program is given: each must show in the picture that is named."""
+"""Mistakes on the host's side, in what a program is given: each must show in the image that is named."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from promptmill.worker.sdxl.generate import Inputs
 
 
 @dataclass(frozen=True)
-class PictureMistake:
-    """What is wrong, which picture must show it, and what plants it."""
+class ImageMistake:
+    """What is wrong, which image must show it, and what plants it."""
 
     says: str
-    picture: str
+    image: str
     plant: Callable[[pytest.MonkeyPatch], None]
 
 
@@ -73,55 +73,53 @@ def _started_anew(inputs: Inputs) -> dict[str, Any]:
     return {"generator": start_generator(21, 0, 0, 0)[1][None]}
 
 
-PICTURE_MISTAKES: dict[str, PictureMistake] = {
-    "empty-prompt-for-zeros": PictureMistake(
+IMAGE_MISTAKES: dict[str, ImageMistake] = {
+    "empty-prompt-for-zeros": ImageMistake(
         "no negative prompt encoded as an empty one, where SDXL has zeros",
         "plain",
         _returning("_zeroes_negative", lambda _: False),
     ),
-    "zeros-for-empty-prompt": PictureMistake(
+    "zeros-for-empty-prompt": ImageMistake(
         "zeros for a negative prompt that is empty but given",
         "empty negative prompt",
         _returning("_zeroes_negative", lambda _: True),
     ),
-    "time-ids-swapped": PictureMistake(
+    "time-ids-swapped": ImageMistake(
         "sizes as width, height",
         "micro-conditioning",
         _returning("_time_ids", lambda passes: [_width_first(ids) for ids in passes]),
     ),
-    "negative-time-ids": PictureMistake(
+    "negative-time-ids": ImageMistake(
         "the positive sizes for both passes",
         "micro-conditioning",
         _returning("_time_ids", lambda passes: [passes[1], passes[1]]),
     ),
-    "second-prompt-ignored": PictureMistake(
+    "second-prompt-ignored": ImageMistake(
         "the first prompt for both encoders",
         "second prompts",
         _returning("_texts", lambda pairs: [(first, first) for first, _ in pairs]),
     ),
-    "clip-skip-in-both": PictureMistake(
+    "clip-skip-in-both": ImageMistake(
         "clip_skip for the negative prompt too",
         "clip skip 1",
         _returning("_layers_skipped", lambda skipped: [skipped[-1]] * len(skipped)),
     ),
-    "passes-swapped": PictureMistake(
-        "negative and positive prompt swapped", "negative prompt", _given(_passes_swapped)
-    ),
-    "rescale-ignored": PictureMistake(
+    "passes-swapped": ImageMistake("negative and positive prompt swapped", "negative prompt", _given(_passes_swapped)),
+    "rescale-ignored": ImageMistake(
         "guidance_rescale ignored",
         "guidance rescale",
         _given(lambda inputs: {"guidance_rescale": np.zeros_like(inputs.guidance_rescale)}),
     ),
-    "sampler-off-by-one": PictureMistake("each step made by the next one's numbers", "plain", _given(_next_update)),
-    "one-step-less": PictureMistake("the last step left out", "plain", _given(_one_step_less)),
-    "timestep-off-by-one": PictureMistake(
+    "sampler-off-by-one": ImageMistake("each step made by the next one's numbers", "plain", _given(_next_update)),
+    "one-step-less": ImageMistake("the last step left out", "plain", _given(_one_step_less)),
+    "timestep-off-by-one": ImageMistake(
         "steps_offset ignored: each timestep one too low", "plain", _timesteps(lambda timesteps: timesteps - 1)
     ),
-    "first-noise-too-small": PictureMistake(
+    "first-noise-too-small": ImageMistake(
         "first noise of sigma, not of sqrt(sigma^2 + 1)", "plain", _given(_smaller_start)
     ),
-    "noise-channels-last": PictureMistake("a seed's noise laid out channels last", "plain", _given(_channels_last)),
-    "noise-started-anew": PictureMistake(
+    "noise-channels-last": ImageMistake("a seed's noise laid out channels last", "plain", _given(_channels_last)),
+    "noise-started-anew": ImageMistake(
         "the steps' noise drawn from the seed's beginning again", "euler_a", _given(_started_anew)
     ),
 }

@@ -1,4 +1,4 @@
-"""Whole pictures that are compared with PyTorch's as it is installed: everything that a request can say."""
+"""Whole images that are compared with PyTorch's as it is installed: everything that a request can say."""
 
 from dataclasses import replace
 from typing import Any
@@ -25,7 +25,7 @@ _MICRO = replace(
 )
 
 # By name. Few shapes, because each is compiled; all else is an input.
-PICTURES: dict[str, PlainRequest] = {
+IMAGES: dict[str, PlainRequest] = {
     "plain": _PLAIN,
     "negative prompt": _NEGATIVE,
     "empty negative prompt": replace(_PLAIN, negative_prompt=""),

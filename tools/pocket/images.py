@@ -1,4 +1,4 @@
-"""Pictures of scenes, from emoji on plain backgrounds. The emoji come from npm and are not kept in the repository."""
+"""Images of scenes, from emoji on plain backgrounds. The emoji come from npm and are not kept in the repository."""
 
 import json
 import subprocess
@@ -46,7 +46,7 @@ def _open(file: object) -> Image.Image:
 
 
 def compose(scene: Scene, sprites: Sprites, draw: np.random.Generator | None = None) -> UInt8[np.ndarray, "S S 3"]:
-    """The picture of a scene; with `draw`, places, sizes and the background's shade vary a little."""
+    """The image of a scene; with `draw`, places, sizes and the background's shade vary a little."""
     shade = np.array(BACKGROUNDS[scene.background])
     if draw is not None:
         shade = np.clip(shade + draw.integers(-_COLOUR_JITTER, _COLOUR_JITTER + 1, size=3), 0, 255)

@@ -1,4 +1,4 @@
-"""Prompts in, and the right things in the pictures out: through Redis, a worker and a bucket, with the pocket model."""
+"""Prompts in, and the right things in the images out: through Redis, a worker and a bucket, with the pocket model."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -37,17 +37,17 @@ def farm(client: object, redis_url: str, tmp_path: Path) -> Iterator[Farm]:
         yield farm
 
 
-def wrong_pictures(pictures: Mapping[str, np.ndarray]) -> list[str]:
-    """The prompts whose pictures do not show what they say."""
-    return [prompt for prompt, picture in pictures.items() if not shows(picture, *SHOWN[prompt])]
+def wrong_images(images: Mapping[str, np.ndarray]) -> list[str]:
+    """The prompts whose images do not show what they say."""
+    return [prompt for prompt, image in images.items() if not shows(image, *SHOWN[prompt])]
 
 
-def shows(picture: np.ndarray, thing: str, colour: str) -> bool:
-    nearest = [name for name, _ in ranking(picture, size=SIZES[""], centre=(32, 32))[:AMONG]]
-    return background_colour(picture) == colour and thing in nearest
+def shows(image: np.ndarray, thing: str, colour: str) -> bool:
+    nearest = [name for name, _ in ranking(image, size=SIZES[""], centre=(32, 32))[:AMONG]]
+    return background_colour(image) == colour and thing in nearest
 
 
-def test_the_pictures_in_the_bucket_show_what_the_prompts_say(
+def test_the_images_in_the_bucket_show_what_the_prompts_say(
     farm: Farm, fake_gcs: FakeGcs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake_gcs.url)
@@ -59,11 +59,11 @@ def test_the_pictures_in_the_bucket_show_what_the_prompts_say(
     assert (run["done"], run["failed"]) == (len(SHOWN), 0)
     (tmp_path / "again.txt").write_text("\n".join(SHOWN))
     output = open_output(bucket).child("r")
-    pictures = {
+    images = {
         job.prompt: np.asarray(Image.open(io.BytesIO(output.get(image_name(job.id)))))
         for job in read_jobs([tmp_path / "again.txt"], {})
     }
-    assert wrong_pictures(pictures) == []
+    assert wrong_images(images) == []
     for first, second in zip(SHOWN, list(SHOWN)[1:], strict=False):  # swapped, they are found out
-        swapped = {**pictures, first: pictures[second], second: pictures[first]}
-        assert wrong_pictures(swapped) == [first, second]
+        swapped = {**images, first: images[second], second: images[first]}
+        assert wrong_images(swapped) == [first, second]
