@@ -97,3 +97,10 @@ def test_submission_is_measured_phase_by_phase_beside_its_peer(tmp_path: Path) -
     assert all(float(cell.replace(",", "")) > 0 for line in said[1:3] for cell in line[2:])
     assert float(said[4][3]) > 500 > float(said[1][7]), "bytes of Redis a job: the peer's, and ours"
     assert "apply_async" in page.read_text()
+
+
+def test_the_structure_is_drawn_of_an_old_commit_and_of_this_one() -> None:
+    text = run("rooms", "HEAD")
+    folders = {row[0]: row[1:] for row in rows(text)}
+    assert int(folders["`worker/sdxl/`"][1].replace(",", "")) < 1800
+    assert "  worker/sdxl --> worker/nn\n" in text and "  producer --> worker" not in text
