@@ -135,8 +135,11 @@ class Plan:
             yield reader.job(lines[line], bool(self._repeats[index]))
 
     def whole(self, job: PlannedJob) -> Job:
-        """The job with all of its fields."""
-        return Job(**{**self.common, **json.loads(job.own_json)})
+        """The job with all of its fields. Raises PlanError where the plan or its run.json was changed by hand."""
+        try:
+            return Job(**{**self.common, **json.loads(job.own_json)})
+        except (TypeError, JobError) as error:
+            raise PlanError(f"the plan is damaged: job {job.id} (index {job.index}): {error}") from error
 
     def default_name(self, stem: str, output_url: str) -> str:
         """A run name that is the same for the same jobs at the same output, and another for others."""

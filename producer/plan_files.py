@@ -124,9 +124,9 @@ class _Stored:
 
     def __getitem__(self, number: int) -> bytes:
         try:
-            return self._output.get(_page_name(number))
+            return self._output.get(page_name(number))
         except ObjectNotFound as error:
-            raise PlanError(f"{self._output.url}/{_page_name(number)} is gone: the plan is not whole") from error
+            raise PlanError(f"{self._output.url}/{page_name(number)} is gone: the plan is not whole") from error
 
     def __len__(self) -> int:
         return self._count
@@ -144,7 +144,7 @@ def _index(pages: _Stored, common: dict[str, Any], heaps: Heaps) -> tuple[str, l
     return digest.hexdigest(), list(shapes)
 
 
-def _page_name(number: int) -> str:
+def page_name(number: int) -> str:
     return f"plan/{number:05d}.jsonl.zst"
 
 
@@ -157,7 +157,7 @@ def _put_page(output: Output, number: int, data: bytes) -> None:
         except zstandard.ZstdError:
             return False
 
-    output.put_once(_page_name(number), data, content_type="application/zstd", ours=same_text)
+    output.put_once(page_name(number), data, content_type="application/zstd", ours=same_text)
 
 
 def _any(existing: Existing) -> bool:

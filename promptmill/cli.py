@@ -27,6 +27,8 @@ VERBS = {
     "retry": "Enter a run's failed jobs anew.",
     "resume": "Enter what a run lacks, from its output alone.",
     "purge": "Take a run out of Redis.",
+    "pack": "Make a dataset of a finished run: manifest and shards.",
+    "verify": "Check a run's images, manifest and shards, byte by byte.",
     "import-model": "Make a model folder of a single file, LoRAs, textual inversions.",
 }
 """Each verb is `command` in the module of its own name in promptmill.verbs."""

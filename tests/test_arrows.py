@@ -24,7 +24,19 @@ def _name(path: Path) -> str:
 MODULES = {_name(path): path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))}
 FRONT = "promptmill"
 
-HEAVY = {"jax", "jaxlib", "flax", "numpy", "PIL", "celery", "kombu", "transformers", "huggingface_hub", "safetensors"}
+HEAVY = {
+    "jax",
+    "jaxlib",
+    "flax",
+    "numpy",
+    "PIL",
+    "celery",
+    "kombu",
+    "transformers",
+    "huggingface_hub",
+    "safetensors",
+    "pyarrow",
+}
 HEAVY_AT_START = {
     name for name in MODULES if name.startswith("promptmill.importing.") or name == "promptmill.pipeline"
 } - {f"promptmill.importing.{name}" for name in ("errors", "files", "request")}
@@ -91,6 +103,10 @@ def test_producer_imports_nothing_else_of_ours_and_nothing_heavy():
     assert [pair for pair in imports_of("producer") if room(pair[1]) in {*FOLDERS, *HEAVY} - {"producer"}] == []
 
 
+def test_dataset_imports_the_producer_alone():
+    assert [pair for pair in imports_of("dataset") if room(pair[1]) in {"worker", "promptmill", "jax", "celery"}] == []
+
+
 def test_worker_imports_of_producer_what_both_sides_keep():
     ours = {pair for pair in imports_of("worker") if room(pair[1]) in FOLDERS}
     assert {pair for pair in ours if room(pair[1]) != "worker" and pair[1] not in WORKER_MAY_USE | SUBMISSION} == set()
@@ -121,7 +137,7 @@ def test_the_model_knows_no_redis_no_celery_no_bucket_and_no_family_but_its_own(
 
 
 def test_nothing_imports_the_front_door():
-    outside = {pair for package in ("producer", "worker") for pair in imports_of(package)}
+    outside = {pair for package in ("producer", "worker", "dataset") for pair in imports_of(package)}
     assert [pair for pair in outside if room(pair[1]) == "promptmill"] == []
 
 

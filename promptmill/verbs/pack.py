@@ -1,0 +1,47 @@
+"""`promptmill pack`: a finished run as a dataset."""
+
+import click
+
+from promptmill.verbs.options import broker_option, env, json_option
+from promptmill.verbs.runs import answer, count
+
+
+@click.command("pack")
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--shard-size",
+    type=click.IntRange(1, 10_000_000),
+    default=10_000,
+    show_default=True,
+    envvar=env("shard_size"),
+    help="Indexes of the run per shard.",
+)
+@click.option("--partial", is_flag=True, help="Also pack a run with images that are still to come.")
+@broker_option
+@json_option
+def command(run: str, shard_size: int, partial: bool, broker: str | None, as_json: bool) -> int:
+    """Write RUN's manifest, and its images as WebDataset shards, into its output.
+
+    RUN is the run's folder or URL (out/RUN, gs://bucket/prefix/RUN), or its name in Redis. Jobs that failed leave
+    holes, which data/shards.json names. Packing again writes only what is not there.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec("pyarrow") is None or importlib.util.find_spec("PIL") is None:
+        raise click.ClickException("pyarrow and pillow are not installed here: pip install 'promptmill[dataset]'")
+    from promptmill.dataset.finish import finish
+    from promptmill.dataset.pack import Shard
+    from promptmill.producer.plan_files import load_plan
+    from promptmill.verbs.run_output import failures_of, find_run_output
+
+    output = find_run_output(run, broker)
+
+    def tell(shard: Shard) -> None:
+        click.echo(f"{shard.name}: {count(shard.samples, 'image')}, {shard.bytes:,} bytes", err=True)
+
+    with load_plan(output) as plan:
+        counts = finish(output, plan, failures_of(run, broker), shard_size=shard_size, partial=partial, progress=tell)
+    holes = {state: number for state, number in counts.items() if state != "done"}
+    rest = "".join(f", {number} {state}" for state, number in sorted(holes.items()))
+    answer(as_json, f"{output.url}: {count(counts.get('done', 0), 'image')} packed{rest}", output=output.url, **counts)
+    return 1 if holes else 0

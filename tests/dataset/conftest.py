@@ -1,0 +1,48 @@
+"""A finished run in a folder: ten rows, two of them the same job, one failed, images as workers write them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from promptmill.producer.layout import image_name
+from promptmill.producer.outputs.open import open_output
+from promptmill.producer.outputs.output import Output
+from promptmill.producer.plan import Plan, PlanOptions, plan_jobs
+from promptmill.producer.plan_files import write_plan
+from promptmill.worker.encode import encode_png
+
+FAILED = 4
+REPEATED = 7  # the same job as index 2
+
+
+@dataclass
+class Run:
+    """What a run left in its output, and the pixels of each index."""
+
+    output: Output
+    folder: Path
+    plan: Plan
+    pixels: dict[int, np.ndarray]
+
+
+def pixels(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    rows = [{"prompt": f"cat {index}", "seed": index, "width": 64, "height": 64} for index in range(10)]
+    rows[REPEATED] = rows[2]
+    output = open_output(str(tmp_path / "out")).child("cats")
+    with plan_jobs(rows, PlanOptions(defaults={"model": "tiny-random"})) as plan:
+        write_plan(output, "cats", plan)
+        shown: dict[int, np.ndarray] = {}
+        for planned in plan:
+            if planned.index != FAILED:
+                shown[planned.index] = pixels(plan.whole(planned).seed)
+                data = encode_png(shown[planned.index], plan.whole(planned))
+                output.put_once(image_name(planned.id), data, content_type="image/png")
+        yield Run(output, tmp_path / "out" / "cats", plan, shown)

@@ -1,0 +1,51 @@
+"""The manifest: a row per index, of what was asked for and what came of it."""
+
+import hashlib
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from promptmill.dataset.manifest import SCHEMA, write_manifest
+from promptmill.producer.layout import image_name
+from tests.dataset.conftest import FAILED, REPEATED, Run
+
+
+def rows(run: Run, file: Path, failures: dict[int, str]) -> list[dict[str, object]]:
+    write_manifest(file, run.output, run.plan, failures)
+    return pq.read_table(file).to_pylist()
+
+
+def test_each_index_has_a_row_and_rows_of_one_job_share_its_image(run: Run, tmp_path: Path):
+    found = rows(run, tmp_path / "m.parquet", {FAILED: "the dog ate it"})
+    assert [row["index"] for row in found] == list(range(10))
+    assert found[REPEATED]["path"] == found[2]["path"] == image_name(run.plan.whole(next(run.plan.since(2))).id)
+    assert [row["state"] for row in found] == ["done"] * FAILED + ["failed"] + ["done"] * 5
+    assert found[FAILED]["reason"] == "the dog ate it"
+    assert (found[3]["prompt"], found[3]["seed"], found[3]["model"]) == ("cat 3", 3, "tiny-random")
+
+
+def test_digests_are_those_of_the_file(run: Run, tmp_path: Path):
+    for row in rows(run, tmp_path / "m.parquet", {}):
+        if row["path"]:
+            data = (run.folder / str(row["path"])).read_bytes()
+            assert (row["bytes"], row["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_what_is_absent_is_missing_and_what_is_no_image_of_the_job_is_broken(run: Run, tmp_path: Path):
+    by_index = {planned.index: run.folder / image_name(planned.id) for planned in run.plan}
+    by_index[0].unlink()
+    by_index[1].write_bytes(by_index[3].read_bytes())
+    by_index[5].write_bytes(by_index[5].read_bytes()[:-40])
+    by_index[6].write_bytes(b"")
+    found = rows(run, tmp_path / "m.parquet", {})
+    states = [str(row["state"]) for row in found]
+    assert states == ["missing", "broken", "done", "done", "missing", "broken", "broken", "done", "done", "done"]
+    assert "is the image of another job" in str(found[1]["reason"])
+    assert "is cut" in str(found[5]["reason"]) and "is empty" in str(found[6]["reason"])
+
+
+def test_a_row_group_is_a_file_of_the_plan(run: Run, tmp_path: Path):
+    write_manifest(tmp_path / "m.parquet", run.output, run.plan, {})
+    file = pq.ParquetFile(tmp_path / "m.parquet")
+    assert file.num_row_groups == len(run.plan.pages)
+    assert file.schema_arrow.equals(SCHEMA)

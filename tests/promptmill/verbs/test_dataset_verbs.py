@@ -1,0 +1,50 @@
+"""`pack` and `verify` as a user calls them, on a run that a worker rendered, in a folder and in a bucket."""
+
+import json
+from pathlib import Path
+
+from tests.dataset.conftest import Run, run
+from tests.promptmill.conftest import Command
+
+__all__ = ["run"]
+
+
+def test_packing_tells_each_shard_and_the_holes(promptmill: Command, run: Run, here: Path):
+    refused = promptmill("pack", run.folder)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == f"promptmill: {run.folder}: 1 of 10 jobs have neither image nor failure\n"
+    packed = promptmill("pack", run.folder, "--shard-size", 5, "--partial", "--json")
+    assert packed.code == 1, "there is a hole"
+    assert json.loads(packed.out) == {"output": str(run.folder), "done": 9, "missing": 1}
+    first, second, said = packed.err.splitlines()
+    assert first.startswith("data/00000.tar: 4 images, ") and second.startswith("data/00001.tar: 5 images, ")
+    assert said == f"{run.folder}: 9 images packed, 1 missing"
+
+
+def test_verifying_says_what_is_wrong_and_where(promptmill: Command, run: Run, here: Path):
+    promptmill("pack", run.folder, "--partial")
+    whole = promptmill("verify", run.folder)
+    assert (whole.code, whole.out, whole.err) == (0, "", f"{run.folder}: all is well\n")
+    broken = sorted(run.folder.glob("images/*/*.png"))[0]
+    broken.write_bytes(broken.read_bytes()[:-1])
+    wrong = promptmill("verify", run.folder, "--json")
+    assert wrong.code == 1
+    (finding,) = map(json.loads, wrong.out.splitlines())
+    assert finding["name"] == str(broken.relative_to(run.folder))
+    assert finding["problem"] == "is cut: its end is missing"
+
+
+def test_what_is_no_run_is_told(promptmill: Command, run: Run, here: Path):
+    ran = promptmill("verify", run.folder.parent)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"promptmill: {run.folder.parent} has no run.json: name the folder of one run, such as out/RUN\n"
+
+
+def test_a_run_is_found_by_its_name_in_redis(promptmill: Command, at_redis: str, here: Path):
+    submitted = promptmill("submit", "cats.txt", "--output", "out", "--model", "tiny-random", "--run", "cats")
+    assert submitted.code == 0
+    ran = promptmill("pack", "cats")
+    assert ran.code == 2
+    assert ran.err.endswith("out/cats: 2 of 2 jobs have neither image nor failure\n")
+    unknown = promptmill("pack", "dogs")
+    assert unknown.code == 2 and "nor is it a folder with a run.json" in unknown.err
