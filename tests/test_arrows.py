@@ -35,7 +35,6 @@ HEAVY = {
     "transformers",
     "huggingface_hub",
     "safetensors",
-    "pyarrow",
 }
 HEAVY_AT_START = {
     name for name in MODULES if name.startswith("promptmill.importing.") or name == "promptmill.pipeline"
