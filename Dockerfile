@@ -14,6 +14,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY producer producer
 COPY worker worker
+COPY dataset dataset
 COPY promptmill promptmill
 RUN --mount=type=cache,target=/root/.cache/pip pip install ".[${EXTRAS}]"
 

@@ -158,7 +158,7 @@ def test_the_image_is_built_with_extras_that_exist() -> None:
 def test_what_the_image_copies_is_there_and_not_ignored() -> None:
     let_in = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     copied = [source for word, rest in instructions() if word == "COPY" for source in rest.split()[:-1]]
-    assert {"producer", "worker", "promptmill", "pyproject.toml", "README.md", "LICENSE"} <= set(copied)
+    assert {"producer", "worker", "dataset", "promptmill", "pyproject.toml", "README.md", "LICENSE"} <= set(copied)
     for source in copied:
         assert (ROOT / source).exists(), source
         assert f"!{source}" in let_in
