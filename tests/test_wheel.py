@@ -17,6 +17,10 @@ def test_the_wheel_holds_promptmill_alone_with_all_of_its_rooms(tmp_path: Path):
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"promptmill"}
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    modules = [name for name in listed if name.startswith(("producer/", "worker/", "dataset/")) and not name.endswith("README.md")]
+    modules = [
+        name
+        for name in listed
+        if name.startswith(("producer/", "worker/", "dataset/")) and not name.endswith("README.md")
+    ]
     assert len(modules) > 100
     assert {f"promptmill/{name}" for name in modules} <= names
