@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import redis
+
 from promptmill.producer.job import Job, canonical_json
 from promptmill.producer.queue.queue import Entry
 
@@ -21,3 +23,8 @@ def as_entries(indexes: Iterable[tuple[int, Job]], common: Mapping[str, Any] | N
         return canonical_json({name: value for name, value in job.fields().items() if name not in shared})
 
     return [(index, job.shape.key, own(job)) for index, job in indexes]
+
+
+def indexes_in(client: redis.Redis, stream: str) -> list[int]:
+    """The indexes in their run of the jobs in a stream, in its order."""
+    return [int((fields or {})["i"]) for _, fields in client.xrange(stream) or ()]

@@ -81,10 +81,10 @@ class Farm:
     def status(self, run: str) -> dict[str, Any]:
         answer = self.call("status", run, "--json")
         assert answer.returncode in (0, 1), answer.stderr
-        return json.loads(answer.stdout)  # type: ignore[no-any-return]
+        return json.loads(answer.stdout)
 
     def run(self, run: str) -> dict[str, Any]:
-        return self.status(run)["runs"][0]  # type: ignore[no-any-return]
+        return self.status(run)["runs"][0]
 
     def wait_until_finished(self, run: str) -> dict[str, Any]:
         wait_until(lambda: self.run(run)["finished"], f"run {run} is finished")

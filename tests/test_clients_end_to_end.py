@@ -4,10 +4,12 @@ import asyncio
 import gc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from celery import Celery
+from celery.result import AsyncResult
 
 import promptmill
 from promptmill import FinishedImage
@@ -16,7 +18,7 @@ from tests.farm import Farm, farm_of, wait_until
 
 pytestmark = pytest.mark.slow
 
-TINY = {"model": "tiny-random", "steps": 2}
+TINY: dict[str, Any] = {"model": "tiny-random", "steps": 2}
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def test_any_celery_client_sends_prompts(farm: Farm, somebody: Celery, tmp_path:
     """Many more than the pool has threads, sent by an app that knows but a name and a queue."""
     somebody.conf.task_routes = {"promptmill.*": {"queue": "promptmill"}}
 
-    def send(prompt: str, **fields: object) -> object:
+    def send(prompt: str, **fields: Any) -> AsyncResult:
         return somebody.send_task(
             "promptmill.render", kwargs={"prompt": prompt, "output": str(tmp_path), **TINY, **fields}
         )

@@ -11,6 +11,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -241,7 +242,7 @@ def _get(url: str) -> bytes | None:
         return None
 
 
-def _all_succeeded(url: str, count: int) -> dict | None:
+def _all_succeeded(url: str, count: int) -> dict[str, Any] | None:
     tasks = json.loads(_get(url) or "{}")
     return tasks if len(tasks) == count and {task["state"] for task in tasks.values()} == {"SUCCESS"} else None
 

@@ -25,5 +25,5 @@ def start(program: Any, claims: Sequence[Claim], checks: Checks) -> promptmill.w
     return really_start(program, claims, checks)
 
 
-promptmill.worker.host.start = start
+promptmill.worker.host.start = start  # type: ignore[attr-defined]  # where its name is looked up
 app = make_app(WorkerSettings.from_env())

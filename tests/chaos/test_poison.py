@@ -1,7 +1,9 @@
 """A job that kills every worker that renders it is given up, and takes nobody along."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,9 +30,7 @@ def test_poison_is_given_up_after_three_workers_and_the_others_land(farm: Farm, 
         worker = farm.start_worker(
             *(sys.executable, "-m", "celery", "-A", "tests.chaos.poison", "worker", "--pool", "threads", "-l", "INFO")
         )
-        wait_until(
-            lambda worker=worker: worker.poll() is not None or farm.run("r")["finished"], "it dies or it is done"
-        )
+        wait_until(partial(_dead_or_done, farm, worker), "it dies or it is done")
         deaths += worker.poll() is not None
         assert deaths <= 3, "one job, three deaths"
     run = farm.run("r")
@@ -38,3 +38,7 @@ def test_poison_is_given_up_after_three_workers_and_the_others_land(farm: Farm, 
     (failure,) = farm.status("r")["runs"][0]["failures"]
     assert failure["index"] == 5
     assert "3 workers" in failure["reason"]
+
+
+def _dead_or_done(farm: Farm, worker: subprocess.Popen[bytes]) -> bool:
+    return worker.poll() is not None or farm.run("r")["finished"]

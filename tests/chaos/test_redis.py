@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from promptmill.producer.broker import connect, find_server
 from promptmill.producer.errors import BrokerError
 from promptmill.producer.outputs.open import open_output
+from promptmill.producer.outputs.output import Output
 from promptmill.producer.submit import images_present
 from tests.fake_gcs import free_port
 from tests.farm import Farm, farm_of, living_with, wait_until
@@ -65,7 +67,7 @@ def test_a_redis_that_crashes_twice_loses_no_job_and_doubles_none(farm: Farm, mo
     workers = [farm.start_worker(), farm.start_worker()]
     farm.submit([f"prompt {n}" for n in range(250)], str(tmp_path), "r", "--steps", "12")
     for some in (20, 120):
-        wait_until(lambda some=some: len(images_present(out)) > some, f"{some} images are there")
+        wait_until(partial(_more_than, some, out), f"{some} images are there")
         mortal_redis.kill()
         mortal_redis.start()
     run = farm.wait_until_finished("r")
@@ -100,6 +102,10 @@ def test_a_redis_that_takes_no_writes_for_a_while_is_waited_for(farm: Farm, mort
     run = farm.wait_until_finished("r")
     assert (run["done"], run["failed"]) == (80, 0)
     assert worker.poll() is None, "it lived through it"
+
+
+def _more_than(some: int, out: Output) -> bool:
+    return len(images_present(out)) > some
 
 
 def test_render_killed_outright_leaves_no_process_behind(tmp_path):

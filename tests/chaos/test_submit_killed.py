@@ -19,6 +19,7 @@ from promptmill.producer.plan_files import load_plan, read_run
 from promptmill.producer.queue.ledger import Ledger, run_key
 from promptmill.producer.queue.queue import JobQueue, queue_key
 from promptmill.producer.submit import done_bits, image_name, set_indexes
+from tests.entries import indexes_in
 
 SEED = 20261124
 JOBS = 200_000
@@ -68,7 +69,7 @@ def waiting(client: redis.Redis, output: Folder) -> list[int]:
     """The indexes in the run of all jobs in its streams."""
     with load_plan(output.child("r")) as plan:
         names = [queue_key("r", shape) for shape in plan.shapes]
-    return [int(fields["i"]) for name in names for _, fields in client.xrange(name)]
+    return [index for name in names for index in indexes_in(client, name)]
 
 
 @pytest.mark.slow

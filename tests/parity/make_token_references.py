@@ -6,6 +6,7 @@ old/bin/pip install --no-deps open-clip-torch && old/bin/python -m tests.parity.
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import transformers
@@ -23,7 +24,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         write_tokenizers(Path(name), table)
         slow = {part: checksums(_ids(Path(name) / part, strings)) for part in NAMES}
-    np.savez_compressed(STORED, strings=checksum_of_strings(strings), **slow)
+    arrays: Any = {"strings": checksum_of_strings(strings), **slow}
+    np.savez_compressed(STORED, **arrays)
 
 
 def _ids(folder: Path, strings: list[str]) -> list[list[int]]:

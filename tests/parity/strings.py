@@ -110,9 +110,9 @@ def _from(items: Sequence[str], most: int, gap: float = 0.5) -> Draw:
 
 
 def _script(rng: random.Random) -> str:
-    first, last = SCRIPTS[_pick(rng, list(SCRIPTS))]
-    span = ord(last) - ord(first) + 1
-    return " ".join("".join(chr(ord(first) + int(rng.random() * span)) for _ in _times(rng, 9)) for _ in _times(rng, 6))
+    ends = SCRIPTS[_pick(rng, list(SCRIPTS))]
+    first, span = ord(ends[0]), ord(ends[1]) - ord(ends[0]) + 1
+    return " ".join("".join(chr(first + int(rng.random() * span)) for _ in _times(rng, 9)) for _ in _times(rng, 6))
 
 
 def _accents(rng: random.Random) -> str:

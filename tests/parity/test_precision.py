@@ -56,11 +56,17 @@ def _temporaries(model: Model, batch: int) -> int:
         model.config, model.tokenizers, [PlainRequest("", SIDE, SIDE, guidance_scale=1.0)] * batch, kind
     )
     whole = partial(generate, model.config, model.graphs, TEXT_TO_IMAGE)
-    return int(jax.jit(whole).lower(model.weights, inputs).compile().memory_analysis().temp_size_in_bytes)
+    return _temporary_bytes(jax.jit(whole).lower(model.weights, inputs))
 
 
 def _decoding(model: Model) -> int:
     side = SIDE // model.config.vae.scale_factor
     latents = jnp.zeros((1, side, side, model.config.vae.latent_channels))
     decode = jax.jit(partial(precision.decode, model.graphs["vae"]))
-    return int(decode.lower(model.weights["vae"], latents).compile().memory_analysis().temp_size_in_bytes)
+    return _temporary_bytes(decode.lower(model.weights["vae"], latents))
+
+
+def _temporary_bytes(lowered: jax.stages.Lowered) -> int:
+    analysis = lowered.compile().memory_analysis()
+    assert analysis is not None, "XLA for the CPU knows"
+    return int(analysis.temp_size_in_bytes)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 pytestmark = pytest.mark.slow
 
 SIDE = 28
-VISION = {
+VISION: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 3,
@@ -88,7 +89,7 @@ def test_cosines_and_flags_are_those_of_diffusers(both, height: int, width: int)
     theirs, ours = both
     shown = images(height, width, count=16)
     inputs = preprocessed(shown)
-    started = ours.start(shown)
+    started = ours.start(jnp.asarray(shown))
     for mine, wanted in zip(started, cosines(theirs, inputs), strict=True):
         np.testing.assert_allclose(mine, wanted, atol=1e-4)
     blacked, flags = theirs(inputs, [image.copy() for image in shown])
@@ -117,7 +118,7 @@ def test_a_special_concept_lowers_the_later_thresholds_by_a_hundredth(both):
 def test_exact_gelu_is_another_checker(tmp_path: Path):
     theirs = write_checker(tmp_path, hidden_act="gelu")
     shown = images(64, 64)
-    mine = SafetyChecker.load(tmp_path, devices=jax.local_devices()[:1]).start(shown)
+    mine = SafetyChecker.load(tmp_path, devices=jax.local_devices()[:1]).start(jnp.asarray(shown))
     np.testing.assert_allclose(mine.concepts, cosines(theirs, preprocessed(shown))[1], atol=1e-4)
 
 

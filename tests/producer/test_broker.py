@@ -98,7 +98,7 @@ def test_an_embedded_server_runs_the_queues_scripts(own_server: str):
 def test_an_embedded_server_leaves_no_process_and_no_files():
     with embedded_server() as url:
         client = connect(url)
-        process, folder = client.info()["process_id"], Path(client.config_get("dir")["dir"])
+        process, folder = client.info()["process_id"], Path(str(client.config_get("dir")["dir"]))
         client.set("key", "value")
         assert stat.S_IMODE((folder / "redis.conf").stat().st_mode) == 0o600
         password = url.partition("@")[0].rpartition(":")[2]

@@ -80,7 +80,7 @@ ANOTHER_VALUE: dict[str, Any] = {
     "aesthetic_score": 7.5,
     "negative_aesthetic_score": 1.0,
 }
-WITH = {"eta": {"sampler": "ddim"}, "refiner_strength": {"refiner": "org/refiner"}}
+WITH: dict[str, dict[str, Any]] = {"eta": {"sampler": "ddim"}, "refiner_strength": {"refiner": "org/refiner"}}
 """What a field needs beside it."""
 
 
@@ -130,9 +130,20 @@ def test_what_is_off_is_the_same_job_as_what_is_not_said(off: dict[str, Any]):
 
 
 def test_only_samplers_that_draw_noise_and_longer_prompts_and_refiners_are_another_shape():
-    same = {"sampler": "dpm++_2m", "timestep_spacing": "trailing", "guidance_rescale": 0.5, "clip_skip": 1, "seed": 3}
+    same: dict[str, Any] = {
+        "sampler": "dpm++_2m",
+        "timestep_spacing": "trailing",
+        "guidance_rescale": 0.5,
+        "clip_skip": 1,
+        "seed": 3,
+    }
     assert Job(prompt="p", **same).shape == Job(prompt="p").shape
-    others = [{"sampler": "euler_a"}, {"prompt_windows": 2}, {"refiner": "a/b"}, {"guidance_scale": 1.0}]
+    others: list[dict[str, Any]] = [
+        {"sampler": "euler_a"},
+        {"prompt_windows": 2},
+        {"refiner": "a/b"},
+        {"guidance_scale": 1.0},
+    ]
     assert len({Job(prompt="p", **other).shape for other in [{}, *others]}) == 5
     assert Job(prompt="p", sampler="tcd", eta=0.3).noisy and not Job(prompt="p", sampler="tcd").noisy
 

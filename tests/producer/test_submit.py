@@ -18,6 +18,7 @@ from promptmill.producer.queue.control import cancel
 from promptmill.producer.queue.ledger import Ledger, done_key, run_key
 from promptmill.producer.queue.queue import CHUNK, JobQueue, queue_key
 from promptmill.producer.submit import Submission, image_name, images_present, resume, retry, submit
+from tests.entries import indexes_in
 from tests.plans import plan_of_jobs
 
 SHAPE = Job(prompt="x", width=64, height=64).shape
@@ -45,7 +46,7 @@ def some_jobs(count: int) -> list[Job]:
 
 def waiting(client: redis.Redis, job: Job | None = None) -> list[int]:
     """The indexes in the run of the jobs in a stream, in its order."""
-    return [int(fields["i"]) for _, fields in client.xrange(queue_key("r", job.shape if job else SHAPE))]
+    return indexes_in(client, queue_key("r", job.shape if job else SHAPE))
 
 
 @pytest.fixture

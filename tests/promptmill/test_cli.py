@@ -118,6 +118,7 @@ def test_an_unknown_verb_is_told(promptmill):
 @pytest.mark.parametrize("verb", ["submit", "render"])
 def test_every_field_is_a_flag_with_a_dash_or_an_underscore(verb: str, field: str):
     command = cli.get_command(None, verb)  # type: ignore[arg-type]
+    assert command is not None
     option = next(param for param in command.params if param.name == field)
     assert f"--{field.replace('_', '-')}" in option.opts
     assert option.envvar == f"PROMPTMILL_{field.upper()}"

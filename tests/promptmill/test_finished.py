@@ -32,7 +32,7 @@ def test_bits_are_counted_as_redis_counts_them(client: redis.Redis, redis_url: s
     for index in (0, 9, 70):
         client.setbit("bits", index, 1)
     with redis.Redis.from_url(redis_url) as plain:
-        assert list(new_bits(b"", plain.get("bits"))) == [0, 9, 70]  # type: ignore[arg-type]
+        assert list(new_bits(b"", plain.get("bits"))) == [0, 9, 70]
 
 
 def test_the_rate_is_that_of_the_last_minute():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import promptmill
-from promptmill.producer.errors import PromptmillError
-from promptmill.producer.job import Job, JobError
+from promptmill.producer.errors import JobError, PromptmillError
+from promptmill.producer.job import Job
 from promptmill.worker.sdxl.program import fetch
 
 TINY = "tiny-random"

@@ -23,7 +23,7 @@ def test_without_a_terminal_a_long_wait_says_a_line(capfd, monkeypatch: pytest.M
 
 def test_a_long_wait_is_told_its_rate_and_one_without_an_end_no_total(capfd, monkeypatch: pytest.MonkeyPatch):
     now = iter([0.0, 0.0, 20.0, 40.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr("promptmill.progress.time.monotonic", lambda: next(now))
     with Progress("enqueued", None, unit="jobs") as bar:
         bar.to(1000)
         bar.to(5000)

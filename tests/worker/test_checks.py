@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding
@@ -20,7 +21,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "safety.md"
 
 
 def findings_of(checks: Checks, pixels: np.ndarray) -> list[Findings]:
-    return checks.finish(checks.start(pixels), pixels)
+    return checks.finish(checks.start(jnp.asarray(pixels)), pixels)
 
 
 def one(function: ImageCheck) -> Checks:

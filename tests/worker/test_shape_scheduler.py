@@ -1,6 +1,5 @@
 """Turns: fewest compiles, urgent first, and nobody waits for ever. A clock that the test turns; no Redis."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -26,7 +25,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(shape_scheduler, "time", clock)
     return clock

@@ -18,7 +18,7 @@ from promptmill.worker.settings import WorkerSettings
 from promptmill.worker.tasks import AT_ONCE, FewTasks, TaskRefused, run_name
 from tests.fake_gcs import free_port
 
-TINY = {"model": "tiny-random", "steps": 2}
+TINY: dict[str, Any] = {"model": "tiny-random", "steps": 2}
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_client_without_promptmill_reads_the_sentence(app, redis_url):
     """The refusal as it travels: any Celery client makes an exception of it, with the text."""
     backend = Celery("other", broker=redis_url, backend=redis_url).backend
     app.backend.store_result("t", TaskRefused("width: must be a multiple of 8, got 1030"), "FAILURE")
-    stored = json.loads(connect(redis_url).get("celery-task-meta-t"))
+    stored = json.loads(connect(redis_url).get("celery-task-meta-t") or "")
     stored["result"]["exc_module"] = "not.there"
     assert str(backend.exception_to_python(stored["result"])) == "width: must be a multiple of 8, got 1030"
 

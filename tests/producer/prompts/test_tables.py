@@ -17,7 +17,10 @@ from promptmill.producer.errors import PromptFileError
 from promptmill.producer.prompts.files import Row
 from tests.producer.prompts.formats import PACK, in_format, prompts, read, said
 
-ROWS = [{"prompt": 'a, "b"\nc', "seed": 7, "steps": 20, "author": "ann"}, {"prompt": "d", "author": "bob"}]
+ROWS: list[dict[str, Any]] = [
+    {"prompt": 'a, "b"\nc', "seed": 7, "steps": 20, "author": "ann"},
+    {"prompt": "d", "author": "bob"},
+]
 READ = [
     ({"prompt": 'a, "b"\nc', "seed": 7, "steps": 20}, {"author": "ann"}),
     ({"prompt": "d"}, {"author": "bob"}),

@@ -5,6 +5,7 @@ step compares all that Redis holds with what it must hold.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -25,7 +26,7 @@ from promptmill.producer.job import Job
 from promptmill.producer.queue.control import PRIORITIES, cancel, pause, purge, set_priority, unpause
 from promptmill.producer.queue.ledger import Ledger, done_key, failures_key, run_key
 from promptmill.producer.queue.queue import Claim, JobQueue
-from tests.entries import as_entries
+from tests.entries import as_entries, indexes_in
 
 RUNS = ["one", "two", "three"]
 JOBS = [Job(prompt=f"{n}", seed=n, width=64 * (1 + n % 2), height=64) for n in range(9)]
@@ -83,7 +84,7 @@ class Mill(RuleBasedStateMachine):
             assert self.state(run) in ("unknown", "cancelled")
 
     @rule(run=runs, act=st.sampled_from([cancel, pause, unpause]))
-    def command(self, run: str, act) -> None:  # type: ignore[no-untyped-def]
+    def command(self, run: str, act) -> None:
         try:
             act(self.client, run)
         except LedgerError:
@@ -105,7 +106,7 @@ class Mill(RuleBasedStateMachine):
     # Workers.
 
     @rule(target=held, worker=workers, shape=st.sampled_from(SHAPES), count=st.integers(1, 5))
-    def claim(self, worker: str, shape, count: int):  # type: ignore[no-untyped-def]
+    def claim(self, worker: str, shape, count: int):
         ready = {one.shape: one for one in self.queue(worker).claimable()}
         claims = self.queue(worker).claim(shape, count)
         assert not claims or shape in ready
@@ -120,8 +121,9 @@ class Mill(RuleBasedStateMachine):
         for name in self.streams(run):
             shape = name.removeprefix(f"promptmill:queue:{run}:")
             for pending in self.client.xpending_range(name, "workers", "-", "+", 100):
-                tries = {"idle": 4_000_000, "retrycount": pending["times_delivered"], "justid": True}
-                self.client.xclaim(name, "workers", pending["consumer"], 0, [pending["message_id"]], **tries)
+                entry: Any = pending  # the values of its keys are of as many types
+                tries: Any = {"idle": 4_000_000, "retrycount": entry["times_delivered"], "justid": True}
+                self.client.xclaim(name, "workers", entry["consumer"], 0, [entry["message_id"]], **tries)
             self.client.zadd(f"promptmill:held:{shape}", {run: 0}, xx=True)
 
     @rule(one=consumes(held), again=st.booleans())
@@ -177,7 +179,7 @@ class Mill(RuleBasedStateMachine):
                 assert not self.streams(run)
                 continue
             status, failed = self.ledger.status(run), self.ledger.failed_indexes(run)
-            waiting = [int(fields["i"]) for name in self.streams(run) for _, fields in self.client.xrange(name)]
+            waiting = [index for name in self.streams(run) for index in indexes_in(self.client, name)]
             assert len(waiting) == len(set(waiting)) == status.pending
             for index in range(status.enqueued):
                 assert index in waiting or index in failed or self.is_done(run, index), "a job is lost"
@@ -207,11 +209,9 @@ class Mill(RuleBasedStateMachine):
 
     def members(self, kind: str) -> dict[tuple[str, str], float]:
         """Of the sorted sets of this kind: the score of each run and shape."""
-        return {
-            (run, name.removeprefix(f"promptmill:{kind}:")): score
-            for name in self.client.scan_iter(f"promptmill:{kind}:*")
-            for run, score in self.client.zrange(name, 0, -1, withscores=True)
-        }
+        names = list(self.client.scan_iter(f"promptmill:{kind}:*"))
+        scores: dict[str, Any] = {name: self.client.zrange(name, 0, -1, withscores=True) for name in names}
+        return {(run, name.removeprefix(f"promptmill:{kind}:")): score for name in names for run, score in scores[name]}
 
     def state(self, run: str) -> str:
         return self.ledger.status(run).state if self.client.exists(run_key(run)) else "unknown"

@@ -15,7 +15,7 @@ def workers(client: redis.Redis) -> Workers:
 
 def age(client: redis.Redis, name: str, seconds: float) -> None:
     """Makes a report look that much older."""
-    said = json.loads(client.hget(WORKERS, name))
+    said = json.loads(client.hget(WORKERS, name) or "")
     client.hset(WORKERS, name, json.dumps({**said, "at": said["at"] - seconds}))
 
 

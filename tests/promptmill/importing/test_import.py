@@ -56,7 +56,7 @@ def assert_same_weights(got: Path, expected: Path, plus: Deltas | None = None) -
         added = (plus or {}).get(component, {})
         assert added.keys() <= theirs.keys()
         for key, value in theirs.items():
-            wanted = value + added.get(key, np.float32(0))
+            wanted = value + added.get(key, np.zeros((), np.float32))
             np.testing.assert_allclose(ours[key], wanted, rtol=0, atol=1e-5 if key in added else 0, err_msg=key)
 
 
@@ -128,7 +128,8 @@ def test_several_loras_add_up_also_negative_ones(tiny: Path, tmp_path: Path, mad
     folder = made(tiny, loras=(Lora(str(first), 0.5), Lora(str(second), -0.25)))
     both = {
         part: {
-            key: 0.5 * one[part].get(key, np.float32(0)) - 0.25 * two[part].get(key, np.float32(0))
+            key: 0.5 * one[part].get(key, np.zeros((), np.float32))
+            - 0.25 * two[part].get(key, np.zeros((), np.float32))
             for key in one[part] | two[part]
         }
         for part in one
@@ -291,7 +292,7 @@ def _times(deltas: Deltas, weight: float) -> Deltas:
     return {part: {key: weight * value for key, value in found.items()} for part, found in deltas.items()}
 
 
-REFINER = {
+REFINER: dict[str, dict[str, Any]] = {
     "unet/config.json": {"cross_attention_dim": 32, "projection_class_embeddings_input_dim": 72},
     "model_index.json": {
         "_class_name": "StableDiffusionXLImg2ImgPipeline",

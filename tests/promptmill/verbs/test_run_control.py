@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -47,7 +48,7 @@ def finish_all(client: redis.Redis, here: Path) -> list[Claim]:
     return claims
 
 
-def said(ran) -> dict:
+def said(ran) -> dict[str, Any]:
     assert ran.code == 0, ran.err
     return json.loads(ran.out)
 

@@ -328,7 +328,12 @@ def test_loading_takes_little_more_memory_than_the_weights(tmp_path: Path, store
     """All memory counts here, mapped pages too; on one device, since each holds the weights."""
     # Small tensors, as the real model's are beside all of it: a few are always under way.
     layers = 96 if wanted == "bfloat16" else 48
-    shape = {"hidden_size": 256, "num_hidden_layers": layers, "vocab_size": 100, "num_attention_heads": 4}
+    shape: dict[str, Any] = {
+        "hidden_size": 256,
+        "num_hidden_layers": layers,
+        "vocab_size": 100,
+        "num_attention_heads": 4,
+    }
     _, state = nnx.split(nnx.eval_shape(partial(CLIPText, CLIPConfig(**shape), projection=False)))
     tensors = {wish.key: np.ones(wish.shape, stored) for wish in parameters(state)}
     save_file(tensors, tmp_path / "model.safetensors")

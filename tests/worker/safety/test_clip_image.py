@@ -1,5 +1,6 @@
 """Images are made small for CLIP as Pillow makes them small."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,13 +21,13 @@ def extremes(height: int, width: int) -> np.ndarray:
 def test_resizing_is_pillows_bicubic_to_the_last_bit(height: int, width: int, new_height: int, new_width: int):
     images = extremes(height, width)
     size = (new_width, new_height)
-    wanted = [Image.fromarray(image).resize(size, Image.Resampling.BICUBIC) for image in images]
-    np.testing.assert_array_equal(resize(images, new_height, new_width), np.stack(wanted))
+    wanted = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images]
+    np.testing.assert_array_equal(resize(jnp.asarray(images), new_height, new_width), np.stack(wanted))
 
 
 def test_the_middle_square_is_kept_and_normalised():
     images = extremes(30, 61)
     wanted = (images[:, 1:29, 16:44] / 255 - MEAN) / STD
-    small = clip_pixels(images[:, 1:29], 28)
+    small = clip_pixels(jnp.asarray(images[:, 1:29]), 28)
     assert small.shape == (2, 28, 28, 3)
     np.testing.assert_allclose(small, wanted, atol=1e-6)

@@ -18,7 +18,7 @@ from promptmill.worker.errors import ConfigError, ModelNotFoundError, WeightsErr
 from promptmill.worker.safety.clip_vision import CLIPVisionConfig
 from promptmill.worker.safety.safety import SafetyChecker, SafetyConfig, SafetyNet, SafetyScores, find_safety_checker
 
-VISION = {
+VISION: dict[str, Any] = {
     "hidden_size": 16,
     "intermediate_size": 32,
     "num_hidden_layers": 1,
@@ -70,7 +70,7 @@ def scores_of(tmp_path: Path, special_care: list[float], concepts: float) -> Saf
     loaded = SafetyChecker.load(write_checker(tmp_path), devices=jax.local_devices()[:1])
     cosines = jax.device_get(loaded.start(jnp.asarray(PIXELS[:1])))
     thresholds = {
-        "special_care_embeds_weights": cosines.special_care[0] - np.float32(special_care),
+        "special_care_embeds_weights": cosines.special_care[0] - np.array(special_care, np.float32),
         "concept_embeds_weights": cosines.concepts[0] - np.float32(concepts),
     }
     (scores,) = SafetyChecker.load(write_checker(tmp_path, **thresholds), devices=jax.local_devices()[:1])(PIXELS[:1])

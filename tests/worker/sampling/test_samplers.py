@@ -14,7 +14,6 @@ from promptmill.worker.sampling.samplers import (
     MAX_EVALUATIONS,
     SAMPLERS,
     STATE,
-    Sampling,
     Table,
     draws_noise,
     initial_state,
@@ -24,6 +23,7 @@ from promptmill.worker.sampling.samplers import (
     scale_input,
     step,
 )
+from promptmill.worker.sampling.solvers.plan import Sampling
 
 SDXL = SchedulerConfig(
     beta_start=0.00085,

@@ -1,5 +1,7 @@
 """Noise schedules by what must be true of them; tests/parity compares them with diffusers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,8 +11,8 @@ from promptmill.worker.sampling.schedule import BETAS, SPREADS, kept_signal, spr
 from promptmill.worker.sampling.solvers.settings import DEFAULTS, Settings, resolve
 
 
-def settings(scheduler: str = "EulerDiscreteScheduler", **fields: object) -> Settings:
-    return resolve(SchedulerConfig(**fields), scheduler, {})  # type: ignore[arg-type]
+def settings(scheduler: str = "EulerDiscreteScheduler", **fields: Any) -> Settings:
+    return resolve(SchedulerConfig(**fields), scheduler, {})
 
 
 @pytest.mark.parametrize("schedule", BETAS)
@@ -28,7 +30,8 @@ def test_a_zero_terminal_snr_leaves_no_signal_at_the_end() -> None:
 
 @pytest.mark.parametrize("name", SPREADS)
 def test_a_spread_goes_from_the_largest_sigma_to_the_smallest(name: str) -> None:
-    sigmas = spread(settings(**{f"use_{name}_sigmas": True}), np.array([14.6, 3.0, 0.03]), 9)
+    fields: Any = {f"use_{name}_sigmas": True}
+    sigmas = spread(resolve(SchedulerConfig(**fields), "EulerDiscreteScheduler", {}), np.array([14.6, 3.0, 0.03]), 9)
     assert len(sigmas) == 9 and (np.diff(sigmas) < 0).all()
     np.testing.assert_allclose(sigmas[[0, -1]], [14.6, 0.03], rtol=1e-6)
 
@@ -62,7 +65,7 @@ def test_a_field_that_a_class_does_not_know_is_dropped(scheduler: str) -> None:
         ({"trained_betas": (0.1, 0.2)}, "trained_betas has 2 values, expected 1000"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(fields: dict, message: str) -> None:
+def test_what_cannot_be_meant_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         settings(**fields)
     with pytest.raises(ConfigError, match="dynamic thresholding"):

@@ -117,6 +117,7 @@ def test_split_over_devices_it_needs_no_collective() -> None:
     draw = partial(twister.draw, height=8, width=8, channels=4)
     divided = jax.jit(jax.shard_map(draw, mesh=mesh, in_specs=split, out_specs=(split, split)))
     text = divided.lower(states).compile().as_text()
+    assert text is not None
     for collective in ("all-reduce", "all-gather", "collective-permute", "all-to-all", "reduce-scatter"):
         assert collective not in text, collective
     for whole, part in zip(jax.jit(draw)(states), divided(states), strict=True):

@@ -86,7 +86,7 @@ def test_a_field_that_nobody_knows_is_refused(tmp_path: Path) -> None:
         ({"addition_time_embed_dim": None}, "must be set for text_time"),
     ],
 )
-def test_fields_that_contradict_one_another_are_refused(tmp_path: Path, changes: dict, message: str) -> None:
+def test_fields_that_contradict_one_another_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     path = written(tmp_path, {**UNET, **changes})
     with pytest.raises(ConfigError, match=f"{path}: .*{message}"):
         UNetConfig.from_file(path)
@@ -103,7 +103,7 @@ def test_fields_that_contradict_one_another_are_refused(tmp_path: Path, changes:
     ],
 )
 def test_the_other_files_refuse_what_would_change_the_image(
-    tmp_path: Path, kind: Any, values: dict, message: str
+    tmp_path: Path, kind: Any, values: dict[str, Any], message: str
 ) -> None:
     path = written(tmp_path, values)
     with pytest.raises(ConfigError, match=f"{path}: .*{message}"):
@@ -133,7 +133,7 @@ def test_a_file_that_is_not_a_json_object_is_refused(tmp_path: Path, text: str) 
         ({"unet/config.json": {"in_channels": 9}}, "unet in_channels is 9, but vae latent_channels is 4"),
     ],
 )
-def test_a_folder_whose_parts_do_not_fit_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
+def test_a_folder_whose_parts_do_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"{tmp_path}.*{message}"):
         write_tiny_random(tmp_path / "model", changes=changes)
     assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -219,7 +220,7 @@ def test_a_batch_is_neither_empty_nor_too_large(program: Program, count: int) ->
         ({"width": 64, "height": 64, "per_device_batch": 0}, "per_device_batch must be at least 1, got 0"),
     ],
 )
-def test_a_shape_that_cannot_be_compiled_is_refused(model: Model, shape: dict, message: str) -> None:
+def test_a_shape_that_cannot_be_compiled_is_refused(model: Model, shape: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         model.compile(guided=True, **shape)
 

@@ -44,9 +44,9 @@ from promptmill.worker.text.weighting import parse, plain
     ],
 )
 def test_brackets_give_weights(prompt: str, expected: list[tuple[str, float]]) -> None:
-    assert [(text, pytest.approx(weight)) for text, weight in expected] == [
-        (segment.text, segment.weight) for segment in parse(prompt)
-    ]
+    segments = parse(prompt)
+    assert [segment.text for segment in segments] == [text for text, _ in expected]
+    assert [segment.weight for segment in segments] == pytest.approx([weight for _, weight in expected])
 
 
 @pytest.mark.parametrize(
