@@ -19,7 +19,7 @@ VERBS = {
     "submit": "Put prompt files into the queue, for workers to render.",
     "worker": "Render jobs from the queue on all accelerators of this host.",
     "status": "Show runs and workers, live with --watch.",
-    "list": "List the runs that Redis knows.",
+    "list": "List runs, or the jobs of one by index, label or prompt.",
     "cancel": "Cancel a run.",
     "pause": "Let workers take nothing more of a run.",
     "unpause": "Go on with a run that was paused.",

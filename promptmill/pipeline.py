@@ -6,10 +6,13 @@ pipeline = promptmill.Pipeline("stabilityai/stable-diffusion-xl-base-1.0")
 pipeline("a red apple on a blue background", seed=7).save("apple.png")
 """
 
+import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 from PIL import Image
 
 from promptmill.producer.errors import PromptmillError
@@ -17,7 +20,7 @@ from promptmill.producer.families.presets import over
 from promptmill.producer.job import Job, Shape, canonical_names
 from promptmill.producer.models import DEFAULT_MODEL, model_defaults, resolve_model
 from promptmill.worker.checks import Checks
-from promptmill.worker.encode import JOB_CHUNK, job_record
+from promptmill.worker.encode import JOB_CHUNK, encode_png, job_record
 from promptmill.worker.programs import Programs
 from promptmill.worker.sdxl.program import AnyProgram, fetch
 from promptmill.worker.settings import WorkerSettings
@@ -82,11 +85,31 @@ class Pipeline:
         if batch:
             yield from _render(self._programs.get(batch[0].shape), batch)
 
+    def save_all(self, images: Iterable[Image.Image], folder: str | Path) -> list[Path]:
+        """Write images of a Pipeline to `folder/00000.png` and so on, each with its job inside; return the paths.
+
+        They are the files that a worker writes: A1111's tools and `promptmill` read their settings. Raises ValueError
+        for an image that has lost its record, as Pillow's resize and crop drop it.
+        """
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        paths = []
+        for number, image in enumerate(images):
+            paths.append(Path(folder) / f"{number:05d}.png")
+            paths[-1].write_bytes(_encoded(image))
+        return paths
+
     def _over(self, defaults: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
         said = canonical_names(fields)
         if isinstance(said.get("refiner"), str):
             said["refiner"] = resolve_model(said["refiner"])
         return over(defaults, said)
+
+
+def _encoded(image: Image.Image) -> bytes:
+    if JOB_CHUNK not in image.info:
+        raise ValueError("the image has no record of its job: save it as it came from the Pipeline")
+    fields = {name: value for name, value in json.loads(image.info[JOB_CHUNK]).items() if name not in ("id", "notes")}
+    return encode_png(np.asarray(image), Job.from_fields(fields))
 
 
 def _render(program: AnyProgram, jobs: Sequence[Job]) -> Iterator[Image.Image]:

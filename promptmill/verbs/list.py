@@ -1,4 +1,4 @@
-"""`promptmill list`: the runs that Redis knows."""
+"""`promptmill list`: the runs that Redis knows, or the jobs of one."""
 
 import dataclasses
 import json
@@ -15,11 +15,74 @@ NUMBERS = ("images", "done", "failed", "cancelled", "left", "age")
 COLUMNS = ("run", "state", "priority", *NUMBERS)
 
 
+class Indexes(click.ParamType[Any]):
+    """Indexes and ranges of them: `17`, `3,17-20`."""
+
+    name = "N,N-M,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[range, ...]:
+        return tuple(self._range(part.strip(), param, ctx) for part in str(value).split(","))
+
+    def _range(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> range:
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            self.fail(f"{part!r} is not an index such as 17, or a range such as 17-20", param, ctx)
+        return range(int(first), int(last if dash else first) + 1)
+
+
 @click.command("list")
+@click.argument("run", metavar="[RUN]", required=False)
+@click.option("--index", "indexes", type=Indexes(), help="Of RUN, the jobs of these indexes.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Of RUN, the jobs with this label.")
+@click.option("--prompt", metavar="TEXT", help="Of RUN, the jobs whose prompt has this text in it.")
 @broker_option
 @json_option
-def command(broker: str | None, as_json: bool) -> int:
-    """List the runs that Redis knows, the newest first, with state, priority, counts and age."""
+def command(
+    run: str | None,
+    indexes: tuple[range, ...] | None,
+    labels: Sequence[str],
+    prompt: str | None,
+    broker: str | None,
+    as_json: bool,
+) -> int:
+    """List the runs that Redis knows, or the jobs of RUN: index, state, where the image lies, prompt.
+
+    RUN is a run's folder or URL (out/RUN, gs://bucket/prefix/RUN), or its name in Redis. With --json, RUN's jobs are
+    one object per line.
+    """
+    if run is not None:
+        return _list_jobs(run, indexes or (), _labels(labels), prompt, broker, as_json)
+    if indexes or labels or prompt is not None:
+        raise click.UsageError("--index, --label and --prompt want a RUN: promptmill list RUN --index 17")
+    return _list_runs(broker, as_json)
+
+
+def _labels(labels: Sequence[str]) -> dict[str, str]:
+    pairs = [label.partition("=") for label in labels]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise click.UsageError(f"--label {name}: expected NAME=VALUE")
+    return {name: value for name, _, value in pairs}
+
+
+def _list_jobs(
+    run: str, indexes: Sequence[range], labels: dict[str, str], prompt: str | None, broker: str | None, as_json: bool
+) -> int:
+    from promptmill.jobs_of import Wanted, jobs_of
+    from promptmill.verbs.run_output import failures_of, find_run_output
+
+    output, found = find_run_output(run, broker), 0
+    for job in jobs_of(output, Wanted(indexes, labels, prompt), failures_of(run, broker)):
+        found += 1
+        reason = f"  ({job.reason})" if job.reason else ""
+        line = f"{job.index}  {job.state}  {job.url}  {job.prompt}{reason}".replace("\n", " ")
+        click.echo(json.dumps(dataclasses.asdict(job), ensure_ascii=False) if as_json else line)
+    if not found:
+        click.echo(f"no such job in {output.url}", err=True)
+    return 0
+
+
+def _list_runs(broker: str | None, as_json: bool) -> int:
     from promptmill.producer.queue.ledger import Ledger
 
     runs = [

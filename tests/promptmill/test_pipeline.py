@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import promptmill
 from promptmill.producer.errors import JobError, PromptmillError
@@ -23,6 +24,22 @@ def test_a_prompt_gives_an_image_that_knows_its_job(pipeline):
     assert (image.size, image.mode) == ((64, 64), "RGB")
     job = Job(prompt="a red apple", seed=7, model=TINY, width=64, height=64, num_inference_steps=3)
     assert json.loads(image.info["promptmill"])["id"] == job.id
+
+
+def test_saved_images_keep_their_record_and_their_pixels(pipeline, tmp_path):
+    images = pipeline(["a cat", "a dog"], seed=3, sampler="ddim", clip_skip=1)
+    paths = pipeline.save_all(images, tmp_path / "new" / "folder")
+    assert [path.name for path in paths] == ["00000.png", "00001.png"]
+    for path, image in zip(paths, images, strict=True):
+        with Image.open(path) as saved:
+            assert json.loads(saved.text["promptmill"]) == json.loads(image.info["promptmill"])
+            assert saved.text["parameters"].startswith("a ")
+            assert np.array_equal(np.asarray(saved), np.asarray(image))
+
+
+def test_an_image_without_its_record_is_not_saved_as_if_it_had_one(pipeline, tmp_path):
+    with pytest.raises(ValueError, match="no record of its job"):
+        pipeline.save_all([Image.new("RGB", (64, 64))], tmp_path)
 
 
 def test_the_image_is_what_the_compiled_program_gives(pipeline):

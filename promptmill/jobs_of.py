@@ -1,0 +1,97 @@
+"""The jobs of a run that a person looks for: by index, label or words of the prompt, and what became of each."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from promptmill.producer.errors import PlanError
+from promptmill.producer.layout import image_name
+from promptmill.producer.outputs.output import ObjectNotFound, Output
+from promptmill.producer.plan import JOBS_PER_FILE, unpack
+from promptmill.producer.plan_files import page_name, read_run
+from promptmill.producer.plan_lines import PlannedJob, PlanReader
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which jobs: of these ranges of indexes (where there are any), with these labels, with this text in the prompt."""
+
+    indexes: Sequence[range] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    prompt: str | None = None
+
+    def takes(self, job: PlannedJob, prompt: str) -> bool:
+        """Whether a job is wanted. Text is found whatever its case; labels are compared as they are written."""
+        told = job.labels or {}
+        return (
+            (not self.indexes or any(job.index in part for part in self.indexes))
+            and all(name in told and _text(told[name]) == value for name, value in self.labels.items())
+            and (self.prompt is None or self.prompt.casefold() in prompt.casefold())
+        )
+
+    def page(self, first: int, count: int) -> bool:
+        """Whether a plan file with these indexes can hold any."""
+        return not self.indexes or any(part.start < first + count and part.stop > first for part in self.indexes)
+
+
+@dataclass(frozen=True)
+class FoundJob:
+    """A job of a run. `state` is done, failed or open; `url` is where its image lies or will lie."""
+
+    index: int
+    id: str
+    state: str
+    url: str
+    prompt: str
+    seed: int
+    labels: Mapping[str, Any]
+    reason: str | None = None
+
+
+def jobs_of(output: Output, wanted: Wanted, failures: Mapping[int, str]) -> Iterator[FoundJob]:
+    """The wanted jobs of a run in order, read from its plan; `failures` are what the ledger knows, by index.
+
+    Raises PlanError where no run lies in `output`, OutputError.
+    """
+    run = read_run(output)
+    if run is None:
+        raise PlanError(f"{output.url} has no run")
+    page_jobs = int(run.get("jobs_per_plan_file", JOBS_PER_FILE))
+    reader = PlanReader(run["settings"])
+    for number in range(int(run["plan_files"])):
+        if wanted.page(number * page_jobs, page_jobs):
+            yield from _in_page(output, reader, number, wanted, failures)
+
+
+def _in_page(
+    output: Output, reader: PlanReader, number: int, wanted: Wanted, failures: Mapping[int, str]
+) -> Iterator[FoundJob]:
+    try:
+        lines = unpack(output.get(page_name(number)))
+    except ObjectNotFound as error:
+        raise PlanError(f"{output.url}/{page_name(number)} is gone: the plan is not whole") from error
+    for line in lines:
+        job = reader.job(line, False)
+        own = json.loads(job.own_json)
+        if wanted.takes(job, own["prompt"]):
+            yield _found(output, job, own, failures.get(job.index))
+
+
+def _found(output: Output, job: PlannedJob, own: Mapping[str, Any], reason: str | None) -> FoundJob:
+    name = image_name(job.id)
+    state = "done" if output.exists(name) else "open" if reason is None else "failed"
+    return FoundJob(
+        job.index,
+        job.id,
+        state,
+        f"{output.url}/{name}",
+        own["prompt"],
+        own["seed"],
+        job.labels or {},
+        reason if state == "failed" else None,
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
