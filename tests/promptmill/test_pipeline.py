@@ -32,8 +32,8 @@ def test_saved_images_keep_their_record_and_their_pixels(pipeline, tmp_path):
     assert [path.name for path in paths] == ["00000.png", "00001.png"]
     for path, image in zip(paths, images, strict=True):
         with Image.open(path) as saved:
-            assert json.loads(saved.text["promptmill"]) == json.loads(image.info["promptmill"])
-            assert saved.text["parameters"].startswith("a ")
+            assert json.loads(saved.info["promptmill"]) == json.loads(image.info["promptmill"])
+            assert saved.info["parameters"].startswith("a ")
             assert np.array_equal(np.asarray(saved), np.asarray(image))
 
 
