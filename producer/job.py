@@ -47,6 +47,7 @@ MAX_STEPS = 1000  # the number of training timesteps
 MAX_HEUN_STEPS = 500  # each but the last asks the model twice, and a program's tables end at 1000
 MAX_GUIDANCE = 100.0
 MAX_SEED = 2**64 - 1  # what torch.Generator.manual_seed takes
+MAX_EXACT = 2**53 - 1  # the last whole number that no other one is rounded to as a float
 MAX_PROMPT_CHARS = 10_000
 MAX_CONDITIONING = 65_536  # pixels, for the size and crop conditioning
 MAX_CLIP_SKIP = 31  # layers; the second encoder has 32
@@ -257,6 +258,9 @@ def _prompt(field: str, value: Any) -> str:
 def _whole(low: int, high: int) -> Callable[[str, Any], int]:
     def check(field: str, value: Any) -> int:
         if isinstance(value, float) and value.is_integer():
+            if abs(value) > MAX_EXACT:
+                why = f"{_kind(value)} is a float, and those beyond 2^53 are rounded"
+                raise JobError(field, f"must be written as a whole number: {why}")
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise JobError(field, f"must be a whole number, got {_kind(value)}")

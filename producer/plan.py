@@ -65,7 +65,7 @@ class Plan:
     """A run's jobs in order; iteration yields a PlannedJob each, any number of times. Use as a context manager.
 
     `pages` are the plan's files, packed; `rows` were read for it, wrong ones included. `heaps` has each job's id,
-    numbered by its index and its shape's number.
+    numbered by its index and its shape's number. `cut` counts jobs whose prompt is longer than its windows.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Plan:
         rows: int = 0,
         rejects: Rejects | None = None,
         warnings: Callable[[str | None], list[str]] = lambda preset: [],
+        cut: int = 0,
     ) -> None:
         self.pages = pages
         self.heaps = heaps
@@ -90,6 +91,7 @@ class Plan:
         self.rows = rows
         self.rejects = rejects or Rejects()
         self.warnings = warnings
+        self.cut = cut
         self.shape_list = [Shape.from_key(key) for key in shape_keys]
         self._repeats = bytearray(self.jobs)  # 1: the job of an index before
         self.shapes = dict(zip(self.shape_list, self._count_shapes(), strict=True))
@@ -269,14 +271,14 @@ class _Maker:
         if isinstance(row, PromptFileError):
             self._rejects.add(row)
         elif isinstance(row, Job):
-            self._enter(self._rows.exactly(row), None)
+            self._enter(self._rows.exactly(row, f"{path}:{number + 1}"), None)
         else:
             self._take_row(path, row, number)
 
     def _take_row(self, path: str, row: Row, number: int) -> None:
         try:
             labels = _labels_json(row.labels) if row.labels else None
-            jobs = self._rows.jobs(row.fields, number, self.count)
+            jobs = self._rows.jobs(row.fields, number, self.count, f"{path}:{row.line}")
         except JobError as error:
             field = error.field  # under its own name; the user may have written another one
             if field not in row.fields:
@@ -299,8 +301,6 @@ class _Maker:
         self._lines.append(plan_line(job_id, self.count, text, labels))
         self._ids.append(job_id)
         self.count += 1
-        if prompt.count(" ") >= kind.long:
-            self._rows.suspicions.long += 1
         if len(self._lines) == self._page_jobs:
             self._turn_page()
 
@@ -332,7 +332,8 @@ class _Maker:
             page_jobs=self._page_jobs,
             rows=self._row_count,
             rejects=self._rejects,
-            warnings=self._rows.suspicions.sentences,
+            warnings=self._rows.warnings,
+            cut=self._rows.doubts.cut,
         )
 
     def _pages_done(self) -> None:

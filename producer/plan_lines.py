@@ -46,14 +46,15 @@ class PlannedJob(NamedTuple):
 class Kind:
     """The jobs that differ in prompt and seed alone: checked once, with their JSON ready but for the two."""
 
-    __slots__ = ("after", "before", "between", "fields", "long", "shape", "shape_number")
+    __slots__ = ("after", "before", "between", "fields", "model", "shape", "shape_number", "windows")
 
-    def __init__(self, job: Job, shape_number: int, long: int) -> None:
+    def __init__(self, job: Job, shape_number: int) -> None:
         self.fields = {name: value for name, value in job.fields().items() if name not in ("prompt", "seed")}
         self.before, self.between, self.after = around(self.fields)
         self.shape = job.shape
         self.shape_number = shape_number
-        self.long = long  # spaces in a prompt that is too long for its windows
+        self.windows = job.prompt_windows or 1
+        self.model = job.model
 
     def json(self, prompt: str, seed: int) -> str:
         """Canonical JSON of the job with this prompt and seed, as `Job.to_json`."""

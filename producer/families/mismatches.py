@@ -7,8 +7,6 @@ from promptmill.producer.families.presets import HUB_PARTS, PRESETS, Preset
 from promptmill.producer.job import Job
 from promptmill.producer.models import Defaults, model_defaults
 
-WORDS_A_WINDOW = 75  # a word is a token or more; the tokens themselves only a worker can count
-
 MOST_SETTINGS = 1000  # of one model that are looked at: nobody reads more warnings
 
 BASE = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -46,11 +44,10 @@ class Suspicions:
     """What of a run's jobs may not suit their models, gathered in little memory."""
 
     def __init__(self) -> None:
-        self.long = 0  # prompts that are longer than their windows
         self._settings: dict[str, dict[Settings, None]] = {}
 
     def see(self, job: Job) -> None:
-        """Takes note of a job's settings; its prompt is the caller's to count."""
+        """Takes note of a job's settings."""
         found = self._settings.setdefault(job.model, {})
         if len(found) < MOST_SETTINGS:
             found[Settings.of(job)] = None
@@ -59,12 +56,6 @@ class Suspicions:
         """A sentence for each thing that does not suit a model, each once. `preset` is what --preset said."""
         found = self._settings.items()
         sentences = [text for model, settings in found for text in warnings_for(model, list(settings), preset)]
-        if self.long:
-            sentences.append(
-                f"{self.long} prompt{'s have' if self.long > 1 else ' has'} more than {WORDS_A_WINDOW} words for each "
-                f"window of {WORDS_A_WINDOW} tokens: the end is cut off, and kept in the image's record "
-                "(--prompt-windows N)"
-            )
         return list(dict.fromkeys(sentences))
 
 
@@ -73,7 +64,6 @@ def mismatches(jobs: Iterable[Job], preset: str | None = None) -> list[str]:
     suspicions = Suspicions()
     for job in jobs:
         suspicions.see(job)
-        suspicions.long += job.prompt.count(" ") >= WORDS_A_WINDOW * (job.prompt_windows or 1)
     return suspicions.sentences(preset)
 
 

@@ -20,6 +20,8 @@ _BARE = {name.replace("_", ""): name for name in NAMES}
 
 _TYPES = {one.name: str(one.type) for one in fields(Job)} | {"guidance": "float", "steps": "int", "scheduler": "str"}
 _TEXTS = frozenset(name for name in NAMES if "str" in _TYPES[name])
+WHOLE = frozenset(name for name in NAMES if "int" in _TYPES[name])
+"""Fields of whole numbers, or of several."""
 _LISTS = frozenset(name for name in NAMES if "tuple" in _TYPES[name])
 
 
@@ -44,8 +46,8 @@ class Reading:
     format: str | None = None
 
 
-Converters = Callable[[str], Callable[[Any], Any]]
-"""What turns a column's values into JSON's, by the name of its field ('' for a label); None is left out."""
+Converters = Callable[[str, str], Callable[[Any], Any]]
+"""What turns a column's values into JSON's, by the field's name ('' for a label) and its own; None is left out."""
 
 
 class Columns:
@@ -58,9 +60,9 @@ class Columns:
         for index, column in enumerate(names):
             meant = fields_of(column, reading)
             for name in meant:
-                self._fields.append((index, name, converters and converters(name)))
+                self._fields.append((index, name, converters and converters(name, column)))
             if not meant and column:  # what has no name, such as an index that pandas wrote, is passed over
-                self._labels.append((index, column, converters and converters("")))
+                self._labels.append((index, column, converters and converters("", column)))
         self.own_names = not self._labels and [name for _, name, _ in self._fields] == list(names)
         """Each column is the field of its name."""
 
@@ -132,7 +134,7 @@ def columns_of_table(names: Sequence[str], reading: Reading, converters: Convert
     return columns
 
 
-def cell_converter(name: str) -> Callable[[str], Any]:
+def cell_converter(name: str, column: str = "") -> Callable[[str], Any]:
     """A table's cell as JSON would have it: text, or what the field takes. An empty one is None."""
     if not name or name in _TEXTS:
         return _text

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from promptmill.producer.errors import JobError, PromptFileError
 from promptmill.producer.job import check_text
 from promptmill.producer.prompts.columns import Columns, Reading, Row
+from promptmill.producer.prompts.invisible import bare
 from promptmill.producer.prompts.lines import byte_lines, not_utf8
 from promptmill.producer.prompts.sources import READ_ERRORS, Source, find_sources, format_of, read_error
 from promptmill.producer.prompts.standard_input import looks_like_json, rewound
@@ -72,11 +73,11 @@ def _guess(file: BinaryIO) -> tuple[BinaryIO, str]:
 
 
 def read_txt(name: str, file: BinaryIO, reading: Reading) -> Iterator[Item]:
-    """One prompt a line. Blank lines and lines that begin with `#` are passed over."""
+    """One prompt per line. Lines on which nobody sees anything and those that begin with `#` are passed over."""
     for number, raw in enumerate(byte_lines(name, file), start=1):
         try:
             line = raw.decode().rstrip("\r\n")
-            prompt = line.strip(" \t")
+            prompt = bare(line)
             if not prompt or prompt.startswith("#") or prompt.isspace():
                 continue
             yield Row(number, {"prompt": check_text("prompt", prompt)}, {})

@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import re
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
@@ -21,10 +22,20 @@ _BOMS = {  # a UTF-16 one is the beginning of a UTF-32 one
 
 
 def byte_lines(name: str, file: BinaryIO) -> Iterator[bytes]:
-    """Lines with their ends, in UTF-8 without a byte order mark; files in UTF-16 or UTF-32 are known by theirs.
+    """Lines with their ends, in UTF-8; files in UTF-16 or UTF-32 are known by their byte order mark.
+
+    No line begins with such a mark: files that were put one behind the other have it in their midst.
 
     Raises PromptFileError for a line without end, and where UTF-16 or UTF-32 is damaged.
     """
+    for line in _with_marks(name, file):
+        yield line if not line.startswith(codecs.BOM_UTF8) else _MARKS.sub(b"", line)
+
+
+_MARKS = re.compile(b"^(%s)+" % codecs.BOM_UTF8)
+
+
+def _with_marks(name: str, file: BinaryIO) -> Iterator[bytes]:
     head = file.read(4)
     bom = next((bom for bom in _BOMS if head.startswith(bom)), None)
     if bom is not None:

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from promptmill.producer.errors import JobError
-from promptmill.producer.families.mismatches import WORDS_A_WINDOW, Suspicions
+from promptmill.producer.families.mismatches import Suspicions
 from promptmill.producer.families.presets import over
 from promptmill.producer.job import FIELD_NAMES, MAX_PROMPT_CHARS, MAX_SEED, Job, canonical_names, check_text
 from promptmill.producer.models import DEFAULT_MODEL, model_defaults, resolve_model
 from promptmill.producer.plan_lines import MOST_KINDS, Kind
-from promptmill.producer.prompts.expand import Expander, Expansion
+from promptmill.producer.prompts.doubts import Doubts
+from promptmill.producer.prompts.expand import TEXTS, Expander, Expansion
+from promptmill.producer.prompts.invisible import bare
 
 RowJob = tuple[Kind, str, int]
 """A checked job: its kind, prompt and seed."""
@@ -27,6 +29,7 @@ class Rows:
 
     def __init__(self, defaults: Mapping[str, Any], preset: str | None, expansion: Expansion) -> None:
         self.suspicions = Suspicions()
+        self.doubts = Doubts()
         self.shapes: dict[str, int] = {}
         self.common: dict[str, Any] | None = None
         self._preset = preset
@@ -38,8 +41,12 @@ class Rows:
         self._kinds: dict[str, Kind] = {}
         self._check_flags(expansion)
 
-    def jobs(self, fields: Mapping[str, Any], row: int, index: int) -> Sequence[RowJob]:
-        """The jobs that a row means, the first of them at `index` of the run. Raises JobError, ModelNameError."""
+    def jobs(self, fields: Mapping[str, Any], row: int, index: int, where: str) -> Sequence[RowJob]:
+        """The jobs that a row means, the first of them at `index` of the run; `where` is its file and line.
+
+        Raises JobError, ModelNameError.
+        """
+        self.doubts.where = where
         own = fields if _NAMES.issuperset(fields) else canonical_names(fields)
         said = {**self._defaults, **own} if self._defaults else dict(own)
         if self._one_each and (self._seed_is_index or "seed" in said) and self._expander.trivial(said):
@@ -47,19 +54,28 @@ class Rows:
             return (self._checked(said),)
         return [self._checked(one) for one in self._expander(row, said, index)]
 
-    def exactly(self, job: Job) -> RowJob:
+    def warnings(self, preset: str | None) -> list[str]:
+        """A sentence for each thing that does not suit a model, and for each kind of doubtful prompt."""
+        return [*self.suspicions.sentences(preset), *self.doubts.sentences()]
+
+    def exactly(self, job: Job, where: str) -> RowJob:
         """A job that is complete already, as it is."""
-        return self._kind_of(job.fields(), job), job.prompt, job.seed
+        self.doubts.where = where
+        kind = self._kind_of(job.fields(), job)
+        self.doubts.see(job.prompt, kind.windows, kind.model)
+        return kind, job.prompt, job.seed
 
     def _checked(self, said: dict[str, Any]) -> RowJob:
         prompt, seed = said.pop("prompt", None), said.pop("seed")
+        prompt = bare(prompt) if type(prompt) is str else prompt
         key = repr(said) if said else ""
         kind = self._kinds.get(key)
         if kind is None or not _sound(prompt, seed):
             given = {"seed": seed} if prompt is None else {"prompt": prompt, "seed": seed}
-            job = Job.from_fields({**self._complete(said), **given})
+            job = Job.from_fields({**self._complete(_bare_texts(said)), **given})
             prompt, seed = job.prompt, job.seed
             kind = kind or self._new_kind(key, job)
+        self.doubts.see(prompt, kind.windows, kind.model)
         return kind, prompt, seed
 
     def _kind_of(self, fields: Mapping[str, Any], job: Job) -> Kind:
@@ -70,8 +86,9 @@ class Rows:
         if len(self._kinds) >= MOST_KINDS:
             self._kinds.clear()
         number = self.shapes.setdefault(job.shape.key, len(self.shapes))
-        kind = self._kinds[key] = Kind(job, number, WORDS_A_WINDOW * (job.prompt_windows or 1))
+        kind = self._kinds[key] = Kind(job, number)
         self.suspicions.see(job)
+        self.doubts.see_others(job)
         if self.common is None:
             self.common = dict(kind.fields)
         for name in [name for name, value in self.common.items() if kind.fields.get(name) != value]:
@@ -97,6 +114,10 @@ class Rows:
         for name, values in expansion.matrix.items():
             for value in values:
                 Job.from_fields({"prompt": "any", **self._complete({**self._defaults, name: value})})
+
+
+def _bare_texts(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: bare(value) if name in TEXTS and type(value) is str else value for name, value in said.items()}
 
 
 def _sound(prompt: Any, seed: Any) -> bool:

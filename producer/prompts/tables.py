@@ -5,13 +5,16 @@ import importlib.util
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from functools import partial
 from shutil import copyfileobj
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from promptmill.producer.errors import JobError, PromptFileError
 from promptmill.producer.prompts.columns import (
     NAMES,
+    WHOLE,
     Columns,
     Converters,
     Reading,
@@ -90,11 +93,12 @@ def _parquet_rows(name: str, file: BinaryIO, reading: Reading) -> Iterator[Row |
     import pyarrow.parquet
 
     table = pyarrow.parquet.ParquetFile(file, buffer_size=_READ_BYTES)
-    columns = _columns(name, 0, table.schema_arrow.names, reading, _converter)
+    converters = partial(_converter, exact=_exact_wholes(table.schema_arrow))
+    columns = _columns(name, 0, table.schema_arrow.names, reading, converters)
     wanted = {*reading.columns.values(), *NAMES}
     leaves = [leaf.path for leaf in map(table.schema.column, range(len(table.schema))) if not _is_bytes(leaf, wanted)]
     kept = {path.partition(".")[0] for path in leaves} | set(leaves)
-    columns = Columns([column if column in kept else "" for column in columns.names], reading, _converter)
+    columns = Columns([column if column in kept else "" for column in columns.names], reading, converters)
     batches = table.iter_batches(BATCH, columns=leaves)
     rows = itertools.chain.from_iterable(map(_python_rows, batches))
     yield from _values(name, columns, rows)
@@ -157,12 +161,24 @@ def _values(name: str, columns: Columns, rows: Iterator[Mapping[str, Any] | str]
             yield PromptFileError(name, number, error.field, error.problem)
 
 
-def _converter(name: str) -> Callable[[Any], Any]:
-    return partial(_field_value, name) if name else _plain
+def _exact_wholes(schema: Any) -> dict[str, int]:
+    """Of columns of short floats, the last whole number that no other one is rounded to."""
+    bits = {"halffloat": 11, "float": 24}  # of the mantissa (IEEE 754); a double's rounding is found by the job
+    return {field.name: 2 ** bits[str(field.type)] - 1 for field in schema if str(field.type) in bits}
 
 
-def _field_value(name: str, value: Any) -> Any:
-    """Old writers of Parquet call text bytes."""
+def _converter(name: str, column: str, exact: Mapping[str, int] = MappingProxyType({})) -> Callable[[Any], Any]:
+    if not name:
+        return _plain
+    return partial(_field_value, name, exact.get(column) if name in WHOLE else None)
+
+
+def _field_value(name: str, exact: int | None, value: Any) -> Any:
+    """Old writers of Parquet call text bytes; and a short float may have been another number."""
+    if exact is not None and value is not None and abs(value) > exact:
+        raise JobError(name, f"must be written as a whole number: {value:.0f} is a float of a kind that rounds it")
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
     if type(value) is bytes:
         try:
             return value.decode()

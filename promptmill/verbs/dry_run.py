@@ -117,6 +117,7 @@ def report(said: Mapping[str, Any], cost_per_hour: tuple[float, float]) -> str:
         ("rows", f"{said['rows']:,}, {said['rejected']:,} of them wrong"),
         ("jobs", f"{said['jobs']:,}"),
         ("images", f"{said['images']:,} distinct, {said['duplicates']:,} duplicate jobs"),
+        ("cut", f"{said['cut']:,} jobs with a prompt longer than its windows of 77 tokens"),
         ("to render", f"{said['to_render']:,}, {said['present']:,} are in the output"),
         *[("shape", f"{count:,} of {key}") for key, count in _most(said["shapes"])],
         ("compiles", f"{said['compiles']} in each worker, one a shape"),

@@ -176,13 +176,6 @@ def test_each_mismatch_is_said_once_for_all_jobs():
     assert len(mismatches([turbo_job(guidance_scale=7, seed=seed) for seed in range(5)])) == 1
 
 
-def test_a_prompt_that_must_be_cut_is_told_before_it_is_rendered():
-    short, long = "cat " * 70, "cat " * 80
-    assert mismatches([Job(prompt=short), Job(prompt=long, prompt_windows=2)]) == []
-    (warning,) = mismatches([Job(prompt=short), Job(prompt=long), Job(prompt=long, prompt_windows=2, seed=1)])
-    assert warning.startswith("1 prompt has more than 75 words")
-
-
 def test_lightning_wants_exactly_its_steps_and_dmd2_its_timesteps():
     job = Job(prompt="x", model="org/m", **get_preset("lightning-4").job_fields() | {"num_inference_steps": 6})
     assert mismatches([job], "lightning-4") == [

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from promptmill.producer.errors import PromptFileError
 from promptmill.producer.job import SAMPLERS, Job
 from promptmill.producer.plan import PlanOptions, plan_run
+from promptmill.producer.prompts.invisible import bare
 from tests.producer.prompts.formats import PACK, in_format, prompts, read, said
 
 Folder = pytest.TempPathFactory
@@ -43,9 +44,7 @@ def test_what_is_written_is_read(
     assert back == [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
-lines = texts.map(lambda text: text.replace("\n", " ").strip(" \t")).filter(
-    lambda text: bool(text.strip()) and text[0] not in "#\ufeff"
-)
+lines = texts.map(lambda text: bare(text.replace("\n", " "))).filter(lambda text: bool(text) and text[0] != "#")
 
 
 @settings(deadline=None, max_examples=150)

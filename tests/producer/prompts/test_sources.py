@@ -297,7 +297,7 @@ def test_a_dataset_is_read_row_by_row(tmp_path: Path, monkeypatch: pytest.Monkey
         assert said(rows) == [({"prompt": f"a {split} cat", "seed": 7}, {"by": "ann"})]
     with pytest.raises(PromptFileError, match=r"^hf://owner/name: prompt: no such column"):
         read("hf://owner/name")
-    with pytest.raises(PromptFileError, match=r"^hf://owner/none.*: cannot be read: "):
+    with pytest.raises(PromptFileError, match=r"^hf://owner/name.split=none: cannot be read: "):
         read("hf://owner/name?split=none")
 
 
