@@ -211,16 +211,18 @@ def plan_run(
     return _make(read_prompt_files(names, options.reading), ", ".join(names), options, progress, needed)
 
 
-def plan_jobs(jobs: Iterable[AnyJob], options: PlanOptions | None = None, *, progress: Progress = _silent) -> Plan:
+def plan_jobs(
+    jobs: Iterable[AnyJob | Row | PromptFileError], options: PlanOptions | None = None, *, progress: Progress = _silent
+) -> Plan:
     """The plan of prompts, of mappings with the fields of a prompt file's rows, or of jobs that are complete."""
     return _make(_job_rows(jobs), "jobs", options or PlanOptions(), progress, needed=True)
 
 
-def _job_rows(jobs: Iterable[AnyJob]) -> Iterator[tuple[str, Row | Job | PromptFileError]]:
+def _job_rows(jobs: Iterable[AnyJob | Row | PromptFileError]) -> Iterator[tuple[str, Row | Job | PromptFileError]]:
     for number, job in enumerate(jobs, start=1):
         if isinstance(job, str):
             yield "jobs", Row(number, {"prompt": job}, {})
-        elif isinstance(job, Job):
+        elif isinstance(job, Job | Row | PromptFileError):
             yield "jobs", job
         elif isinstance(job, Mapping):
             yield "jobs", Row(number, {name: value for name, value in job.items() if value is not None}, {})

@@ -12,7 +12,8 @@ Workers render them: `promptmill worker`, on any host that reaches the same Redi
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from promptmill.finished import FinishedImage, Landing
@@ -20,8 +21,9 @@ from promptmill.producer.broker import DEFAULT_URL, connect
 from promptmill.producer.job import Job
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Output
-from promptmill.producer.plan import AnyJob, PlanOptions, check_run_name, plan_jobs
+from promptmill.producer.plan import AnyJob, Plan, PlanOptions, check_run_name, plan_jobs, plan_run
 from promptmill.producer.prompts.expand import Expansion
+from promptmill.producer.prompts.frames import Frame, is_frame, read_frame
 from promptmill.producer.queue.control import cancel
 from promptmill.producer.queue.ledger import Failure, Ledger, RunStatus
 from promptmill.producer.submit import submit as submit_plan
@@ -32,7 +34,7 @@ POLL_S = 0.5  # between two looks at the ledger
 
 
 def submit(
-    jobs: AnyJob | Iterable[AnyJob],
+    jobs: AnyJob | Iterable[AnyJob] | Path | Sequence[Path] | Frame,
     *,
     output: str,
     run: str | None = None,
@@ -46,9 +48,11 @@ def submit(
     """Puts jobs into the queue, for workers to render.
 
     A job is a prompt, a mapping of the fields that a prompt file's row has, or a Job; jobs may come from a generator of
-    millions. `output` and `broker` are URLs as for the command line, where PROMPTMILL_BROKER counts too. The same jobs
-    to the same output are the same run, and what is there is not rendered again. `defaults` are fields of jobs that do
-    not say otherwise: `steps=20`. Braces in prompts are text, unless an `expansion` says what becomes of them.
+    millions. A `pathlib.Path`, or several, are prompt files; a data frame (pandas, Polars, Arrow) is read as one, and
+    its columns that are no fields are labels. `output` and `broker` are URLs as for the command line, where
+    PROMPTMILL_BROKER counts too. The same jobs to the same output are the same run, and what is there is not rendered
+    again. `defaults` are fields of jobs that do not say otherwise: `steps=20`. Braces in prompts are text, unless an
+    `expansion` says what becomes of them.
 
     `max_pending` bounds the jobs in Redis: this waits for workers before it enters more.
 
@@ -57,7 +61,7 @@ def submit(
     """
     options = PlanOptions(defaults=defaults, preset=preset, expansion=expansion or Expansion(plain=True))
     root = open_output(output)
-    with plan_jobs([jobs] if isinstance(jobs, str | Mapping | Job) else jobs, options) as plan:
+    with _plan(jobs, options) as plan:
         name = check_run_name(run) if run else plan.default_name("run", root.url)
         root.check()
         client = connect(_broker(broker))
@@ -132,6 +136,17 @@ class RunHandle:
             if over:
                 return
             yield []
+
+
+def _plan(jobs: Any, options: PlanOptions) -> Plan:
+    """The plan of whatever `submit` takes."""
+    if isinstance(jobs, Path):
+        jobs = [jobs]
+    if isinstance(jobs, list | tuple) and jobs and all(isinstance(job, Path) for job in jobs):
+        return plan_run([str(path) for path in jobs], options)
+    if is_frame(jobs):
+        jobs = read_frame(jobs, options.reading)
+    return plan_jobs([jobs] if isinstance(jobs, str | Mapping | Job) else jobs, options)
 
 
 def _broker(url: str | None) -> str:

@@ -17,7 +17,7 @@ import promptmill
 from promptmill import RunHandle
 from promptmill.producer.errors import JobError, LedgerError, PlanError, PromptmillError
 from promptmill.producer.job import Job
-from promptmill.producer.plan import JOBS_PER_FILE
+from promptmill.producer.plan import JOBS_PER_FILE, AnyJob
 from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.queue.queue import JobQueue
 from promptmill.producer.submit import image_name
@@ -49,7 +49,8 @@ def render(client: redis.Redis, count: int, fail: bool = False) -> int:
 
 def test_jobs_may_be_text_mappings_and_jobs(client, out):
     job = Job(prompt="a dog", model="tiny-random", width=64, height=64, seed=9)
-    handle = promptmill.submit(["a cat", {"prompt": "a cow", "seed": 7, "steps": 3}, job], output=out, **TINY)
+    jobs: list[AnyJob] = ["a cat", {"prompt": "a cow", "seed": 7, "steps": 3}, job]
+    handle = promptmill.submit(jobs, output=out, **TINY)
     assert (handle.status().jobs, handle.status().state) == (3, "running")
     render(client, 10)
     images = list(handle)
@@ -251,3 +252,19 @@ def test_the_api_is_there_after_the_command_line_was_loaded():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
     assert (ran.returncode, ran.stdout) == (0, "False\n"), ran.stderr
+
+
+def test_a_data_frame_and_a_path_are_read_as_prompt_files(client, out, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"prompt": ["a cat", "a dog"], "seed": [3, 4], "class": ["cat", "dog"]})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    frame.iloc[:1].to_json(tmp_path / "more.jsonl", orient="records", lines=True)
+    of_frame = promptmill.submit(frame, output=out, run="frame", **TINY)
+    of_path = promptmill.submit(tmp_path / "rows.csv", output=out, run="path", **TINY)
+    of_paths = promptmill.submit([tmp_path / "rows.csv", tmp_path / "more.jsonl"], output=out, run="paths", **TINY)
+    assert [handle.status().jobs for handle in (of_frame, of_path, of_paths)] == [2, 2, 3]
+    while render(client, 100):
+        pass
+    told = [[(image.job, image.labels) for image in handle] for handle in (of_frame, of_path, of_paths)]
+    assert told[0] == told[1] == told[2], "the third row means the first one's job"
+    assert [labels for _, labels in told[0]] == [{"class": "cat"}, {"class": "dog"}]
