@@ -309,6 +309,19 @@ def test_any_pool_but_threads_is_refused_with_the_reason(farm: Farm, pool):
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.parametrize(
+    "command", [["promptmill", "worker"], ["celery", "-A", "promptmill.worker.app", "worker", "-P", "threads"]]
+)
+def test_a_worker_that_cannot_start_ends_with_2_and_a_sentence(farm: Farm, command):
+    environ = {**farm.environ, "PROMPTMILL_SAFETY_CHECKER": "/no/such/checker"}
+    answer = subprocess.run(
+        [sys.executable, "-m", *command], env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert answer.returncode == 2, answer.stderr
+    assert "this worker cannot start: /no/such/checker" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
 def test_the_redis_in_use_is_left_clean(farm: Farm, redis_url: str, tmp_path):
     worker = farm.start_worker()
     farm.submit(["a cat"], str(tmp_path), "r")

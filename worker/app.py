@@ -6,7 +6,7 @@ import socket
 from celery import Celery
 
 from promptmill.producer.broker import celery_settings
-from promptmill.worker.bootstep import Puller
+from promptmill.worker.bootstep import PullJobs
 from promptmill.worker.settings import WorkerSettings
 from promptmill.worker.tasks import register
 
@@ -16,7 +16,7 @@ def make_app(settings: WorkerSettings) -> Celery:
     celery_app = Celery("promptmill")
     celery_app.conf.update(celery_settings(settings.broker))
     celery_app.conf.promptmill = settings
-    celery_app.steps["worker"].add(Puller)
+    celery_app.steps["worker"].add(PullJobs)
     register(celery_app)
     return celery_app
 

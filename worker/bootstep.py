@@ -1,9 +1,20 @@
-"""The worker's bootstep: pulling lives and dies with the Celery worker. Imports no JAX before it starts."""
+"""The worker's bootstep: its threads live and die with the Celery worker. Imports no JAX before it starts."""
 
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from celery import bootsteps
+from celery import Celery, bootsteps
 from celery.concurrency.thread import TaskPool as ThreadPool
+
+from promptmill.worker.events import JobEvents
+from promptmill.worker.observers import Observer, Observers
+
+LISTENERS: Sequence[Callable[[Celery, str], Observer]] = (JobEvents,)
+"""Who hears of each job's life; made with the app and the worker's name."""
+
+CANNOT_WORK = 2
+"""Exit code of a worker that cannot start."""
 
 NO_OTHER_POOL = (
     "promptmill's worker needs Celery's `threads` pool, got {}: one process has to own all of the host's accelerators, "
@@ -12,7 +23,7 @@ NO_OTHER_POOL = (
 )
 
 
-class Puller(bootsteps.StartStopStep):
+class PullJobs(bootsteps.StartStopStep):
     """A step of the worker, not of its consumer: it is not started anew at each reconnect to the broker."""
 
     requires = ("celery.worker.components:Pool", "celery.worker.components:Timer")
@@ -22,20 +33,30 @@ class Puller(bootsteps.StartStopStep):
         if not issubclass(parent.pool_cls, ThreadPool):
             # Not an exception of Celery's: those end in a traceback, and this is a sentence for whoever typed it.
             raise SystemExit(NO_OTHER_POOL.format(parent.pool_cls.__module__.rpartition(".")[2]))
-        self._loop: Any = None
+        self._host: Any = None
 
     def start(self, parent: Any) -> None:
-        from promptmill.worker.host import PullLoop
+        from promptmill.worker.fetch import Fetcher
+        from promptmill.worker.host import Host
+        from promptmill.worker.keep import Keeper
+        from promptmill.worker.pull import Puller
 
-        self._loop = PullLoop(parent.app.conf.promptmill, parent)
-        self._loop.start()
+        observers = Observers([listener(parent.app, parent.hostname) for listener in LISTENERS])
+        self._host = Host(parent.app.conf.promptmill, parent, observers)
+        for part in (Puller, Fetcher, Keeper):
+            threading.Thread(target=part(self._host).run, name=part.__name__.lower(), daemon=True).start()
 
     def stop(self, parent: Any) -> None:
         """Warm shutdown: finish what is held, and give back what takes too long."""
-        if self._loop is not None:
-            self._loop.stop(parent.app.conf.promptmill.drain_s)
+        self._stop(parent, parent.app.conf.promptmill.drain_s)
 
     def terminate(self, parent: Any) -> None:
         """Cold shutdown: give back."""
-        if self._loop is not None:
-            self._loop.stop(0.0)
+        self._stop(parent, 0.0)
+
+    def _stop(self, parent: Any, drain_s: float) -> None:
+        if self._host is None:
+            return
+        self._host.stop(drain_s)
+        if self._host.fatal:
+            parent.exitcode = CANNOT_WORK

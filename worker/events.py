@@ -13,6 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from promptmill.producer.queue.queue import Claim
+from promptmill.worker.observers import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ TASK_NAME = "promptmill.render"
 RETRY_S = 5.0  # pause after an event was refused: a broker that is down is not asked for each job
 
 
-class JobEvents:
+class JobEvents(Observer):
     """Sends events over a connection of its own, so that it outlives the consumer at shutdown. Thread-safe."""
 
     def __init__(self, app: Celery, hostname: str) -> None:
@@ -45,8 +46,8 @@ class JobEvents:
     def started(self, claim: Claim) -> None:
         self._send("task-started", claim)
 
-    def succeeded(self, claim: Claim, result: str, runtime_s: float) -> None:
-        self._send("task-succeeded", claim, result=repr(result), runtime=runtime_s)
+    def succeeded(self, claim: Claim, url: str, runtime_s: float) -> None:
+        self._send("task-succeeded", claim, result=repr(url), runtime=runtime_s)
 
     def failed(self, claim: Claim, reason: str) -> None:
         self._send("task-failed", claim, exception=reason, traceback="")

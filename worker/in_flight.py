@@ -1,101 +1,111 @@
-"""What a worker holds, as its threads share it: claims, and slots for batches in flight."""
+"""What a worker holds: slots for batches in flight, and the claims in them. One object, shared by the threads.
 
+    with in_flight.slot(timeout_s) as slot:        the puller: room for one batch, or None
+        in_flight.hold(slot, claims)               from here on their leases are renewed
+    with in_flight.leaving(claims):                whoever takes them to their end: the one way out
+        ...
+
+A slot is free again when the puller has left its block and the last of its claims has left.
+"""
+
+import contextlib
 import threading
-import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from promptmill.producer.queue.queue import Claim
 
-RATE_WINDOW_S = 60.0
+
+@dataclass(eq=False)
+class Slot:
+    """Room for one batch."""
+
+    width: int = 1
+    """How many slots it takes: one, or all of them for a batch that must be alone."""
+    users: int = 1
+    """The puller while it fills the slot, and each claim in it."""
+
+
+@dataclass(eq=False)
+class _Held:
+    claim: Claim
+    slot: Slot
+    lost: bool = False
 
 
 class InFlight:
-    """The claims that are this worker's now, for the keeper to renew and for the end to give back. Thread-safe."""
+    """The slots and claims of one worker. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self._free = slots
         self._changed = threading.Condition()
-        self._claims: dict[tuple[str, str, str], Claim] = {}
+        self._held: dict[int, _Held] = {}  # by the claim's identity: an entry may be claimed twice, after a long sleep
 
-    def add(self, claims: Sequence[Claim]) -> None:
+    @contextlib.contextmanager
+    def slot(self, timeout_s: float) -> Iterator[Slot | None]:
+        """Room for a batch, or None where there is none within the time."""
         with self._changed:
-            self._claims.update({_name(claim): claim for claim in claims})
+            if self._changed.wait_for(lambda: self._free >= 1, timeout_s):
+                self._free -= 1
+                slot = Slot()
+            else:
+                slot = None
+        try:
+            yield slot
+        finally:
+            if slot is not None:
+                with self._changed:
+                    self._leave(slot)
 
-    def remove(self, claims: Sequence[Claim]) -> None:
+    def hold(self, slot: Slot, claims: Sequence[Claim]) -> None:
+        """Puts claims into a slot; only within its block."""
         with self._changed:
-            for claim in claims:
-                self._claims.pop(_name(claim), None)
-            self._changed.notify_all()
+            self._held.update({id(claim): _Held(claim, slot) for claim in claims})
+            slot.users += len(claims)
 
-    def all(self) -> list[Claim]:
+    def make_alone(self, slot: Slot, timeout_s: float) -> bool:
+        """Takes all the other slots too: nothing else is in flight. False where others do not end within the time."""
         with self._changed:
-            return list(self._claims.values())
-
-    def wait_until_empty(self, timeout_s: float) -> bool:
-        """Whether nothing is held any more within the time."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._claims, timeout_s)
-
-
-def _name(claim: Claim) -> tuple[str, str, str]:
-    return claim.run, claim.shape.key, claim.entry
-
-
-class Slots:
-    """Slots for batches in flight. A batch takes one, or all of them to be alone. Thread-safe."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._free = count
-        self._changed = threading.Condition()
-
-    def take(self, count: int, timeout_s: float) -> bool:
-        """Takes `count` slots at once, or none within the time."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._free >= count, timeout_s):
+            if not self._changed.wait_for(lambda: self._free == self.slots - slot.width, timeout_s):
                 return False
-            self._free -= count
+            self._free, slot.width = 0, self.slots
             return True
 
-    def give(self, count: int) -> None:
+    @contextlib.contextmanager
+    def leaving(self, claims: Sequence[Claim]) -> Iterator[None]:
+        """At the end of the block, however it ends, the claims are held no more. Nothing else takes them out."""
+        try:
+            yield
+        finally:
+            with self._changed:
+                for held in [self._held.pop(id(claim)) for claim in claims if id(claim) in self._held]:
+                    self._leave(held.slot)
+
+    def lose(self, claims: Sequence[Claim]) -> None:
+        """Another worker has these claims by now: they are finished here, and neither renewed nor given back."""
         with self._changed:
-            self._free += count
-            self._changed.notify_all()
+            for claim in claims:
+                if id(claim) in self._held:
+                    self._held[id(claim)].lost = True
 
+    def remaining(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Those of the claims that have not left."""
+        with self._changed:
+            return [claim for claim in claims if id(claim) in self._held]
 
-class Latch:
-    """Gives a batch's slots back when the last of its jobs is finished. Thread-safe."""
+    def held(self) -> list[Claim]:
+        """The claims whose leases are this worker's."""
+        with self._changed:
+            return [held.claim for held in self._held.values() if not held.lost]
 
-    def __init__(self, jobs: int, slots: Slots, taken: int) -> None:
-        self._left = jobs
-        self._slots = slots
-        self._taken = taken
-        self._lock = threading.Lock()
+    def wait_until_empty(self, timeout_s: float) -> bool:
+        """Whether all claims have left within the time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._held, timeout_s)
 
-    def one_less(self) -> None:
-        with self._lock:
-            self._left -= 1
-            if self._left:
-                return
-        self._slots.give(self._taken)
-
-
-class Rate:
-    """Images so far, and images a second over the last minute. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._times: deque[float] = deque(maxlen=100_000)
-        self.images = 0
-
-    def count(self) -> None:
-        with self._lock:
-            self.images += 1
-            self._times.append(time.monotonic())
-
-    def images_per_s(self) -> float:
-        with self._lock:
-            now = time.monotonic()
-            while self._times and self._times[0] < now - RATE_WINDOW_S:
-                self._times.popleft()
-            return round(len(self._times) / (now - self._times[0]), 3) if len(self._times) > 1 else 0.0
+    def _leave(self, slot: Slot) -> None:
+        slot.users -= 1
+        if slot.users == 0:
+            self._free += slot.width
+        self._changed.notify_all()

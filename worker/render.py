@@ -1,8 +1,8 @@
 """The way of one batch: tokens -> images -> files -> output -> ledger. Read this first.
 
-    claims = queue.claim(shape, program.batch)           promptmill.worker.bootstep, its own thread
+    claims = queue.claim(shape, program.batch)           pull.py: the puller's thread
     batch = start(program, claims)                       tokens and noise, then the device works on its own
-    batch.fetch()                                        waits for the device: the fetcher's thread
+    batch.fetch()                                        fetch.py: the fetcher's thread waits for the device
     Finisher.finish(rendered)                            encode, upload, settle: the Celery pool's threads, a job each
 
 A job leaves the queue in `finish` and nowhere else: done after its object is safe, failed with a reason, or released
@@ -30,7 +30,7 @@ from promptmill.producer.submit import image_name
 from promptmill.worker.checks import Checks, Findings
 from promptmill.worker.encode import ENCODERS, job_id_inside, job_record
 from promptmill.worker.errors import RequestError
-from promptmill.worker.events import JobEvents
+from promptmill.worker.observers import Observer
 from promptmill.worker.post_processing import treat
 from promptmill.worker.sdxl.program import AnyProgram, Result, fetch
 from promptmill.worker.settings import WorkerSettings
@@ -124,7 +124,7 @@ class Finisher:
     def __init__(
         self,
         queue: JobQueue,
-        events: JobEvents,
+        observer: Observer,
         *,
         is_revoked: Callable[[str], bool],
         give_up: threading.Event,
@@ -132,7 +132,7 @@ class Finisher:
         open_run: Callable[[str, str], Output] | None = None,
     ) -> None:
         self._queue = queue
-        self._events = events
+        self._observer = observer
         self._is_revoked = is_revoked
         self._give_up = give_up
         self._settings = settings
@@ -154,7 +154,7 @@ class Finisher:
                 return False
             url = self._put(replace(rendered, pixels=treated.pixels, notes={**rendered.notes, **treated.notes}))
             # Before the job is settled: whoever dies in between leaves a job that is told again, not one never told.
-            self._events.succeeded(claim, url, time.monotonic() - rendered.started)
+            self._observer.succeeded(claim, url, time.monotonic() - rendered.started)
             self._patiently(lambda: self._queue.done(claim))
         except Stopping:
             self.release([claim])
@@ -173,13 +173,13 @@ class Finisher:
         logger.error("job %s (%s/%d) failed: %s", claim.job.id, claim.run, claim.index, reason)
         with contextlib.suppress(Stopping):  # then its lease runs out, and another worker finds the same
             self._patiently(lambda: self._queue.failed(claim, reason))
-        self._events.failed(claim, reason)
+        self._observer.failed(claim, reason)
 
     def revoke(self, claim: Claim) -> None:
         """Drops a job that somebody revoked, in Flower or with `celery control revoke`."""
         with contextlib.suppress(Stopping):
             self._patiently(lambda: self._queue.failed(claim, "revoked"))
-        self._events.revoked(claim)
+        self._observer.revoked(claim)
 
     def retry(self, claims: Sequence[Claim], reason: str) -> None:
         """Another try for each, by anybody; its delivery counts. What was on its last is failed with the reason."""
@@ -190,7 +190,7 @@ class Finisher:
         with contextlib.suppress(Stopping):
             self._patiently(lambda: self._queue.release(again, counted=True))
         for claim in again:
-            self._events.retried(claim, reason)
+            self._observer.retried(claim, reason)
 
     def release(self, claims: Sequence[Claim]) -> None:
         """Gives jobs back that were not tried. Where Redis does not answer, their leases run out."""
@@ -199,7 +199,7 @@ class Finisher:
         except redis.RedisError as error:
             logger.warning("could not give %d jobs back; their leases run out: %s", len(claims), error)
         for claim in claims:
-            self._events.retried(claim, "given back by a worker that stops")
+            self._observer.retried(claim, "given back by a worker that stops")
 
     def _put(self, rendered: Rendered) -> str:
         """Writes the job's image, or finds it written; where it lies. Raises OutputError, Stopping."""

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-import promptmill.worker.host
+import promptmill.worker.pull
 import promptmill.worker.render
 from promptmill.producer.queue.queue import Claim
 from promptmill.worker.app import make_app
@@ -25,5 +25,5 @@ def start(program: Any, claims: Sequence[Claim], checks: Checks) -> promptmill.w
     return really_start(program, claims, checks)
 
 
-promptmill.worker.host.start = start  # type: ignore[attr-defined]  # where its name is looked up
+promptmill.worker.pull.start = start  # type: ignore[attr-defined]  # where its name is looked up
 app = make_app(WorkerSettings.from_env())

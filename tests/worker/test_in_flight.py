@@ -1,10 +1,12 @@
-"""What the worker's threads share."""
+"""Slots and claims, as the worker's threads share them."""
 
 import threading
 
+import pytest
+
 from promptmill.producer.job import Job
 from promptmill.producer.queue.queue import Claim
-from promptmill.worker.in_flight import InFlight, Latch, Rate, Slots
+from promptmill.worker.in_flight import InFlight
 
 
 def claim(entry: str, run: str = "r") -> Claim:
@@ -12,51 +14,85 @@ def claim(entry: str, run: str = "r") -> Claim:
     return Claim(entry, job.shape, run, 0, 1, job, "/out")
 
 
-def test_what_is_removed_is_not_held_any_more():
-    held = InFlight()
-    held.add([claim("1-0"), claim("2-0")])
-    held.remove([claim("1-0")])
-    assert [c.entry for c in held.all()] == ["2-0"]
+def holding(in_flight: InFlight, *claims: Claim) -> None:
+    with in_flight.slot(0) as slot:
+        assert slot is not None
+        in_flight.hold(slot, claims)
 
 
-def test_entries_of_two_runs_with_one_number_are_two_claims():
-    held = InFlight()
-    held.add([claim("1-0"), claim("1-0", run="other")])
-    held.remove([claim("1-0")])
-    assert [c.run for c in held.all()] == ["other"]
+def test_what_leaves_is_not_held_any_more_however_its_block_ends():
+    first, second, third = claim("1-0"), claim("2-0"), claim("2-0", run="other")
+    in_flight = InFlight(1)
+    holding(in_flight, first, second, third)
+    with in_flight.leaving([first]):
+        assert first in in_flight.held(), "until the end of the block"
+    with pytest.raises(ZeroDivisionError), in_flight.leaving([third]):
+        raise ZeroDivisionError
+    assert in_flight.held() == [second]
+    assert in_flight.remaining([first, second, third]) == [second]
 
 
-def test_waiting_ends_when_the_last_claim_goes():
-    held = InFlight()
-    held.add([claim("1-0")])
-    assert not held.wait_until_empty(0.01)
-    threading.Timer(0.05, lambda: held.remove([claim("1-0")])).start()
-    assert held.wait_until_empty(10)
+def test_a_claim_that_another_worker_has_is_finished_but_not_renewed():
+    one = claim("1-0")
+    in_flight = InFlight(1)
+    holding(in_flight, one)
+    in_flight.lose([one])
+    assert in_flight.held() == []
+    assert not in_flight.wait_until_empty(0.01)
+    with in_flight.leaving([one]):
+        pass
+    assert in_flight.wait_until_empty(0)
 
 
-def test_a_batch_that_must_be_alone_waits_for_every_place():
-    slots = Slots(3)
-    assert slots.take(1, 0)
-    assert not slots.take(3, 0.01), "another batch is in flight"
-    slots.give(1)
-    assert slots.take(3, 0)
-    assert not slots.take(1, 0.01), "it is alone"
+def test_waiting_ends_when_the_last_claim_leaves():
+    one = claim("1-0")
+    in_flight = InFlight(1)
+    holding(in_flight, one)
+    assert not in_flight.wait_until_empty(0.01)
+
+    def leave() -> None:
+        with in_flight.leaving([one]):
+            pass
+
+    threading.Timer(0.05, leave).start()
+    assert in_flight.wait_until_empty(10)
 
 
-def test_places_come_back_with_the_last_job_of_the_batch():
-    slots = Slots(1)
-    assert slots.take(1, 0)
-    left = Latch(2, slots, 1)
-    left.one_less()
-    assert not slots.take(1, 0.01)
-    left.one_less()
-    assert slots.take(1, 0)
+def test_a_slot_is_free_again_when_the_last_claim_of_the_batch_has_left():
+    first, second = claim("1-0"), claim("2-0")
+    in_flight = InFlight(1)
+    holding(in_flight, first, second)
+    for one in (first, second):
+        with in_flight.slot(0) as slot:
+            assert slot is None
+        with in_flight.leaving([one]), in_flight.leaving([one]):  # twice is once
+            pass
+    with in_flight.slot(0) as slot:
+        assert slot is not None
 
 
-def test_rate_counts_images():
-    rate = Rate()
-    assert rate.images_per_s() == 0
-    for _ in range(3):
-        rate.count()
-    assert rate.images == 3
-    assert rate.images_per_s() > 0
+def test_a_slot_that_nothing_was_put_into_is_free_at_the_end_of_its_block():
+    in_flight = InFlight(1)
+    with pytest.raises(ZeroDivisionError), in_flight.slot(0):
+        raise ZeroDivisionError
+    with in_flight.slot(0) as slot:
+        assert slot is not None
+
+
+def test_a_batch_that_must_be_alone_waits_for_every_slot_and_gives_all_of_them_back():
+    neighbour, alone = claim("1-0"), claim("2-0")
+    in_flight = InFlight(3)
+    holding(in_flight, neighbour)
+    with in_flight.slot(0) as slot:
+        assert slot is not None
+        in_flight.hold(slot, [alone])
+        assert not in_flight.make_alone(slot, 0.01), "another batch is in flight"
+        with in_flight.leaving([neighbour]):
+            pass
+        assert in_flight.make_alone(slot, 0)
+    with in_flight.slot(0.01) as other:
+        assert other is None, "it is alone"
+    with in_flight.leaving([alone]):
+        pass
+    with in_flight.slot(0) as a, in_flight.slot(0) as b, in_flight.slot(0) as c:
+        assert None not in (a, b, c)

@@ -1,0 +1,35 @@
+"""The fetcher's thread: waits for the device, and gives each image to a thread of Celery's pool."""
+
+from promptmill.worker.host import Host
+from promptmill.worker.render import Rendered
+
+
+class Fetcher:
+    """Its thread runs `run`, until the process ends."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def run(self) -> None:
+        while True:
+            batch = self._host.on_device.get()
+            try:
+                images = batch.fetch()
+            except Exception as error:  # noqa: BLE001 - an XLA error, say: the next batch goes on
+                self._host.lose(batch.claims, error)
+                continue
+            for rendered in images:
+                self._hand_over(rendered)
+
+    def _hand_over(self, rendered: Rendered) -> None:
+        try:
+            self._host.pool.apply_async(self._finish, (rendered,))
+        except RuntimeError:  # the pool was shut before us: a second Ctrl-C
+            with self._host.in_flight.leaving([rendered.claim]):
+                self._host.finisher.release([rendered.claim])
+
+    def _finish(self, rendered: Rendered) -> None:
+        """In a thread of the pool."""
+        with self._host.in_flight.leaving([rendered.claim]):
+            if self._host.finisher.finish(rendered):
+                self._host.report.landed()

@@ -1,0 +1,44 @@
+"""The keeper's thread: renews the leases of what is held, reports, and notices when the worker is orphaned."""
+
+import logging
+import time
+
+import redis
+
+from promptmill.producer.queue.workers import REPORT_EVERY_S, Workers
+from promptmill.worker.host import Host
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Its thread runs `run`, until the worker gives up."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._renewed = self._reported = 0.0  # time.monotonic()
+
+    def run(self) -> None:
+        host = self._host
+        renew_every_s = host.settings.lease_s / 3
+        while not host.give_up.wait(min(renew_every_s, REPORT_EVERY_S) / 2):
+            now = time.monotonic()
+            try:
+                if now - self._renewed >= renew_every_s:
+                    self._renew()
+                    self._renewed = now
+                if now - self._reported >= REPORT_EVERY_S:
+                    Workers(host.client).report(host.report.now())
+                    self._reported = now
+            except redis.RedisError as error:
+                logger.warning("leases could not be renewed: %s", error)
+            if host.is_orphaned() and not host.stopping.is_set():
+                logger.warning("the process that started this worker is gone: stopping")
+                host.end()
+
+    def _renew(self) -> None:
+        lost = self._host.queue.renew(self._host.in_flight.held())
+        for claim in lost:
+            # Another worker has it by now. What is under way is finished: the output takes one of the two.
+            logger.warning("lost the lease of job %s (%s/%d)", claim.job.id, claim.run, claim.index)
+        self._host.in_flight.lose(lost)

@@ -1,0 +1,75 @@
+"""A job's life on this worker, as calls. Whoever wants to hear of it is an Observer; the loop knows none by name.
+
+    received    claimed: it is this worker's now
+    started     its batch goes to the device
+    then one of
+    succeeded   its image is safe
+    failed      given up, for a reason that a user can read
+    revoked     dropped, as somebody asked for
+    retried     given back: by a worker that stops, or for another try
+
+A listener is a file with an Observer and a row in worker/bootstep.py's LISTENERS. It watches: what it raises is logged,
+and changes nothing for the job.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from promptmill.producer.queue.queue import Claim
+
+logger = logging.getLogger(__name__)
+
+
+class Observer:
+    """Hears nothing of anything; override what you want to hear. Called from several threads, and not to block."""
+
+    def received(self, claim: Claim) -> None: ...
+
+    def started(self, claim: Claim) -> None: ...
+
+    def succeeded(self, claim: Claim, url: str, runtime_s: float) -> None:
+        """The image lies at `url`; `runtime_s` are the seconds since its batch was started."""
+
+    def failed(self, claim: Claim, reason: str) -> None: ...
+
+    def revoked(self, claim: Claim) -> None: ...
+
+    def retried(self, claim: Claim, reason: str) -> None: ...
+
+    def close(self) -> None:
+        """Nothing more will be told."""
+
+
+class Observers(Observer):
+    """Several observers as one; none of them can harm the job, nor another observer."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def received(self, claim: Claim) -> None:
+        self._tell("received", claim)
+
+    def started(self, claim: Claim) -> None:
+        self._tell("started", claim)
+
+    def succeeded(self, claim: Claim, url: str, runtime_s: float) -> None:
+        self._tell("succeeded", claim, url, runtime_s)
+
+    def failed(self, claim: Claim, reason: str) -> None:
+        self._tell("failed", claim, reason)
+
+    def revoked(self, claim: Claim) -> None:
+        self._tell("revoked", claim)
+
+    def retried(self, claim: Claim, reason: str) -> None:
+        self._tell("retried", claim, reason)
+
+    def close(self) -> None:
+        self._tell("close")
+
+    def _tell(self, what: str, *args: object) -> None:
+        for observer in self._observers:
+            try:
+                getattr(observer, what)(*args)
+            except Exception:
+                logger.exception("%s did not take %s", type(observer).__name__, what)

@@ -1,0 +1,157 @@
+"""The puller's thread: a shape with work, its program, a batch of claims, and off to the device."""
+
+import logging
+
+import jax
+import redis
+
+from promptmill.producer.errors import PromptmillError
+from promptmill.producer.job import Shape
+from promptmill.producer.queue.queue import Claim
+from promptmill.worker.checks import Checks, load_checks
+from promptmill.worker.errors import ModelError, RequestError
+from promptmill.worker.host import Host
+from promptmill.worker.in_flight import Slot
+from promptmill.worker.programs import Programs
+from promptmill.worker.render import Batch, split_unfit, start
+from promptmill.worker.sdxl.program import AnyProgram
+from promptmill.worker.shape_scheduler import Turns
+
+logger = logging.getLogger(__name__)
+logging.getLogger("jax").setLevel(logging.WARNING)  # at INFO it tells of every accelerator that is not there
+
+IDLE_S = 0.1  # between two looks for work
+AFTER_ERROR_S = 1.0
+UNFIT_AT_ONCE = 100  # jobs of a shape that no model has, failed in one go
+
+
+class Puller:
+    """Its thread runs `run`."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._turns = Turns()
+        self._checks: Checks
+        self._programs: Programs
+
+    def run(self) -> None:
+        host = self._host
+        try:
+            self._get_ready()
+        except Exception as error:
+            known = isinstance(error, PromptmillError | ModelError)
+            logger.critical("this worker cannot start: %s", error, exc_info=None if known else error)
+            host.end(f"this worker cannot start: {error}")
+        while not host.stopping.is_set():
+            try:
+                if not self._pull():
+                    host.stopping.wait(IDLE_S)
+            except redis.RedisError as error:
+                logger.warning("Redis does not answer: %s", error)
+                host.stopping.wait(AFTER_ERROR_S)
+            except Exception:
+                logger.exception("the puller goes on after this")
+                host.stopping.wait(AFTER_ERROR_S)
+
+    def _get_ready(self) -> None:
+        """Everything slow that can be done before the first claim."""
+        host = self._host
+        devices = jax.local_devices()
+        host.report.devices(devices[0].platform, len(devices))
+        self._checks = load_checks(host.settings)
+        self._programs = Programs(host.settings, self._checks)
+        if host.settings.model:
+            try:
+                self._programs.preload(host.settings.model)
+            except Exception as error:
+                logger.exception("no program for %s", host.settings.model)
+                self._refuse(host.settings.model, error)
+        host.report.phase("ready")
+        logger.info("ready to claim, on %d %s devices", len(devices), devices[0].platform)
+
+    def _pull(self) -> bool:
+        """Start a batch; False where there is nothing to do."""
+        host = self._host
+        with host.in_flight.slot(IDLE_S) as slot:
+            if slot is None:
+                return True
+            shape = self._turns.next(host.queue.claimable(), self._programs.trouble)
+            program = self._program(shape, slot) if shape else None
+            claims = self._claim(shape, program.batch, slot) if shape and program else []
+            if not claims or not program:
+                return False
+            try:
+                batch = self._start(program, claims, slot)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next batch goes on
+                host.lose(claims, error)
+            else:
+                if batch:
+                    host.on_device.put(batch)
+            return True
+
+    def _program(self, shape: Shape, slot: Slot) -> AnyProgram | None:
+        """The shape's program, made now if need be, while nothing is claimed for it; None where it cannot be."""
+        host = self._host
+        is_new = shape not in self._programs
+        if is_new:
+            host.report.compiling(shape.key)
+            host.queue.promise(shape)
+        try:
+            program = self._programs.get(shape)
+        except RequestError as error:  # the model has no such shape, on any worker
+            self._fail(self._claim(shape, UNFIT_AT_ONCE, slot), str(error))
+            return None
+        except Exception as error:
+            logger.exception("no program for %s", shape.key)
+            self._refuse(shape.model, error)
+            return None
+        finally:
+            host.report.compiling(None)
+        if is_new:
+            self._turns.begin()
+        host.report.cured(shape.model)
+        host.report.serving(shape.key)
+        return program
+
+    def _refuse(self, model: str, error: Exception) -> None:
+        logger.error("cannot render with %s: %s", model, error)
+        self._turns.refuse(model)
+        self._host.report.trouble(model, str(error))
+
+    def _claim(self, shape: Shape, count: int, slot: Slot) -> list[Claim]:
+        """Claims for the next batch, held from now on, those left out that were revoked."""
+        host = self._host
+        with host.claiming:
+            claims = [] if host.stopping.is_set() else host.queue.claim(shape, count)
+            host.in_flight.hold(slot, claims)
+        for claim in claims:
+            host.observer.received(claim)
+        revoked = [claim for claim in claims if host.is_revoked(claim.job.id)]
+        for claim in revoked:
+            with host.in_flight.leaving([claim]):
+                host.finisher.revoke(claim)
+        return [claim for claim in claims if claim not in revoked]
+
+    def _start(self, program: AnyProgram, claims: list[Claim], slot: Slot) -> Batch | None:
+        """Put the claims on the device; one on its last chance with nothing else in flight that it could kill."""
+        host = self._host
+        if claims[0].last_chance:
+            while not host.in_flight.make_alone(slot, IDLE_S):
+                if host.stopping.is_set():
+                    with host.in_flight.leaving(claims):
+                        host.finisher.release(claims)
+                    return None
+        for claim in claims:
+            host.observer.started(claim)
+        try:
+            return start(program, claims, self._checks)
+        except RequestError:
+            fit, unfit = split_unfit(program, claims)
+            for claim, reason in unfit:
+                self._fail([claim], reason)
+            return start(program, fit, self._checks) if fit else None
+
+    def _fail(self, claims: list[Claim], reason: str) -> None:
+        for claim in claims:
+            with self._host.in_flight.leaving([claim]):
+                self._host.finisher.fail(claim, reason)
