@@ -11,9 +11,9 @@ from promptmill.dataset.manifest import MANIFEST, write_manifest
 from promptmill.dataset.pack import SHARD_SIZE, SHARDS_JSON, Shard, pack
 from promptmill.dataset.seal import write_seal
 from promptmill.producer.errors import PromptmillError
+from promptmill.producer.layout import RUN_JSON, page_name
 from promptmill.producer.outputs.output import Existing, Output
 from promptmill.producer.plan import Plan
-from promptmill.producer.plan_files import RUN_JSON, page_name
 
 
 class UnfinishedError(PromptmillError):

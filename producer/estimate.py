@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from promptmill.producer.job import Job, Shape
-from promptmill.producer.layout import Present
 from promptmill.producer.models import POCKET, TINY_RANDOM
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_lines import MOST_KINDS
+from promptmill.producer.presence import Present
 from promptmill.producer.queue.workers import WorkerReport
 
 MEGAPIXEL = 1024 * 1024

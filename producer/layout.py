@@ -1,14 +1,41 @@
-"""Which of a plan's images lie in the output already: a byte a job, found heap by heap."""
+"""What lies where in an output, and what counts as an image that is there.
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+    run.json                     the run's settings and counts; plan_files.py
+    plan/00000.jsonl.zst         its jobs; plan_files.py
+    rejects.jsonl                the rows that were skipped
+    images/3f/3fa9….png          one object per job
+    contact-sheet.png            to look at
 
-from promptmill.producer.job import JobId, Shape
-from promptmill.producer.outputs.output import Output
-from promptmill.producer.plan import SHAPE_BITS, Plan
-from promptmill.producer.spool import ID_BYTES, Heaps
+An image is there where its name is right, it is whole, and it is the right job's. A name alone proves nothing: what was
+cut off, or is somebody else's, has it too. A bucket's listing says all of it by the metadata that the worker wrote and
+by the checksum; of other files the beginning, which names the job, and the end are read.
+"""
 
+import enum
+import re
+import struct
+from collections.abc import Callable, Iterator
+
+from promptmill.producer.job import JobId
+from promptmill.producer.outputs.output import Listed
+
+RUN_JSON = "run.json"
+REJECTS = "rejects.jsonl"
+CONTACT_SHEET = "contact-sheet.png"
 IMAGES = "images"
+
+JOB_ID_KEY = "job_id"
+"""An image's job in the metadata of its object."""
+
+PNG_JOB_KEYWORD = "promptmill"
+"""The text chunk of a PNG that holds its job as JSON, before the pixels."""
+
+HEAD_BYTES = 4096  # a page of a file system; the job's id comes within the first kilobyte
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_NAME = re.compile(rf"{IMAGES}/([0-9a-f]{{2}})/(\1[0-9a-f]{{30}})\.png")
+_ID = re.compile(rb'"id":"([0-9a-f]{32})"')  # a quote within a text is escaped: these stand nowhere but at the key
 
 
 def image_name(job_id: JobId, extension: str = "png") -> str:
@@ -16,57 +43,66 @@ def image_name(job_id: JobId, extension: str = "png") -> str:
     return f"{IMAGES}/{job_id[:2]}/{job_id}.{extension}"
 
 
-def list_images(run_output: Output) -> Iterator[JobId]:
-    """The ids of the jobs whose image is in the output."""
-    return (JobId(name.rpartition("/")[2].partition(".")[0]) for name in run_output.list(f"{IMAGES}/"))
+def job_of(name: str) -> JobId | None:
+    """The job whose image has this name; None for any other name."""
+    match = _NAME.fullmatch(name)
+    return JobId(match[2]) if match else None
 
 
-def images_present(run_output: Output) -> set[JobId]:
-    """The same, all at once."""
-    return set(list_images(run_output))
+def page_name(number: int) -> str:
+    """A file of the plan under its run's output."""
+    return f"plan/{number:05d}.jsonl.zst"
 
 
-@dataclass(frozen=True)
-class Present:
-    """`indexes` has a 1 for each distinct job, at its first index, whose image is there."""
+class Look(enum.Enum):
+    """What an object under an image's name turns out to be."""
 
-    indexes: bytearray
-    shapes: dict[Shape, int]
-
-    @property
-    def images(self) -> int:
-        return sum(self.shapes.values())
+    OURS = "ours"
+    BROKEN = "broken"
+    """Empty, or the beginning of the job's image: to be rendered anew and replaced."""
+    FOREIGN = "foreign"
+    """Something else, to be left alone."""
 
 
-def find_present(plan: Plan, run_output: Output) -> Present:
-    """What of the plan is in the run's output. Raises OutputError."""
-    return present_of(plan, list_images(run_output))
+def look(listed: Listed, job_id: JobId, read: Callable[[int, int], bytes]) -> Look:
+    """What is under the job's name. `read(start, length)` reads of the object, where the listing does not tell."""
+    said = listed.metadata.get(JOB_ID_KEY)
+    if said is not None and listed.size and listed.intact is not False:
+        return Look.OURS if said == job_id else Look.FOREIGN
+    return look_inside(job_id, listed.size, read)
 
 
-def present_of(plan: Plan, ids: Iterable[JobId]) -> Present:
-    """What of the plan is among these ids."""
-    indexes, counts = bytearray(plan.jobs), [0] * len(plan.shape_list)
-    there = Heaps()
-    try:
-        for job_id in ids:
-            if (digest := _digest(job_id)) is not None:
-                there.add(digest, 0)
-        for first_byte in range(256) if len(there) else ():
-            found = {digest for digest, _ in there.heap(first_byte)}
-            for digest, number in plan.heaps.heap(first_byte) if found else ():
-                if digest in found:
-                    found.remove(digest)  # its first index counts, and no other
-                    indexes[number >> SHAPE_BITS] = 1
-                    counts[number & (1 << SHAPE_BITS) - 1] += 1
-    finally:
-        there.close()
-    return Present(indexes, dict(zip(plan.shape_list, counts, strict=True)))
+def look_inside(job_id: JobId, size: int, read: Callable[[int, int], bytes]) -> Look:
+    """The same, by the bytes of the beginning and the end. `size` is that of the object."""
+    head = read(0, HEAD_BYTES)
+    if not head.strip(b"\0"):  # also what some file systems leave of a file after a power cut
+        return Look.BROKEN
+    ours = _is_of(job_id, head)
+    if ours is None and size > len(head):
+        ours = _is_of(job_id, read(0, size))
+    if ours is False:
+        return Look.FOREIGN
+    whole = ours and read(max(size - len(_PNG_END), 0), len(_PNG_END)) == _PNG_END
+    return Look.OURS if whole else Look.BROKEN
 
 
-def _digest(job_id: str) -> bytes | None:
-    """None for a name that is no job's: somebody's own file."""
-    try:
-        digest = bytes.fromhex(job_id)
-    except ValueError:
-        return None
-    return digest if len(digest) == ID_BYTES else None
+def _is_of(job_id: JobId, head: bytes) -> bool | None:
+    """Whether a PNG that begins so is the job's, None where it ends before it says so."""
+    if not head.startswith(_PNG_START):
+        return None if _PNG_START.startswith(head) else False
+    for kind, data in _chunks(head):
+        if kind == b"iTXt" and data.startswith(PNG_JOB_KEYWORD.encode() + b"\0"):
+            found = _ID.search(data)
+            return found[1].decode() == job_id if found else None
+        if kind in (b"IDAT", b"IEND"):
+            return False
+    return None
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The kinds and contents of a PNG's chunks, as far as they are there."""
+    at = len(_PNG_START)
+    while at + 8 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, at)
+        yield kind, png[at + 8 : at + 8 + length]
+        at += 12 + length  # with the checksum

@@ -16,13 +16,12 @@ from typing import Any
 import zstandard
 
 from promptmill.producer.errors import PlanError
+from promptmill.producer.layout import REJECTS, RUN_JSON, page_name
 from promptmill.producer.outputs.output import Existing, ObjectNotFound, Output
 from promptmill.producer.plan import JOBS_PER_FILE, SHAPE_BITS, Plan, unpack
 from promptmill.producer.plan_lines import PlanReader
 from promptmill.producer.spool import Heaps
 
-RUN_JSON = "run.json"
-REJECTS = "rejects.jsonl"
 WRITERS = 8  # files of the plan on their way at once: a bucket takes a tenth of a second for each
 
 
@@ -142,10 +141,6 @@ def _index(pages: _Stored, common: dict[str, Any], heaps: Heaps) -> tuple[str, l
             heaps.add(bytes.fromhex(job.id), len(heaps) << SHAPE_BITS | shape)
             digest.update(job.id.encode())
     return digest.hexdigest(), list(shapes)
-
-
-def page_name(number: int) -> str:
-    return f"plan/{number:05d}.jsonl.zst"
 
 
 def _put_page(output: Output, number: int, data: bytes) -> None:

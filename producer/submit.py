@@ -10,15 +10,13 @@ from typing import Any
 import redis
 from redis.client import NEVER_DECODE
 
-from promptmill.producer.layout import Present, find_present, image_name, images_present
 from promptmill.producer.outputs.output import Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import load_plan, write_plan
 from promptmill.producer.plan_lines import PlannedJob
+from promptmill.producer.presence import Present, find_present
 from promptmill.producer.queue.ledger import KEEP_S, Ledger, done_key
 from promptmill.producer.queue.queue import CHUNK, Entry, JobQueue, entered
-
-__all__ = ["Submission", "image_name", "images_present", "resume", "retry", "submit"]
 
 CHUNKS_A_TRIP = 4
 """Script calls sent together: Redis works on the first while the others are on their way."""
@@ -29,7 +27,11 @@ LOOK_EVERY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a submission found and did. `jobs` are rows, `images` the distinct ones, `present` those that were there."""
+    """What a submission found and did. `jobs` are rows, `images` the distinct ones, `present` those that were there.
+
+    `broken` images were cut off or empty, and are rendered anew; `taken` ones will fail, as something else has their
+    names: `taken_names` are the first of those.
+    """
 
     run: str
     output: str
@@ -37,6 +39,9 @@ class Submission:
     images: int
     present: int
     enqueued: int
+    broken: int = 0
+    taken: int = 0
+    taken_names: tuple[str, ...] = ()
 
 
 def submit(
@@ -80,7 +85,17 @@ def submit(
     gone = [at for at in set_indexes(done) if at < before and not there.indexes[at]] if before else []
     enqueued += queue.reenter(run, map(_entry, plan.at(gone)))
     status = ledger.status(run)
-    return Submission(run, run_output.url, status.jobs, status.images, status.present, enqueued)
+    return Submission(
+        run,
+        run_output.url,
+        status.jobs,
+        status.images,
+        there.images,
+        enqueued,
+        there.broken,
+        there.taken,
+        tuple(there.names),
+    )
 
 
 def resume(output: Output, run: str, client: redis.Redis) -> Submission:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptmill.producer.job import Job, JobId
+from promptmill.producer.layout import image_name, page_name
 from promptmill.producer.outputs.output import Output
 from promptmill.producer.plan import JOBS_PER_FILE, unpack
 from promptmill.producer.plan_files import read_run
-from promptmill.producer.submit import done_bits, image_name
+from promptmill.producer.submit import done_bits
 
 if TYPE_CHECKING:
     import redis
@@ -68,7 +69,7 @@ class Landing:
         return FinishedImage(index, said["id"], url, Job(**said["job"]), said.get("labels", {}))
 
     def _read_page(self, number: int) -> list[str]:
-        return unpack(self._output.get(f"plan/{number:05d}.jsonl.zst"))
+        return unpack(self._output.get(page_name(number)))
 
 
 def new_bits(before: bytes, now: bytes) -> Iterator[int]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from promptmill.producer.errors import PlanError
-from promptmill.producer.layout import image_name
+from promptmill.producer.layout import image_name, page_name
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan import JOBS_PER_FILE, unpack
-from promptmill.producer.plan_files import page_name, read_run
+from promptmill.producer.plan_files import read_run
 from promptmill.producer.plan_lines import PlannedJob, PlanReader
 
 

@@ -18,9 +18,10 @@ from PIL import Image
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.families.presets import over
 from promptmill.producer.job import Job, Shape, canonical_names
+from promptmill.producer.layout import PNG_JOB_KEYWORD
 from promptmill.producer.models import DEFAULT_MODEL, model_defaults, resolve_model
 from promptmill.worker.checks import Checks
-from promptmill.worker.encode import JOB_CHUNK, encode_png, job_record
+from promptmill.worker.encode import encode_png, job_record
 from promptmill.worker.programs import Programs
 from promptmill.worker.sdxl.program import AnyProgram, fetch
 from promptmill.worker.settings import WorkerSettings
@@ -106,9 +107,11 @@ class Pipeline:
 
 
 def _encoded(image: Image.Image) -> bytes:
-    if JOB_CHUNK not in image.info:
+    if PNG_JOB_KEYWORD not in image.info:
         raise ValueError("the image has no record of its job: save it as it came from the Pipeline")
-    fields = {name: value for name, value in json.loads(image.info[JOB_CHUNK]).items() if name not in ("id", "notes")}
+    fields = {
+        name: value for name, value in json.loads(image.info[PNG_JOB_KEYWORD]).items() if name not in ("id", "notes")
+    }
     return encode_png(np.asarray(image), Job.from_fields(fields))
 
 
@@ -121,5 +124,5 @@ def _render(program: AnyProgram, jobs: Sequence[Job]) -> Iterator[Image.Image]:
         for name, text in cut.items():
             warnings.warn(f"{name} is too long, its end was cut off: {text!r}", stacklevel=4)
         image = Image.fromarray(pixels)
-        image.info[JOB_CHUNK] = job_record(job)
+        image.info[PNG_JOB_KEYWORD] = job_record(job)
         yield image

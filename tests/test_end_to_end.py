@@ -19,8 +19,9 @@ from PIL import Image
 
 from promptmill.producer.broker import connect
 from promptmill.producer.job import Job
+from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
-from promptmill.producer.submit import image_name, images_present
+from promptmill.producer.presence import images_present
 from promptmill.worker.app import make_app
 from promptmill.worker.encode import job_id_inside
 from promptmill.worker.sdxl.tiny import write_tiny_random

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
-from promptmill.producer.submit import image_name
 from tests.fake_gcs import FakeGcs
 from tests.farm import Farm, farm_of
 from tests.plans import read_jobs

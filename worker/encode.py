@@ -20,8 +20,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from promptmill.producer.job import Job, canonical_json
+from promptmill.producer.layout import PNG_JOB_KEYWORD
 
-JOB_CHUNK = "promptmill"
 PNG_COMPRESS_LEVEL = 1  # level 6 takes four times as long for a tenth of the size
 
 Notes = Mapping[str, Any]
@@ -52,7 +52,7 @@ def job_record(job: Job, notes: Notes = NO_NOTES) -> str:
 def encode_png(pixels: UInt8[np.ndarray, "H W 3"], job: Job, notes: Notes = NO_NOTES) -> bytes:
     """A PNG of the pixels, with the job in its text chunks."""
     info = PngInfo()
-    info.add_itxt(JOB_CHUNK, job_record(job, notes))
+    info.add_itxt(PNG_JOB_KEYWORD, job_record(job, notes))
     info.add_itxt("parameters", a1111_parameters(job))
     info.add_text("Software", f"promptmill {version('promptmill')}")
     file = io.BytesIO()
@@ -65,7 +65,7 @@ def job_id_inside(data: bytes) -> str | None:
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.load()
-            return str(json.loads(image.info[JOB_CHUNK])["id"])
+            return str(json.loads(image.info[PNG_JOB_KEYWORD])["id"])
     except (OSError, SyntaxError, ValueError, KeyError, TypeError):
         return None
 

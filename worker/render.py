@@ -23,10 +23,10 @@ import numpy as np
 import redis
 from jaxtyping import UInt8
 
+from promptmill.producer.layout import JOB_ID_KEY, Look, image_name, look_inside
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Existing, Output, OutputError, OutputUnavailable
 from promptmill.producer.queue.queue import Claim, JobQueue
-from promptmill.producer.submit import image_name
 from promptmill.worker.checks import Checks, Findings
 from promptmill.worker.encode import ENCODERS, job_id_inside, job_record
 from promptmill.worker.errors import RequestError
@@ -210,11 +210,15 @@ class Finisher:
         output = self._open_run(claim.output, claim.run)
 
         def same_job(existing: Existing) -> bool:
-            return existing.metadata.get("job_id") == job.id or job_id_inside(existing.read()) == job.id
+            told = existing.size and existing.intact is not False and existing.metadata.get(JOB_ID_KEY) == job.id
+            return bool(told) or job_id_inside(existing.read()) == job.id
 
-        self._patiently(
-            lambda: output.put_once(name, data, content_type=content_type, metadata=_metadata(rendered), ours=same_job)
-        )
+        def remains(existing: Existing) -> bool:  # not a whole image of the job, and nothing else either
+            there = existing.read()
+            return look_inside(job.id, len(there), lambda start, length: there[start:][:length]) is not Look.FOREIGN
+
+        more: dict[str, Any] = {"content_type": content_type, "metadata": _metadata(rendered)}
+        self._patiently(lambda: output.put_once(name, data, ours=same_job, broken=remains, **more))
         return f"{output.url}/{name}"
 
     def _patiently(self, call: Callable[[], T]) -> T:
@@ -233,7 +237,7 @@ class Finisher:
 def _metadata(rendered: Rendered) -> dict[str, str]:
     """What the object says beside its bytes: the whole job as ASCII JSON, or its id alone where that is too long."""
     claim = rendered.claim
-    ids = {"job_id": claim.job.id, "run": claim.run, "index": str(claim.index)}
+    ids = {JOB_ID_KEY: claim.job.id, "run": claim.run, "index": str(claim.index)}
     record = json.dumps(json.loads(job_record(claim.job, rendered.notes)))
     whole = {**ids, "promptmill": record}
     size = sum(len(name) + len(value) for name, value in whole.items())

@@ -21,11 +21,12 @@ from celery.exceptions import Reject
 
 from promptmill.producer.broker import client_of
 from promptmill.producer.errors import PromptFileError, PromptmillError
+from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import OutputUnavailable
 from promptmill.producer.plan import PlanOptions, clean_name, plan_jobs
 from promptmill.producer.prompts.expand import Expansion
-from promptmill.producer.submit import image_name, submit
+from promptmill.producer.submit import submit
 from promptmill.worker.events import TASK_NAME
 
 AT_ONCE = 2

@@ -14,13 +14,14 @@ from pathlib import Path
 from promptmill.producer.outputs.output import (
     RESERVED,
     Existing,
+    Listed,
     ObjectNotFound,
     OutputError,
     OutputUnavailable,
     OutputUrlError,
     Put,
-    adopt,
     check_name,
+    judge,
 )
 
 # What the system answers to link() where the file system has no hard links: FAT, SMB, most of FUSE, Android.
@@ -61,6 +62,7 @@ class Folder:
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
         ours: Callable[[Existing], bool] | None = None,
+        broken: Callable[[Existing], bool] | None = None,
     ) -> Put:
         target = self._path(name)
         with _folder_errors("write", target):
@@ -72,13 +74,28 @@ class Folder:
                 return Put.CREATED
             size = target.stat().st_size
             same = size == len(data) and target.read_bytes() == data
-        return adopt(str(target), data, Existing(size, {}, lambda: self.get(name)), same, ours)
+        put = judge(str(target), data, Existing(size, {}, lambda: self.get(name)), same, ours, broken)
+        if put is Put.REPLACED:
+            with _folder_errors("write", target), _temporary_file(target.parent, data) as temporary:
+                temporary.replace(target)
+                _sync_directory(target.parent)
+        return put
 
     def get(self, name: str) -> bytes:
         path = self._path(name)
         with _folder_errors("read", path):
             try:
                 return path.read_bytes()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+                raise ObjectNotFound(f"there is no {path}") from error
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        path = self._path(name)
+        with _folder_errors("read", path):
+            try:
+                with path.open("rb") as file:
+                    file.seek(start)
+                    return file.read(length)
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
                 raise ObjectNotFound(f"there is no {path}") from error
 
@@ -89,7 +106,14 @@ class Folder:
 
     def list(self, prefix: str = "") -> Iterator[str]:
         with _folder_errors("list", self.root):
-            yield from _walk(self.root, "", prefix)
+            for name, _ in _walk(self.root, "", prefix):
+                yield name
+
+    def scan(self, prefix: str = "") -> Iterator[Listed]:
+        with _folder_errors("list", self.root):
+            for name, entry in _walk(self.root, "", prefix):
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile, or a link to nothing
+                    yield Listed(name, entry.stat().st_size)
 
     def child(self, name: str) -> Folder:
         return Folder(self._path(name))
@@ -203,23 +227,30 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _walk(directory: Path, base: str, prefix: str) -> Iterator[str]:
-    """Names under `directory`, whose own name is `base`; only what can begin with `prefix` is opened."""
+def _walk(
+    directory: Path, base: str, prefix: str, above: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Names under `directory`, whose own name is `base`; only what can begin with `prefix` is opened.
+
+    A folder may be a link to one on another disk; one that leads back to a folder `above` is passed over.
+    """
     try:
         entries = os.scandir(directory)
     except FileNotFoundError:
         return  # As in a bucket, where nothing is there until something is.
+    above = above | {os.path.realpath(directory)}
     with entries:
         for entry in entries:
             name = base + entry.name
             if entry.name.startswith(RESERVED):
                 continue
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir():
                 inside = f"{name}/"
-                if inside.startswith(prefix) or prefix.startswith(inside):
-                    yield from _walk(Path(entry.path), inside, prefix)
+                circle = entry.is_symlink() and os.path.realpath(entry.path) in above
+                if not circle and (inside.startswith(prefix) or prefix.startswith(inside)):
+                    yield from _walk(Path(entry.path), inside, prefix, above)
             elif name.startswith(prefix):
-                yield name
+                yield name, entry
 
 
 def open_folder(path: str, connections: int) -> Folder:

@@ -8,21 +8,30 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO, NoReturn
 
 from promptmill.producer.outputs.output import (
+    SCANNED,
     Existing,
+    Listed,
     ObjectNotFound,
     OutputError,
     OutputUnavailable,
     OutputUrlError,
     Put,
-    adopt,
     check_name,
+    judge,
 )
 
 # Google refuses an object whose custom metadata, keys and values in UTF-8, is larger.
 MAX_METADATA_BYTES = 8192
+
+# In an object's metadata: the checksum of what was put. The server keeps its own, of what is there.
+CHECKSUM_KEY = "crc32c"
+
+# Of an object that others replace at the same time.
+_REPLACING_TRIES = 5
 
 # Connecting, and waiting for an answer.
 _REQUEST_TIMEOUT_SECONDS = (10, 60)
@@ -54,33 +63,44 @@ class Bucket:
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
         ours: Callable[[Existing], bool] | None = None,
+        broken: Callable[[Existing], bool] | None = None,
     ) -> Put:
         from google.api_core.exceptions import PreconditionFailed
 
         blob = self._blob(name)
         where = f"gs://{self.bucket}/{blob.name}"
-        blob.metadata = dict(metadata or {})
+        blob.metadata = {**(metadata or {}), CHECKSUM_KEY: _crc32c(data)}
         _check_metadata(where, blob.metadata)
-        with self._errors(f"write {where}"):
+        generation = 0  # only where no object is: enforced by the server, safe to retry
+        for _ in range(_REPLACING_TRIES):
+            with self._errors(f"write {where}"):
+                try:
+                    blob.upload_from_string(
+                        data,
+                        content_type=content_type,
+                        if_generation_match=generation,
+                        checksum="crc32c",
+                        timeout=_REQUEST_TIMEOUT_SECONDS,
+                        retry=_retry(),
+                    )
+                    return Put.REPLACED if generation else Put.CREATED
+                except PreconditionFailed as error:
+                    refused = error
+            # Another writer was first, or we were, and the answer to our first try was lost on its way.
+            there = self._find(name)
+            if there is None:
+                raise OutputError(f"cannot write {where}: the server says it exists, yet it does not") from refused
+            same = there.size == len(data) and there.crc32c == blob.metadata[CHECKSUM_KEY]
+            existing = Existing(
+                there.size, there.metadata or {}, partial(self._read, name, there.generation), _is_intact(there)
+            )
             try:
-                blob.upload_from_string(
-                    data,
-                    content_type=content_type,
-                    if_generation_match=0,  # only where no object is: enforced by the server, safe to retry
-                    checksum="crc32c",
-                    timeout=_REQUEST_TIMEOUT_SECONDS,
-                    retry=_retry(),
-                )
-                return Put.CREATED
-            except PreconditionFailed as error:
-                refused = error
-        # Another writer was first, or we were, and the answer to our first try was lost on its way.
-        there = self._find(name)
-        if there is None:
-            raise OutputError(f"cannot write {where}: the server says it exists, yet it does not") from refused
-        same = there.size == len(data) and there.crc32c == _crc32c(data)
-        existing = Existing(there.size, there.metadata or {}, lambda: self._read(name, there.generation))
-        return adopt(where, data, existing, same, ours)
+                if judge(where, data, existing, same, ours, broken) is Put.ADOPTED:
+                    return Put.ADOPTED
+                generation = there.generation
+            except ObjectNotFound:  # another writer replaced it while it was looked at
+                generation = 0
+        raise OutputUnavailable(f"cannot write {where}: others write there all the time")
 
     def get(self, name: str) -> bytes:
         return self._read(name)
@@ -105,21 +125,33 @@ class Bucket:
     def exists(self, name: str) -> bool:
         return self._find(name) is not None
 
+    def read(self, name: str, start: int, length: int) -> bytes:
+        return self._read(name, part=(start, length)) if length else b""
+
     def list(self, prefix: str = "") -> Iterator[str]:
+        for blob in self._list(prefix, "name"):
+            yield blob.name.removeprefix(self.prefix)
+
+    def scan(self, prefix: str = "") -> Iterator[Listed]:
+        metadata = ",".join(f"metadata/{key}" for key in SCANNED)
+        for blob in self._list(prefix, f"name,size,crc32c,{metadata}"):
+            yield Listed(blob.name.removeprefix(self.prefix), blob.size, blob.metadata or {}, _is_intact(blob))
+
+    def _list(self, prefix: str, fields: str) -> Iterator[Any]:
         with self._errors(f"list {self.url}/{prefix}"):
             # Page after page, fetched as they are asked for.
             blobs = self.client.list_blobs(
                 self.bucket,
                 prefix=self.prefix + prefix,
                 page_size=1000,
-                fields="items(name),nextPageToken",
+                fields=f"items({fields}),nextPageToken",
                 timeout=_REQUEST_TIMEOUT_SECONDS,
                 retry=_retry(),
             )
             for blob in blobs:
                 # Google's console makes a folder by an empty object whose name ends in a slash.
                 if not blob.name.endswith("/"):
-                    yield blob.name.removeprefix(self.prefix)
+                    yield blob
 
     def child(self, name: str) -> Bucket:
         return Bucket(self.client, self.bucket, f"{self.prefix}{check_name(name)}/")
@@ -146,16 +178,23 @@ class Bucket:
         with self._errors(f"look at gs://{self.bucket}/{blob.name}"):
             return blob.bucket.get_blob(blob.name, timeout=_REQUEST_TIMEOUT_SECONDS, retry=_retry())
 
-    def _read(self, name: str, generation: int | None = None) -> bytes:
-        """The bytes of the object, or of that generation of it, which is what `_find` saw."""
-        from google.api_core.exceptions import NotFound
+    def _read(self, name: str, generation: int | None = None, part: tuple[int, int] | None = None) -> bytes:
+        """The bytes of the object, or of that generation of it, which is what `_find` saw; all, or start and length."""
+        from google.api_core.exceptions import NotFound, RequestRangeNotSatisfiable
 
         # Not the blob that `_find` got: it would be fetched from the address that the server gives itself, and an
         # emulator in another container may not know the right one.
         blob = self._blob(name, generation)
         with self._errors(f"read gs://{self.bucket}/{blob.name}"):
             try:
-                data: bytes = blob.download_as_bytes(timeout=_REQUEST_TIMEOUT_SECONDS, retry=_retry())
+                data: bytes = blob.download_as_bytes(
+                    start=part and part[0],
+                    end=part and part[0] + part[1] - 1,
+                    timeout=_REQUEST_TIMEOUT_SECONDS,
+                    retry=_retry(),
+                )
+            except RequestRangeNotSatisfiable:  # it ends before
+                return b""
             except NotFound as error:
                 raise ObjectNotFound(f"there is no gs://{self.bucket}/{blob.name}") from error
         return data
@@ -208,6 +247,12 @@ def _check_metadata(where: str, metadata: Mapping[str, str]) -> None:
     size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.items())
     if size > MAX_METADATA_BYTES:
         raise OutputError(f"cannot write {where}: {size} bytes of metadata, and Google takes {MAX_METADATA_BYTES}")
+
+
+def _is_intact(blob: Any) -> bool | None:
+    """Whether the object's bytes are those that were put, None where nobody wrote down what those were."""
+    put = (blob.metadata or {}).get(CHECKSUM_KEY)
+    return None if put is None else bool(put == blob.crc32c)
 
 
 def _crc32c(data: bytes) -> str:

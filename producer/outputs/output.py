@@ -1,4 +1,4 @@
-"""Where a run lives: a folder or a bucket, written so that nothing is ever overwritten.
+"""Where a run lives: a folder or a bucket, written so that nothing whole is ever overwritten.
 
 Both sides go through it. The producer puts the plan here, the workers put the images, and what is here
 decides what is still missing. A write can be repeated by anybody at any time: `put_once` creates the object,
@@ -18,13 +18,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from promptmill.producer.errors import PromptmillError
 
 # Path components that begin with this are ours and no object's: temporary files and locks.
 RESERVED = ".promptmill-"
+
+SCANNED = ("job_id", "crc32c")
+"""The metadata that `scan` fetches, of a bucket's objects; with all of it a listing would be ten times as long."""
 
 
 class OutputError(PromptmillError):
@@ -48,10 +51,21 @@ class OutputUnavailable(OutputError):
 
 
 class Put(enum.Enum):
-    """What `put_once` did: wrote the object, or found that it was there already."""
+    """What `put_once` did: wrote the object, found that it was there already, or put it where a broken one was."""
 
     CREATED = "created"
     ADOPTED = "adopted"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object of a listing. `metadata` is a bucket's; `intact`: its bytes are those that were put, None: unknown."""
+
+    name: str
+    size: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    intact: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,8 @@ class Existing:
     size: int
     metadata: Mapping[str, str]
     reader: Callable[[], bytes]
+    intact: bool | None = None
+    """As in Listed."""
 
     def read(self) -> bytes:
         """The object's bytes, fetched when asked for."""
@@ -82,9 +98,11 @@ class Output(Protocol):
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
         ours: Callable[[Existing], bool] | None = None,
+        broken: Callable[[Existing], bool] | None = None,
     ) -> Put:
         """Create the object, or adopt it when it is there already: the same bytes, or `ours` says so.
 
+        `broken` is asked about what is neither: where it says so, the object is replaced, in one step.
         `metadata` is kept by a bucket only, at most `MAX_METADATA_BYTES` of it.
 
         Raises:
@@ -96,11 +114,17 @@ class Output(Protocol):
     def get(self, name: str) -> bytes:
         """The object's bytes. Raises `ObjectNotFound`."""
 
+    def read(self, name: str, start: int, length: int) -> bytes:
+        """So many bytes from `start` on, fewer at the object's end. Raises `ObjectNotFound`."""
+
     def exists(self, name: str) -> bool:
         """Whether there is an object of that name."""
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """The names that begin with `prefix`, one after the other, in no promised order."""
+
+    def scan(self, prefix: str = "") -> Iterator[Listed]:
+        """The same with sizes, and of the metadata what SCANNED names."""
 
     def child(self, name: str) -> Output:
         """The output inside this one: `OUTPUT` -> `OUTPUT/RUN`."""
@@ -125,10 +149,19 @@ def check_name(name: str) -> str:
     return name
 
 
-def adopt(where: str, data: bytes, there: Existing, same: bool, ours: Callable[[Existing], bool] | None) -> Put:
-    """What `put_once` says of a taken name: ADOPTED if it is the same or ours. Raises `OutputConflict`."""
+def judge(
+    where: str,
+    data: bytes,
+    there: Existing,
+    same: bool,
+    ours: Callable[[Existing], bool] | None,
+    broken: Callable[[Existing], bool] | None,
+) -> Put:
+    """What `put_once` does about a taken name: ADOPTED, or REPLACED for its caller to do. Raises `OutputConflict`."""
     if same or (ours is not None and ours(there)):
         return Put.ADOPTED
+    if broken is not None and broken(there):
+        return Put.REPLACED
     raise OutputConflict(
         f"{where} is taken by something else ({there.size} bytes there, {len(data)} here); "
         "it is left as it is: choose another run name or output"

@@ -66,8 +66,8 @@ def dry_run(
 ) -> int:
     """Says what the run would be; exit code 2 where it would not begin, since rows are wrong."""
     from promptmill.producer import estimate
-    from promptmill.producer.layout import find_present
     from promptmill.producer.outputs.open import open_output
+    from promptmill.producer.presence import find_present
 
     options = dataclasses.replace(plan_options(given), on_error="skip", rejects=None)
     with make_plan(files, options, needed=False) as plan:

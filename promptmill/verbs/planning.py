@@ -94,6 +94,17 @@ def source_names(files: Sequence[str]) -> list[str]:
     return [file if "://" in file else Path(file).name for file in files]
 
 
+def warn_of_images(output_url: str, broken: int, taken: int, names: Sequence[str]) -> None:
+    """Says what lies under the names of images and is none of them."""
+    if broken:
+        text = f"warning: {broken} of the images there are cut off or empty: they are rendered anew"
+        click.secho(text, err=True, fg="yellow")
+    if taken:
+        shown = "".join(f"\n  {output_url}/{name}" for name in names[:3])
+        text = f"warning: {taken} names of images are taken by something else, and those jobs will fail:{shown}"
+        click.secho(text, err=True, fg="yellow")
+
+
 def warn(plan: "Plan", preset: str | None) -> None:
     """Says it aloud when the images are going to be noise, or settings do not suit their model."""
     from promptmill.producer.models import POCKET, TINY_RANDOM

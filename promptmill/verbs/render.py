@@ -14,11 +14,11 @@ import redis
 
 from promptmill.local_worker import LocalWorker, WorkerFailed
 from promptmill.producer.broker import connect, embedded_server
-from promptmill.producer.layout import Present, find_present
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import write_plan
+from promptmill.producer.presence import Present, find_present
 from promptmill.producer.queue.ledger import Failure, Ledger, RunStatus
 from promptmill.producer.queue.workers import WorkerReport, Workers
 from promptmill.producer.submit import submit
@@ -34,6 +34,7 @@ from promptmill.verbs.planning import (
     source_names,
     tell_skipped,
     warn,
+    warn_of_images,
 )
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def _render_plan(
     sources, run_output = source_names(files), root.child(run)
     write_plan(run_output, run, plan, sources)
     there = find_present(plan, run_output)
+    warn_of_images(run_output.url, there.broken, there.taken, there.names)
     if there.images == plan.images:
         report = Report(run, run_output.url, plan.images, plan.images, 0, 0)
     else:

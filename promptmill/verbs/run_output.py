@@ -12,8 +12,9 @@ def find_run_output(run: str, broker: str | None) -> "Output":
     Raises PlanError for a folder or URL without a run, LedgerError for a name that Redis does not know.
     """
     from promptmill.producer.errors import LedgerError, PlanError
+    from promptmill.producer.layout import RUN_JSON
     from promptmill.producer.outputs.open import open_output
-    from promptmill.producer.plan_files import RUN_JSON, read_run
+    from promptmill.producer.plan_files import read_run
     from promptmill.verbs.runs import connected, find_run
 
     output = open_output(run)

@@ -17,6 +17,7 @@ from promptmill.verbs.planning import (
     source_names,
     tell_skipped,
     warn,
+    warn_of_images,
 )
 
 PRIORITIES = ("urgent", "normal", "low")  # queue/ledger.py's, which is loaded lazily; a test compares
@@ -84,6 +85,7 @@ def command(
                 progress=progress.to,
             )
         rate = f" ({progress.rate:,.0f} jobs/s)" if progress.rate else ""
+    warn_of_images(result.output, result.broken, result.taken, result.taken_names)
     click.echo(
         f"{result.jobs} jobs, {result.images} images: {result.enqueued} enqueued now{rate}, "
         f"{result.present} were there",

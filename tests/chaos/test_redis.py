@@ -15,7 +15,7 @@ from promptmill.producer.broker import connect, find_server
 from promptmill.producer.errors import BrokerError
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Output
-from promptmill.producer.submit import images_present
+from promptmill.producer.presence import images_present
 from tests.fake_gcs import free_port
 from tests.farm import Farm, farm_of, living_with, wait_until
 

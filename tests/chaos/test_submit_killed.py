@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 import redis
 
+from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.folder import Folder
 from promptmill.producer.plan_files import load_plan, read_run
 from promptmill.producer.queue.ledger import Ledger, run_key
 from promptmill.producer.queue.queue import JobQueue, queue_key
-from promptmill.producer.submit import done_bits, image_name, set_indexes
+from promptmill.producer.submit import done_bits, set_indexes
 from tests.entries import indexes_in
+from tests.images import image_of
 
 SEED = 20261124
 JOBS = 200_000
@@ -61,7 +63,7 @@ def work_a_little(client: redis.Redis, output: Folder) -> None:
     queue = JobQueue(client, "w")
     for ready in queue.claimable():
         for claim in queue.claim(ready.shape, 8):
-            output.child("r").put_once(image_name(claim.job.id), b"an image")
+            output.child("r").put_once(image_name(claim.job.id), image_of(claim.job))
             queue.done(claim)
 
 

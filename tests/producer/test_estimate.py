@@ -16,8 +16,9 @@ from promptmill.producer.estimate import (
     work_to_do,
 )
 from promptmill.producer.job import Job, Shape
-from promptmill.producer.layout import present_of
+from promptmill.producer.layout import Look
 from promptmill.producer.plan import plan_jobs
+from promptmill.producer.presence import present_of
 from promptmill.producer.queue.workers import WorkerReport
 
 FULL = Job(prompt="x", num_inference_steps=20)
@@ -112,6 +113,6 @@ def test_of_a_model_that_nobody_measured_nothing_is_estimated():
 def test_what_is_in_the_output_and_what_comes_twice_is_no_work():
     jobs = [Job(prompt="x", num_inference_steps=steps, width=512) for steps in (5, 5, 6, 7)]
     with plan_jobs(jobs) as plan:
-        works = work_to_do(plan, present_of(plan, [jobs[2].id]))
+        works = work_to_do(plan, present_of(plan, [(jobs[2].id, Look.OURS)]))
     assert works == {work_of(jobs[0]): 1, work_of(jobs[3]): 1}
     assert image_bytes(works) == math.ceil(2 * 512 * 1024 * 1.8)

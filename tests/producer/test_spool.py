@@ -5,9 +5,10 @@ import hashlib
 import pytest
 
 from promptmill.producer import spool
-from promptmill.producer.job import Job, JobId
-from promptmill.producer.layout import present_of
+from promptmill.producer.job import Job
+from promptmill.producer.layout import Look
 from promptmill.producer.plan import plan_jobs
+from promptmill.producer.presence import present_of
 from promptmill.producer.spool import Heaps, Pages
 
 
@@ -38,6 +39,6 @@ def test_an_id_lies_in_the_heap_of_its_first_byte_in_the_order_it_came(held: int
 def test_an_image_that_is_there_is_at_its_first_place_and_at_no_other():
     one, other = Job(prompt="x", width=64), Job(prompt="y", width=128)
     with plan_jobs([other, one, one, other, one]) as plan:
-        present = present_of(plan, [one.id, one.id, JobId("notes"), JobId("ab"), Job(prompt="z").id])
+        present = present_of(plan, [(job.id, Look.OURS) for job in (one, one, Job(prompt="z"))])
     assert list(present.indexes) == [0, 1, 0, 0, 0]
     assert (present.images, present.shapes) == (1, {other.shape: 0, one.shape: 1})

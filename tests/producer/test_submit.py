@@ -12,13 +12,17 @@ import redis
 
 from promptmill.producer.errors import LedgerError, PlanError
 from promptmill.producer.job import Job
+from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.folder import Folder
+from promptmill.producer.outputs.output import Listed
 from promptmill.producer.plan_files import read_run
+from promptmill.producer.presence import images_present
 from promptmill.producer.queue.control import cancel
 from promptmill.producer.queue.ledger import Ledger, done_key, run_key
 from promptmill.producer.queue.queue import CHUNK, JobQueue, queue_key
-from promptmill.producer.submit import Submission, image_name, images_present, resume, retry, submit
+from promptmill.producer.submit import Submission, resume, retry, submit
 from tests.entries import indexes_in
+from tests.images import image_of
 from tests.plans import plan_of_jobs
 
 SHAPE = Job(prompt="x", width=64, height=64).shape
@@ -30,6 +34,7 @@ import sys
 from promptmill.producer.broker import connect
 from promptmill.producer.job import Job
 from promptmill.producer.outputs.folder import Folder
+from promptmill.producer.outputs.output import Listed
 from promptmill.producer.plan import plan_jobs
 from promptmill.producer.submit import submit
 from pathlib import Path
@@ -62,7 +67,7 @@ def enter(client: redis.Redis, output: Folder) -> Callable[..., Submission]:
 @pytest.fixture
 def render(output: Folder) -> Callable[[Job], object]:
     """Puts what stands for the job's image in its place."""
-    return lambda job: output.child("r").put_once(image_name(job.id), b"an image")
+    return lambda job: output.child("r").put_once(image_name(job.id), image_of(job))
 
 
 @pytest.fixture
@@ -133,11 +138,11 @@ def test_an_image_that_lands_while_the_output_is_listed_is_not_taken_for_a_delet
         def child(self, name: str) -> "Landing":
             return Landing(self.root / name)
 
-        def list(self, prefix: str = "") -> Iterator[str]:
-            names = list(super().list(prefix))
+        def scan(self, prefix: str = "") -> Iterator[Listed]:
+            there = list(super().scan(prefix))
             render(claim.job)
             queue.done(claim)
-            return iter(names)
+            return iter(there)
 
     with plan_of_jobs(jobs) as plan:
         assert submit(plan, output=Landing(output.root), run="r", client=client).enqueued == 0
@@ -173,7 +178,7 @@ def test_only_images_count_as_present(output, enter, render):
 
 def test_an_image_of_another_run_is_not_this_runs(output, enter, client):
     (job,) = some_jobs(1)
-    output.child("other").put_once(image_name(job.id), b"an image")
+    output.child("other").put_once(image_name(job.id), image_of(job))
     assert enter([job]).enqueued == 1
 
 

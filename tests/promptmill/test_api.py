@@ -17,10 +17,11 @@ import promptmill
 from promptmill import RunHandle
 from promptmill.producer.errors import JobError, LedgerError, PlanError, PromptmillError
 from promptmill.producer.job import Job
+from promptmill.producer.layout import image_name
 from promptmill.producer.plan import JOBS_PER_FILE, AnyJob
 from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.queue.queue import JobQueue
-from promptmill.producer.submit import image_name
+from tests.images import image_of
 
 TINY: dict[str, Any] = {"model": "tiny-random", "steps": 2}
 EVERY = Expansion(combinatorial=True)
@@ -42,7 +43,7 @@ def render(client: redis.Redis, count: int, fail: bool = False) -> int:
             continue
         path = Path(claim.output) / claim.run / image_name(claim.job.id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.write_bytes(image_of(claim.job))
         queue.done(claim)
     return len(claims)
 

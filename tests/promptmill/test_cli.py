@@ -12,12 +12,14 @@ import redis
 
 from promptmill.cli import VERBS, cli
 from promptmill.producer.job import FIELD_NAMES, SAMPLERS, Job
+from promptmill.producer.layout import image_name
 from promptmill.producer.models import BUILT_IN, DEFAULT_MODEL, TINY_RANDOM, model_defaults
 from promptmill.producer.outputs.folder import Folder
 from promptmill.producer.plan import plan_run
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import JobQueue
-from promptmill.producer.submit import image_name
+from tests.images import image_of
+from tests.plans import read_jobs
 
 NO_REDIS = "redis://127.0.0.1:1"
 A_CAT = Job(prompt="a cat", model=DEFAULT_MODEL, **model_defaults(DEFAULT_MODEL).job_fields())
@@ -177,7 +179,7 @@ def test_submit_prints_the_runs_name_and_nothing_else_on_stdout(client, at_redis
 
 
 def test_submit_json_is_one_object(at_redis, here, promptmill):
-    Folder(here / "out").child("r").put_once(image_name(A_CAT.id), b"an image")
+    Folder(here / "out").child("r").put_once(image_name(A_CAT.id), image_of(A_CAT))
     ran = promptmill("submit", "cats.txt", "cats.txt", "--output", "out", "--run", "r", "--json", "--seed", "0")
     assert json.loads(ran.out) == {
         "run": "r",
@@ -186,6 +188,9 @@ def test_submit_json_is_one_object(at_redis, here, promptmill):
         "images": 2,
         "present": 1,
         "enqueued": 1,
+        "broken": 0,
+        "taken": 0,
+        "taken_names": [],
     }
     assert len(ran.out.splitlines()) == 1
 
@@ -212,11 +217,22 @@ def test_a_prompt_file_may_have_any_name(client, at_redis, here, promptmill):
 # --- render, where there is nothing to render
 
 
+def test_what_is_not_an_image_under_an_images_name_is_warned_of(at_redis, here, promptmill):
+    out = Folder(here / "out").child("r")
+    jobs = read_jobs([here / "cats.txt"], {})
+    out.put_once(image_name(jobs[0].id), image_of(jobs[0])[:-20])
+    out.put_once(image_name(jobs[1].id), b"my notes")
+    ran = promptmill("submit", "cats.txt", "--output", "out", "--run", "r")
+    assert "warning: 1 of the images there are cut off or empty: they are rendered anew" in ran.err
+    assert f"taken by something else, and those jobs will fail:\n  {out.url}/{image_name(jobs[1].id)}" in ran.err
+    assert "2 enqueued now" in ran.err
+
+
 def test_render_of_what_is_there_starts_nothing_and_says_so(here, promptmill):
     plan = plan_run([str(here / "cats.txt")])
     run = plan.default_name("cats", str(here / "out"))
     for job in plan:
-        Folder(here / "out").child(run).put_once(image_name(job.id), b"an image")
+        Folder(here / "out").child(run).put_once(image_name(job.id), image_of(plan.whole(job)))
     ran = promptmill("render", "cats.txt", "--output", "out", "--broker", NO_REDIS)
     assert ran.code == 0
     assert ran.out == f"{here}/out/{run}/images\n"

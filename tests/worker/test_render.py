@@ -13,11 +13,11 @@ import redis
 from PIL import Image
 
 from promptmill.producer.job import Job
+from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Output, OutputUnavailable
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import Claim, JobQueue
-from promptmill.producer.submit import image_name
 from promptmill.worker.app import make_app
 from promptmill.worker.encode import encode_png, job_id_inside
 from promptmill.worker.events import JobEvents
@@ -119,6 +119,24 @@ def test_a_name_taken_by_something_else_fails_the_job_and_is_left_alone(bench):
     assert not bench.finish(claim)
     assert list(bench.reasons()) == [0]
     assert bench.image(claim) == b"somebody else's"
+
+
+@pytest.mark.parametrize("left", [0, 3, 100, -1])
+def test_what_is_left_of_an_image_is_replaced(bench, left):
+    (claim,) = bench.claims(1)
+    bench.output.put_once(image_name(claim.job.id), encode_png(PIXELS, claim.job)[:left])
+    assert bench.finish(claim)
+    assert job_id_inside(bench.image(claim)) == claim.job.id
+    assert bench.ledger.status("r").done == 1
+
+
+def test_another_jobs_image_of_the_name_fails_the_job_and_is_left_alone(bench):
+    claim, other = bench.claims(2)
+    theirs = encode_png(PIXELS, other.job)
+    bench.output.put_once(image_name(claim.job.id), theirs)
+    assert not bench.finish(claim)
+    assert "taken by something else" in bench.reasons()[0]
+    assert bench.image(claim) == theirs
 
 
 def test_the_other_workers_image_of_the_job_is_adopted(bench):

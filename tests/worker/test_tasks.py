@@ -10,13 +10,14 @@ from celery import Celery
 from celery.exceptions import Retry
 
 from promptmill.producer.broker import connect
+from promptmill.producer.layout import image_name
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import Claim, JobQueue
-from promptmill.producer.submit import image_name
 from promptmill.worker.app import make_app
 from promptmill.worker.settings import WorkerSettings
 from promptmill.worker.tasks import AT_ONCE, FewTasks, TaskRefused, run_name
 from tests.fake_gcs import free_port
+from tests.images import image_of
 
 TINY: dict[str, Any] = {"model": "tiny-random", "steps": 2}
 
@@ -55,7 +56,7 @@ def test_a_second_delivery_enters_nothing_and_answers_the_same(app, client, tmp_
     JobQueue(client, "test").done(claim)
     image = Path(first["image"])
     image.parent.mkdir(parents=True)
-    image.touch()
+    image.write_bytes(image_of(claim.job))
     assert deliver(app, prompt="a cat", output=str(tmp_path), **TINY).get() == first
     assert claims(client) == []
     assert Ledger(client).status("task-1").state == "finished"

@@ -106,7 +106,7 @@ def test_other_bytes_of_the_same_job_are_adopted(output: Output) -> None:
     assert output.put_once("a", b"job=1 pixelz!", ours=same_job) is Put.ADOPTED
     assert output.get("a") == b"job=1 pixels"
     assert [there.size for there in seen] == [12]
-    assert seen[0].metadata == ({"job": "1"} if output.url.startswith("gs://") else {})
+    assert seen[0].metadata.get("job") == ("1" if output.url.startswith("gs://") else None)
     with pytest.raises(OutputConflict):
         output.put_once("a", b"job=2 pixels", ours=lambda there: b"job=2" in there.read())
 
@@ -135,6 +135,43 @@ def test_there_is_nothing_where_nothing_was_put(output: Output) -> None:
         assert not output.exists(name)
         with pytest.raises(ObjectNotFound, match=f"there is no .*{name}"):
             output.get(name)
+
+
+def test_a_part_is_read(output: Output) -> None:
+    output.put_once("a", b"0123456789")
+    output.put_once("empty", b"")
+    parts = [(0, 3), (8, 2), (8, 100), (10, 1), (99, 1), (4, 0)]
+    assert [output.read("a", start, length) for start, length in parts] == [b"012", b"89", b"89", b"", b"", b""]
+    assert output.read("empty", 0, 5) == b""
+    with pytest.raises(ObjectNotFound, match=r"there is no .*b"):
+        output.read("b", 0, 1)
+
+
+# --- what is broken --------------------------------------------------------------------------------------
+
+
+def test_a_broken_object_is_replaced_and_a_good_one_is_not(output: Output) -> None:
+    def cut(there: Existing) -> bool:
+        return not there.read().endswith(b"end")
+
+    output.put_once("a", b"begin")
+    assert output.put_once("a", b"begin, end", broken=cut) is Put.REPLACED
+    assert output.get("a") == b"begin, end"
+    with pytest.raises(OutputConflict):
+        output.put_once("a", b"another end", broken=cut)
+    assert output.get("a") == b"begin, end"
+
+
+def test_of_many_writers_who_find_it_broken_none_breaks_it_again(output: Output) -> None:
+    output.put_once("a", b"cut")
+
+    def write(_: int) -> Put:
+        return output.put_once("a", b"whole" * 10_000, broken=lambda there: there.read() == b"cut")
+
+    told = race(write)
+    assert told[Put.REPLACED] >= 1
+    assert told[Put.REPLACED] + told[Put.ADOPTED] == WRITERS
+    assert output.get("a") == b"whole" * 10_000
 
 
 # --- names -----------------------------------------------------------------------------------------------
@@ -169,6 +206,15 @@ def test_listing_by_prefix(output: Output) -> None:
     assert sorted(output.list("r")) == ["run.json"]
     assert len(list(output.list())) == 6
     assert list(output.list("nowhere/")) == list(output.list("../")) == []
+
+
+def test_a_scan_tells_sizes_and_a_buckets_metadata(output: Output) -> None:
+    output.put_once("images/a", b"12345", metadata={"job_id": "3fa9", "promptmill": "the whole job"})
+    output.put_once("plan/0", b"")
+    (listed,) = output.scan("images/")
+    assert (listed.name, listed.size) == ("images/a", 5)
+    if output.url.startswith("gs://"):
+        assert (listed.metadata["job_id"], listed.intact) == ("3fa9", True)
 
 
 def test_a_child_is_a_folder_inside(output: Output) -> None:

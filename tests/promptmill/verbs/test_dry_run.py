@@ -7,12 +7,13 @@ import pytest
 import redis
 
 from promptmill.producer.estimate import DEVICES
+from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.folder import Folder
 from promptmill.producer.queue.ledger import PRIORITIES
 from promptmill.producer.queue.workers import WORKERS, WorkerReport, Workers
-from promptmill.producer.submit import image_name
 from promptmill.verbs import dry_run, submit
 from promptmill.verbs.planning import stem_of
+from tests.images import image_of
 from tests.plans import read_jobs
 
 REAL = ("--model", "stabilityai/stable-diffusion-xl-base-1.0", "--steps", "20")
@@ -86,7 +87,7 @@ def test_where_rows_are_wrong_a_run_that_would_stop_ends_with_2(here, dry):
 
 def test_what_is_in_the_output_is_not_to_be_rendered(here, promptmill):
     (job, _) = read_jobs([here / "cats.txt"], {})
-    Folder(here / "out").child("r").put_once(image_name(job.id), b"an image")
+    Folder(here / "out").child("r").put_once(image_name(job.id), image_of(job))
     ran = promptmill("render", "cats.txt", "--output", "out", "--run", "r", "--dry-run", "--json")
     said = json.loads(ran.out)
     assert (said["images"], said["present"], said["to_render"]) == (2, 1, 1)

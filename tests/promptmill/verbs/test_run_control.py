@@ -8,11 +8,12 @@ import pytest
 import redis
 
 from promptmill.cli import VERBS
+from promptmill.producer.layout import image_name
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import Claim, JobQueue
-from promptmill.producer.submit import image_name
 from promptmill.verbs.list import age
 from promptmill.verbs.status import _bar, _bring_up_to_date, _run, duration
+from tests.images import image_of
 
 ABOUT_A_RUN = ["cancel", "pause", "unpause", "retry", "purge"]
 
@@ -43,7 +44,7 @@ def finish_all(client: redis.Redis, here: Path) -> list[Claim]:
     for one in claims:
         image = here / "out" / one.run / image_name(one.job.id)
         image.parent.mkdir(parents=True, exist_ok=True)
-        image.touch()
+        image.write_bytes(image_of(one.job))
         JobQueue(client, "test").done(one)
     return claims
 
@@ -196,7 +197,7 @@ def test_resume_after_a_wiped_redis_enters_what_has_no_image(client, run, here, 
     first, _ = claim(client)
     image = here / "out" / "cats" / image_name(first.job.id)
     image.parent.mkdir(parents=True)
-    image.touch()
+    image.write_bytes(image_of(first.job))
     client.flushall()
     (here / "cats.txt").unlink()
     ran = promptmill("resume", "cats", "--output", "out")
