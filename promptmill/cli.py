@@ -5,12 +5,14 @@ Data goes to stdout, words to stderr. Exit codes: 0 all done, 1 finished with fa
 infrastructure, 130 stopped by Ctrl-C.
 """
 
+import difflib
 import importlib
+import json
 import os
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -47,6 +49,16 @@ class Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         return _command(name) if name in VERBS else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = str(args[0])
+        if name not in VERBS and not name.startswith("-"):
+            near = difflib.get_close_matches(name.replace("_", "-"), VERBS, n=2)
+            meant = f"did you mean {' or '.join(map(repr, near))}?" if near else "`promptmill --help` lists them"
+            raise click.UsageError(f"no verb {name!r}; {meant}", ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -85,6 +97,8 @@ def cli(ctx: click.Context) -> None:
     promptmill worker                                       on every TPU, GPU or CPU host
     promptmill status --watch
     """
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
     ctx.default_map = read_settings(Path(SETTINGS_FILE))
 
 
@@ -161,14 +175,21 @@ def main() -> None:
         error.show()
         if origin := _origin(error):
             click.echo(f"That value is from {origin}.", err=True)
-        sys.exit(2)
+        _leave(error.format_message())
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(130)
     except redis.RedisError as error:  # it was there when we began
         click.echo(f"promptmill: Redis: {error}", err=True)
-        sys.exit(2)
+        _leave(f"Redis: {error}")
     except PromptmillError as error:
         click.echo(f"promptmill: {error}", err=True)
-        sys.exit(2)
+        _leave(str(error))
     sys.exit(code or 0)
+
+
+def _leave(problem: str) -> NoReturn:
+    """With exit code 2; where data was to be JSON, the problem is JSON as well."""
+    if "--json" in sys.argv[1:]:
+        click.echo(json.dumps({"error": problem, "code": 2}, ensure_ascii=False))
+    sys.exit(2)

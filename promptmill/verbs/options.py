@@ -1,14 +1,34 @@
 """The options that several verbs share."""
 
+import contextlib
+import functools
+import io
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
+from click.shell_completion import CompletionItem
 
 from promptmill.producer.broker import DEFAULT_URL
 from promptmill.producer.job import FIELD_NAMES, SAMPLERS, SIGMA_SCHEDULES, TIMESTEP_SPACINGS
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def completing(names: Iterable[str]) -> Callable[..., list[CompletionItem]]:
+    """What a shell completes a value with; after a comma, the next one."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, begun = incomplete.rpartition(",")
+        return [CompletionItem(f"{before}{comma}{name}") for name in names if name.startswith(begun)]
+
+    return complete
+
+
+def _preset_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from promptmill.producer.families.presets import PRESETS
+
+    return completing(PRESETS)(ctx, param, incomplete)
 
 
 class Pair(click.ParamType[Any]):
@@ -80,7 +100,13 @@ JOB_OPTIONS = [
     _field("--height", type=INTS, help="Pixels, a multiple of 8.  [the model's own]"),
     _field("--num-inference-steps", "--steps", type=INTS, help="Denoising steps.  [the model's own, or 50]"),
     _field("--guidance-scale", "--guidance", type=FLOATS, help="At most 1: no guidance.  [the model's own, or 5]"),
-    _field("--sampler", "--scheduler", type=NAMES, help=f"{', '.join(SAMPLERS)}.  [the model's own]"),
+    _field(
+        "--sampler",
+        "--scheduler",
+        type=NAMES,
+        help=f"{', '.join(SAMPLERS)}.  [the model's own]",
+        shell_complete=completing(SAMPLERS),
+    ),
     _field("--timestep-spacing", type=NAMES, help=f"{', '.join(TIMESTEP_SPACINGS)}.  [the model's own]"),
     _field("--sigma-schedule", type=NAMES, help=f"{', '.join(SIGMA_SCHEDULES)}.  [the model's own]"),
     _field("--timesteps", type=Numbers(int), help="Training timesteps to visit, highest first."),
@@ -105,7 +131,10 @@ JOB_OPTIONS = [
 
 
 PRESET_OPTION = click.option(
-    "--preset", envvar=env("preset"), help="Settings that a kind of checkpoint needs, such as lightning-4.  [its own]"
+    "--preset",
+    envvar=env("preset"),
+    help="Settings that a kind of checkpoint needs, such as lightning-4.  [its own]",
+    shell_complete=_preset_names,
 )
 
 
@@ -154,4 +183,14 @@ broker_option = click.option(
 
 run_option = click.option("--run", "run", envvar=env("run"), help="The run's name.  [from the file and its jobs]")
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+def json_option(function: F) -> F:
+    """`--json` and `--quiet`, of every verb that answers. Errors are shown after the verb, so they are heard anyway."""
+
+    @functools.wraps(function)
+    def command(*args: Any, quiet: bool, **kwargs: Any) -> Any:
+        with contextlib.redirect_stderr(io.StringIO()) if quiet else contextlib.nullcontext():
+            return function(*args, **kwargs)
+
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; an error, too.")
+    return as_json(click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")(cast(F, command)))
