@@ -280,7 +280,7 @@ class _Maker:
     def _take_row(self, path: str, row: Row, number: int) -> None:
         try:
             labels = _labels_json(row.labels) if row.labels else None
-            jobs = self._rows.jobs(row.fields, number, self.count, f"{path}:{row.line}")
+            jobs = self._rows.jobs(row.fields, self.count, f"{path}:{row.line}", row.unused)
         except JobError as error:
             field = error.field  # under its own name; the user may have written another one
             if field not in row.fields:

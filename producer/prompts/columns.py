@@ -15,10 +15,18 @@ NEAR = 0.8
 NEAR_WORD = 0.6
 """The same for what is left of both without their common first words: `prompt_id` is no `prompt_2`."""
 
-NAMES = (*FIELD_NAMES, *ALIASES)
+IMAGES = "num_images_per_prompt"
+"""A row's own number of images, as diffusers calls it: a field of rows and of no job."""
+
+NAMES = (*FIELD_NAMES, *ALIASES, IMAGES)
 _BARE = {name.replace("_", ""): name for name in NAMES}
 
-_TYPES = {one.name: str(one.type) for one in fields(Job)} | {"guidance": "float", "steps": "int", "scheduler": "str"}
+_TYPES = {one.name: str(one.type) for one in fields(Job)} | {
+    "guidance": "float",
+    "steps": "int",
+    "scheduler": "str",
+    IMAGES: "int",
+}
 _TEXTS = frozenset(name for name in NAMES if "str" in _TYPES[name])
 WHOLE = frozenset(name for name in NAMES if "int" in _TYPES[name])
 """Fields of whole numbers, or of several."""
@@ -31,6 +39,15 @@ class Row(NamedTuple):
     line: int
     fields: dict[str, Any]
     labels: Mapping[str, Any] = {}
+    unused: tuple[str, ...] = ()
+
+
+class Said(NamedTuple):
+    """What a row of another program's file says. `unused`: its settings that mean nothing here."""
+
+    fields: dict[str, Any]
+    labels: Mapping[str, Any] = {}
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,12 +55,14 @@ class Reading:
     """How prompt files are read.
 
     `columns`: a field's column, where its name is another one. `labels`: columns that are labels though their names
-    look like fields'. `format`: a suffix without its dot (`csv`, `jsonl.gz`), for names that do not tell.
+    look like fields'. `format`: a suffix without its dot (`csv`, `jsonl.gz`), for names that do not tell. `dialect`:
+    another program's way to write a line (dialects.py).
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     labels: frozenset[str] = frozenset()
     format: str | None = None
+    dialect: str | None = None
 
 
 Converters = Callable[[str, str], Callable[[Any], Any]]

@@ -4,7 +4,7 @@ A new kind is one row in DOUBTS, or, if it needs more than the text, a method of
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from promptmill.producer.job import Job
 from promptmill.producer.prompts.invisible import first_unseen
 from promptmill.producer.prompts.tokens import CountTokens, counter, estimate, tokenizer_folder
 
+MOST_UNUSED = 50  # names that are told
 WINDOW = 75  # tokens of a text in each window, the two marks aside
 
 K = TypeVar("K")
@@ -49,12 +50,12 @@ DOUBTS = (
     Doubt(
         _shown(r"(?:^|\s)--(?:prompt|negative_prompt|steps|cfg_scale|sampler_name|sampler_index|batch_size|n_iter)\b"),
         "options of A1111's web UI in the prompt",
-        "they are read as words of the prompt",
+        "they are read as words of the prompt (--dialect a1111 reads them as options)",
     ),
     Doubt(
         _shown(r"(?<=\S)\s--[nwhdslgt]\s+[^\s-]\S*"),
         "options of kohya's scripts in the prompt",
-        "they are read as words of the prompt",
+        "they are read as words of the prompt (--dialect kohya reads them as options)",
     ),
     Doubt(
         _shown(r"(?<=\S)\s--(?:ar|aspect|v|stylize|style|chaos|niji|no|q|quality|seed|iw|tile|weird|raw)\b"),
@@ -84,6 +85,7 @@ class Doubts:
         self.cut = 0  # jobs whose prompt is longer than its windows, as far as that is known here
         self._seen: dict[Doubt, _Seen] = {}
         self._cuts: dict[tuple[str, bool], _Seen] = {}
+        self._unused: dict[str, None] = {}
         self._counters: dict[str, CountTokens | None] = {}
 
     def see(self, prompt: str, windows: int, model: str) -> None:
@@ -102,9 +104,19 @@ class Doubts:
                 self._find(text)
                 self._see_length(name, text, job.prompt_windows or 1, job.model)
 
+    def see_unused(self, names: Sequence[str]) -> None:
+        """Takes note of another program's settings that mean nothing here."""
+        if len(self._unused) < MOST_UNUSED:
+            self._unused.update(dict.fromkeys(names))
+
     def sentences(self) -> list[str]:
         """A sentence for each kind of doubt, each once."""
-        return [*map(_doubtful, self._seen, self._seen.values()), *map(_too_long, self._cuts, self._cuts.values())]
+        unused = [f"has no meaning here and is left out: {', '.join(self._unused)}"] if self._unused else []
+        return [
+            *unused,
+            *map(_doubtful, self._seen, self._seen.values()),
+            *map(_too_long, self._cuts, self._cuts.values()),
+        ]
 
     def _find(self, text: str) -> None:
         for doubt in DOUBTS:

@@ -52,11 +52,11 @@ class Expander:
         self._matrix = {name: expansion.matrix[name] for name in FIELD_NAMES if name in expansion.matrix}
         self._wildcards = Wildcards(None if expansion.plain else expansion.wildcards)
         self._used: dict[str, int] = {}
-        self._single = not expansion.matrix and expansion.images_per_prompt == 1
+        self._single = not expansion.matrix
         self._template = lru_cache(256)(self._parse)  # a negative prompt is often the same in all rows
 
     def trivial(self, fields: Mapping[str, Any]) -> bool:
-        """Whether the fields are one job as they stand, but for a seed. Asked for every row, so it does little."""
+        """Whether the fields are one job for each image as they stand, but for a seed. Asked for every row."""
         if not self._single or self._settings.plain:
             return self._single
         for name in TEXTS:  # noqa: SIM110 - any() takes twice the time
@@ -64,21 +64,22 @@ class Expander:
                 return False
         return True
 
-    def __call__(self, row: int, fields: Mapping[str, Any], index: int) -> Iterator[dict[str, Any]]:
-        """The jobs' fields, complete with seeds; `index` is the first one's in the run. Raises JobError.
+    def __call__(self, fields: Mapping[str, Any], index: int, images: int | None = None) -> Iterator[dict[str, Any]]:
+        """The fields of a row's jobs, complete with seeds; `index` is the first one's in the run. Raises JobError.
 
         The cells of the matrix share texts and seed, so that they compare; each image has its own.
         """
-        if self.trivial(fields):
-            yield {**fields, "seed": self._seed(fields, 0, index)}
+        images = images or self._settings.images_per_prompt
+        if images == 1 and self.trivial(fields):
+            yield {**fields, "seed": self._seed(fields, 0, index, 1)}
             return
         templates = self._templates(fields)
         matrix = {name: values for name, values in self._matrix.items() if fields.get(name) is None}
-        self._check_count(templates, matrix)
-        for at, (image, texts) in enumerate(self._images(templates, index)):
+        self._check_count(templates, matrix, images)
+        for at, (image, texts) in enumerate(self._images(templates, index, images)):
             for cell in product(*matrix.values()):
                 one = {**fields, **texts, **dict(zip(matrix, cell, strict=True))}
-                yield {**one, "seed": self._seed(one, image, index + at)}
+                yield {**one, "seed": self._seed(one, image, index + at, images)}
 
     def _templates(self, fields: Mapping[str, Any]) -> dict[str, Node]:
         if self._settings.plain:
@@ -98,9 +99,9 @@ class Expander:
     def _parse(self, text: str) -> Node:
         return parse(text, self._wildcards)
 
-    def _images(self, templates: Mapping[str, Node], index: int) -> Iterator[tuple[int, dict[str, str]]]:
+    def _images(self, templates: Mapping[str, Node], index: int, count: int) -> Iterator[tuple[int, dict[str, str]]]:
         """Each image's number among those of its prompt, and its texts."""
-        images = range(self._settings.images_per_prompt)
+        images = range(count)
         if self._settings.combinatorial:
             for texts in _every(templates):
                 yield from ((image, texts) for image in images)
@@ -119,16 +120,16 @@ class Expander:
         self._used[file] = used + size
         return [number % lines for number in range(used, used + size)]
 
-    def _check_count(self, templates: Mapping[str, Node], matrix: Mapping[str, tuple[Any, ...]]) -> None:
+    def _check_count(self, templates: Mapping[str, Node], matrix: Mapping[str, tuple[Any, ...]], images: int) -> None:
         counts = [len(values) for values in matrix.values()]
         if self._settings.combinatorial:
             counts += [template.count for template in templates.values()]
-        count = math.prod(counts) * self._settings.images_per_prompt
+        count = math.prod(counts) * images
         if count > MAX_JOBS_A_ROW:
             said = f"{count:,}" if count < MANY else f"at least {MANY:,}"
             raise JobError("prompt", f"means {said} jobs; one row may mean {MAX_JOBS_A_ROW:,}")
 
-    def _seed(self, fields: Mapping[str, Any], image: int, index: int) -> Any:
+    def _seed(self, fields: Mapping[str, Any], image: int, index: int, images: int) -> Any:
         seed = fields.get("seed")
         if seed is None:
             return derived_seed(self._settings.run_seed, index)
@@ -137,7 +138,7 @@ class Expander:
         if isinstance(seed, bool) or not isinstance(seed, int | float) or seed % 1:
             raise JobError("seed", "must be a whole number")
         if seed + image > MAX_SEED:
-            raise JobError("seed", f"must leave room for {self._settings.images_per_prompt} images: {MAX_SEED} is last")
+            raise JobError("seed", f"must leave room for {images} images: {MAX_SEED} is last")
         return int(seed) + image
 
 

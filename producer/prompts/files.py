@@ -17,8 +17,10 @@ from typing import Any, BinaryIO
 from promptmill.producer.errors import JobError, PromptFileError
 from promptmill.producer.job import check_text
 from promptmill.producer.prompts.columns import Columns, Reading, Row
+from promptmill.producer.prompts.dialects import DIALECTS
 from promptmill.producer.prompts.invisible import bare
 from promptmill.producer.prompts.lines import byte_lines, not_utf8
+from promptmill.producer.prompts.openai_batch import is_request, request
 from promptmill.producer.prompts.sources import READ_ERRORS, Source, find_sources, format_of, read_error
 from promptmill.producer.prompts.standard_input import looks_like_json, rewound
 from promptmill.producer.prompts.tables import read_csv, read_hub, read_parquet, read_tsv
@@ -48,10 +50,19 @@ def _known(source: Source, reading: Reading) -> Source:
     if reading.format and not source.is_dataset:
         suffix, pack = format_of(f"any.{reading.format.lstrip('.')}")
         source = replace(source, suffix=suffix, pack=source.pack or pack)
+    if reading.dialect:
+        source = _of_dialect(source, reading.dialect)
     if source.suffix is not None and source.suffix not in READERS:
         known = ", ".join(name for name in READERS if name.startswith("."))
         raise PromptFileError(source.name, 0, None, f"is not a known prompt file ({known}, each also .gz, .zst)")
     return source
+
+
+def _of_dialect(source: Source, dialect: str) -> Source:
+    wanted = DIALECTS[dialect].format
+    if source.suffix not in (None, wanted) and READERS.get(source.suffix or "") is not READERS[wanted]:
+        raise PromptFileError(source.name, 0, None, f"is not read as {dialect}'s: those files are {wanted}")
+    return replace(source, suffix=wanted)
 
 
 def _rows(sources: Sequence[Source], reading: Reading) -> Iterator[tuple[str, Item]]:
@@ -74,13 +85,16 @@ def _guess(file: BinaryIO) -> tuple[BinaryIO, str]:
 
 def read_txt(name: str, file: BinaryIO, reading: Reading) -> Iterator[Item]:
     """One prompt per line. Lines on which nobody sees anything and those that begin with `#` are passed over."""
+    of_line = DIALECTS[reading.dialect].of if reading.dialect else None
     for number, raw in enumerate(byte_lines(name, file), start=1):
         try:
             line = raw.decode().rstrip("\r\n")
             prompt = bare(line)
             if not prompt or prompt.startswith("#") or prompt.isspace():
                 continue
-            yield Row(number, {"prompt": check_text("prompt", prompt)}, {})
+            yield (
+                Row(number, *of_line(prompt)) if of_line else Row(number, {"prompt": check_text("prompt", prompt)}, {})
+            )
         except UnicodeDecodeError as error:
             yield not_utf8(name, number, error)
         except JobError as error:
@@ -115,6 +129,8 @@ class _Objects:
         said = _DECODER.decode(line)
         if type(said) is not dict:
             raise ValueError(f'must be a JSON object such as {{"prompt": "..."}}, got {type(said).__name__}')
+        if self._reading.dialect or is_request(said):
+            return Row(number, *request(said))
         names, values = tuple(said), tuple(said.values())
         columns = self._layouts.get(names) or self._layout(names)
         if columns.own_names and None not in values:

@@ -9,8 +9,9 @@ from promptmill.producer.families.presets import over
 from promptmill.producer.job import FIELD_NAMES, MAX_PROMPT_CHARS, MAX_SEED, Job, canonical_names, check_text
 from promptmill.producer.models import DEFAULT_MODEL, model_defaults, resolve_model
 from promptmill.producer.plan_lines import MOST_KINDS, Kind
+from promptmill.producer.prompts.columns import IMAGES
 from promptmill.producer.prompts.doubts import Doubts
-from promptmill.producer.prompts.expand import TEXTS, Expander, Expansion
+from promptmill.producer.prompts.expand import MAX_JOBS_A_ROW, TEXTS, Expander, Expansion
 from promptmill.producer.prompts.invisible import bare
 
 RowJob = tuple[Kind, str, int]
@@ -35,24 +36,31 @@ class Rows:
         self._preset = preset
         self._defaults = {name: value for name, value in canonical_names(defaults).items() if value is not None}
         self._expander = Expander(expansion)
-        self._one_each = not expansion.matrix and expansion.images_per_prompt == 1
+        self._one_each = not expansion.matrix
+        self._images = expansion.images_per_prompt
         self._seed_is_index = expansion.run_seed == 0
         self._models: dict[str, dict[str, Any]] = {}
         self._kinds: dict[str, Kind] = {}
         self._check_flags(expansion)
 
-    def jobs(self, fields: Mapping[str, Any], row: int, index: int, where: str) -> Sequence[RowJob]:
+    def jobs(self, fields: Mapping[str, Any], index: int, where: str, unused: Sequence[str] = ()) -> Sequence[RowJob]:
         """The jobs that a row means, the first of them at `index` of the run; `where` is its file and line.
 
-        Raises JobError, ModelNameError.
+        `unused` are the row's settings that mean nothing here. Raises JobError, ModelNameError.
         """
         self.doubts.where = where
+        if unused:
+            self.doubts.see_unused(unused)
+        images = self._images
+        if IMAGES in fields:
+            fields = dict(fields)
+            images = _count_images(fields.pop(IMAGES))
         own = fields if _NAMES.issuperset(fields) else canonical_names(fields)
         said = {**self._defaults, **own} if self._defaults else dict(own)
-        if self._one_each and (self._seed_is_index or "seed" in said) and self._expander.trivial(said):
+        if images == 1 and self._one_each and (self._seed_is_index or "seed" in said) and self._expander.trivial(said):
             said.setdefault("seed", index)
             return (self._checked(said),)
-        return [self._checked(one) for one in self._expander(row, said, index)]
+        return [self._checked(one) for one in self._expander(said, index, images)]
 
     def warnings(self, preset: str | None) -> list[str]:
         """A sentence for each thing that does not suit a model, and for each kind of doubtful prompt."""
@@ -114,6 +122,14 @@ class Rows:
         for name, values in expansion.matrix.items():
             for value in values:
                 Job.from_fields({"prompt": "any", **self._complete({**self._defaults, name: value})})
+
+
+def _count_images(said: Any) -> int:
+    """A row's number of images. Raises JobError."""
+    count = int(said) if isinstance(said, float) and said.is_integer() else said
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_JOBS_A_ROW:
+        raise JobError(IMAGES, f"must be a whole number from 1 to {MAX_JOBS_A_ROW}, got {str(said)[:40]!r}")
+    return count
 
 
 def _bare_texts(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ _OPTIONS = (
     ),
     click.option(
         "--images-per-prompt",
+        "--num-images-per-prompt",
         "-n",
         type=click.IntRange(1, 1_000_000),
         default=1,

@@ -10,12 +10,20 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+DIALECT_NAMES = ("kohya", "a1111", "openai")  # dialects.py's, which is loaded lazily; a test compares
+
 _OPTIONS = (
     click.option(
         "--format",
         "format_",
         metavar="FORMAT",
         help="txt, jsonl, csv, tsv or parquet, also such as csv.gz, where no name tells.",
+    ),
+    click.option(
+        "--dialect",
+        type=click.Choice(DIALECT_NAMES),
+        envvar="PROMPTMILL_DIALECT",
+        help="Another program's prompt lines: kohya's or A1111's options, OpenAI's Batch file (known by itself).",
     ),
     click.option("--prompt-column", metavar="COLUMN", help="The column with the prompts.  [prompt]"),
     click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="A field's column; repeatable."),
@@ -39,15 +47,16 @@ def reading_of(given: Mapping[str, Any]) -> "Reading":
         columns = {"prompt": given["prompt_column"], **columns}
     if len(columns) < len(given["columns"]) + bool(given["prompt_column"]):
         raise click.UsageError("--column and --prompt-column: a field may have one column")
-    return Reading(columns, frozenset(given["labels"]), given["format_"])
+    return Reading(columns, frozenset(given["labels"]), given["format_"], given["dialect"])
 
 
 def _column(text: str) -> tuple[str, str]:
-    from promptmill.producer.job import ALIASES, FIELD_NAMES
+    from promptmill.producer.job import ALIASES
+    from promptmill.producer.prompts.columns import NAMES
 
     name, _, column = text.partition("=")
     field = name.strip().replace("-", "_")
     field = ALIASES.get(field, field)
-    if not column or field not in FIELD_NAMES:
+    if not column or field not in NAMES:
         raise click.UsageError(f"--column {text}: expected FIELD=COLUMN, with a field of a job")
     return field, column

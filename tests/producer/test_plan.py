@@ -405,7 +405,7 @@ def test_more_kinds_of_job_than_are_kept_ready_are_planned_all_the_same(monkeypa
 def test_kinds_of_job_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(rows_module, "MOST_KINDS", 3)
     rows = rows_module.Rows({}, None, Expansion())
-    kinds = {rows.jobs({"prompt": "x", "steps": 1 + n}, n, n, "x:1")[0][0] for n in range(30)}
+    kinds = {rows.jobs({"prompt": "x", "steps": 1 + n}, n, "x:1")[0][0] for n in range(30)}
     assert len(kinds) == 30
     assert len(rows._kinds) <= 3
 

@@ -17,7 +17,7 @@ ALPHABET = "ab{}|$_:\\#12-, "
 
 
 def jobs(prompt: Any, index: int = 0, fields: Mapping[str, Any] | None = None, **settings: Any) -> list[dict[str, Any]]:
-    return list(Expander(Expansion(**settings))(0, {"prompt": prompt, **(fields or {})}, index))
+    return list(Expander(Expansion(**settings))({"prompt": prompt, **(fields or {})}, index))
 
 
 def seeds(prompt: str, index: int = 0, fields: Mapping[str, Any] | None = None, **settings: Any) -> list[int]:
@@ -33,7 +33,7 @@ def test_a_row_without_alternatives_is_one_job_as_it_stands(expansion: Expansion
     fields = {"prompt": "a (red:1.2) ball, 50% off: a_b|c", "width": 64}
     expander = Expander(expansion)
     assert expander.trivial(fields)
-    assert list(expander(3, fields, 5)) == [{**fields, "seed": derived_seed(expansion.run_seed, 5)}]
+    assert list(expander(fields, 5)) == [{**fields, "seed": derived_seed(expansion.run_seed, 5)}]
 
 
 def test_plain_prompts_stay_as_they_are() -> None:
@@ -64,10 +64,10 @@ def test_combinations_are_of_all_texts_together() -> None:
 
 def test_random_texts_differ_from_place_to_place_and_by_run_seed() -> None:
     expander = Expander(Expansion(run_seed=3))
-    drawn = [next(expander(0, {"prompt": "{a|b|c|d}"}, index))["prompt"] for index in range(40)]
+    drawn = [next(expander({"prompt": "{a|b|c|d}"}, index))["prompt"] for index in range(40)]
     assert set(drawn) == set("abcd")
     other = Expander(Expansion(run_seed=4))
-    assert drawn != [next(other(0, {"prompt": "{a|b|c|d}"}, index))["prompt"] for index in range(40)]
+    assert drawn != [next(other({"prompt": "{a|b|c|d}"}, index))["prompt"] for index in range(40)]
 
 
 def test_random_choices_are_the_same_for_ever() -> None:
@@ -123,7 +123,7 @@ def test_a_row_that_means_too_many_jobs_is_told(prompt: str, more: dict[str, Any
 
 
 def test_a_million_jobs_of_a_row_come_one_by_one() -> None:
-    made = Expander(Expansion(combinatorial=True))(0, {"prompt": "{0|1|2|3|4|5|6|7|8|9}" * 6}, 0)
+    made = Expander(Expansion(combinatorial=True))({"prompt": "{0|1|2|3|4|5|6|7|8|9}" * 6}, 0)
     assert [next(made)["prompt"] for _ in range(3)] == ["000000", "000001", "000002"]
 
 
@@ -163,15 +163,15 @@ def test_any_row_is_jobs_or_told_and_again_the_same(
 ) -> None:
     fields = {"prompt": prompt, "negative_prompt": negative}
     try:
-        made = list(Expander(expansion)(0, fields, index))
+        made = list(Expander(expansion)(fields, index))
     except JobError as error:
         assert error.field in fields and error.problem
         assert not expansion.plain
         return
-    assert made == list(Expander(expansion)(0, fields, index))
+    assert made == list(Expander(expansion)(fields, index))
     assert all(isinstance(job["seed"], int) for job in made)
     assert len(made) % expansion.images_per_prompt == 0
-    if Expander(expansion).trivial(fields):
+    if expansion.images_per_prompt == 1 and Expander(expansion).trivial(fields):
         assert made == [{**fields, "seed": derived_seed(expansion.run_seed, index)}]
 
 
@@ -180,8 +180,8 @@ def test_any_row_is_jobs_or_told_and_again_the_same(
 def test_rows_never_share_a_derived_seed(expansion: Expansion, prompts: list[str]) -> None:
     expander, index = Expander(expansion), 0
     seen: set[int] = set()
-    for row, prompt in enumerate(prompts):
-        made = list(expander(row, {"prompt": prompt}, index))
+    for prompt in prompts:
+        made = list(expander({"prompt": prompt}, index))
         own = {job["seed"] for job in made}
         if "seed" not in expansion.matrix:
             assert not own & seen

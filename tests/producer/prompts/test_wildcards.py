@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 def prompts(prompt: str, folder: Path, indexes: int = 1, **more: object) -> list[str]:
     expander = Expander(Expansion(wildcards=folder, **more))  # type: ignore[arg-type]
-    return [job["prompt"] for index in range(indexes) for job in expander(index, {"prompt": prompt}, index)]
+    return [job["prompt"] for index in range(indexes) for job in expander({"prompt": prompt}, index)]
 
 
 def test_a_name_is_any_line_of_its_file(folder: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_folder_is_needed(folder: Path) -> None:
     with pytest.raises(ExpansionError, match="is not a folder"):
         Expander(Expansion(wildcards=folder / "x"))
     with pytest.raises(JobError, match="no folder of wildcards was given"):
-        list(Expander(Expansion())(0, {"prompt": "__animal__"}, 0))
+        list(Expander(Expansion())({"prompt": "__animal__"}, 0))
 
 
 def test_files_that_double_at_each_step_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ def test_depth_is_of_braces_and_files_together(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="more than 50 alternatives within one another"):
         prompts("__f59__", tmp_path)
     known_first = Expander(Expansion(wildcards=tmp_path))
-    assert list(known_first(0, {"prompt": "__f4__"}, 0))
+    assert list(known_first({"prompt": "__f4__"}, 0))
     with pytest.raises(JobError, match="more than 50 alternatives within one another"):
-        list(known_first(1, {"prompt": "__f5__"}, 1))
+        list(known_first({"prompt": "__f5__"}, 1))
 
 
 def test_in_order_nested_wildcards_have_an_order_of_their_own(folder: Path) -> None:
@@ -133,7 +133,7 @@ def test_in_order_no_line_comes_again_before_all_were_used(tmp_path: Path, lines
     drawn: list[str] = []
     for index, size in enumerate(picks):
         prompt = f"{{{min(size, lines)}$$ $$__n__}}"
-        drawn += [word for job in expander(index, {"prompt": prompt}, index) for word in job["prompt"].split()]
+        drawn += [word for job in expander({"prompt": prompt}, index) for word in job["prompt"].split()]
     for start in range(0, len(drawn), lines):
         round_ = drawn[start : start + lines]
         assert len(set(round_)) == len(round_)
