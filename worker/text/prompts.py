@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32
-from transformers import CLIPTokenizer
 
 from promptmill.worker.checkpoint.json_config import read_json
 from promptmill.worker.errors import ConfigError
+from promptmill.worker.text.clip_tokenizer import CLIPTokenizer
 from promptmill.worker.text.weighting import Segment, parse, plain
 
 # CLIP's, for a folder that holds a tokenizer but no encoder.
