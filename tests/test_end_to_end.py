@@ -301,6 +301,26 @@ def test_a_shape_that_the_model_does_not_have_fails_and_the_others_land(farm: Fa
     assert "broken" in farm.call("status").stdout
 
 
+def test_an_output_that_stops_working_fails_no_job_and_other_runs_go_on(farm: Farm, tmp_path):
+    out, aside = tmp_path / "out", tmp_path / "aside"
+    farm.start_worker()
+    farm.submit([f"prompt {n}" for n in range(120)], str(out), "r", "--steps", "4")
+    wait_until(lambda: farm.run("r")["done"] > 5, "some images are there")
+    out.rename(aside)
+    out.write_text("a file where the output was")
+    wait_until(lambda: str(out) in farm.status("r")["workers"][0]["problems"], "the worker tells")
+    assert f"{out} is not a folder" in farm.call("status").stdout
+    farm.submit(["another", "and another"], str(tmp_path / "other"), "other", "--steps", "2")
+    assert farm.wait_until_finished("other")["done"] == 2
+    assert farm.run("r")["failed"] == 0
+    out.unlink()
+    aside.rename(out)
+    run = farm.wait_until_finished("r")
+    assert (run["done"], run["failed"]) == (120, 0)
+    assert len(list(out.glob("r/images/*/*"))) == 120
+    wait_until(lambda: farm.status("r")["workers"][0]["problems"] == {}, "the trouble is over")
+
+
 @pytest.mark.parametrize("pool", [["--pool", "prefork"], ["-P", "solo"], []])
 def test_any_pool_but_threads_is_refused_with_the_reason(farm: Farm, pool):
     command = [sys.executable, "-m", "celery", "-A", "promptmill.worker.app", "worker", *pool]

@@ -34,6 +34,7 @@ from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.producer.queue.workers import Workers
 from promptmill.worker.in_flight import InFlight
 from promptmill.worker.observers import Observer
+from promptmill.worker.output_trouble import OutputTrouble
 from promptmill.worker.render import Batch, Finisher
 from promptmill.worker.self_report import SelfReport
 from promptmill.worker.settings import WorkerSettings
@@ -59,8 +60,14 @@ class Host:
         self.give_up = threading.Event()  # wait for no output and no Redis any more
         self.fatal: str | None = None
         """Why this worker cannot work at all."""
+        self.outputs = OutputTrouble(self.report)
         self.finisher = Finisher(
-            self.queue, observer, is_revoked=self.is_revoked, give_up=self.give_up, settings=settings
+            self.queue,
+            observer,
+            self.outputs,
+            is_revoked=self.is_revoked,
+            give_up=self.give_up,
+            settings=settings,
         )
 
     @staticmethod

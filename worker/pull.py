@@ -75,7 +75,9 @@ class Puller:
         with host.in_flight.slot(IDLE_S) as slot:
             if slot is None:
                 return True
-            shape = self._turns.next(host.queue.claimable(), self._programs.trouble)
+            shape = self._turns.next(
+                host.queue.claimable(pass_over=host.outputs.to_pass_over()), self._programs.trouble
+            )
             program = self._program(shape, slot) if shape else None
             claims = self._claim(shape, program.batch, slot) if shape and program else []
             if not claims or not program:
@@ -122,7 +124,8 @@ class Puller:
         """Claims for the next batch, held from now on, those left out that were revoked."""
         host = self._host
         with host.claiming:
-            claims = [] if host.stopping.is_set() else host.queue.claim(shape, count)
+            pass_over = host.outputs.to_pass_over()
+            claims = [] if host.stopping.is_set() else host.queue.claim(shape, count, pass_over=pass_over)
             host.in_flight.hold(slot, claims)
         for claim in claims:
             host.observer.received(claim)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,12 +25,13 @@ from jaxtyping import UInt8
 
 from promptmill.producer.layout import JOB_ID_KEY, Look, image_name, look_inside
 from promptmill.producer.outputs.open import open_output
-from promptmill.producer.outputs.output import Existing, Output, OutputError, OutputUnavailable
+from promptmill.producer.outputs.output import Existing, Output, OutputError, OutputRefused, OutputUnavailable
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.worker.checks import Checks, Findings
 from promptmill.worker.encode import ENCODERS, job_id_inside, job_record
 from promptmill.worker.errors import RequestError
 from promptmill.worker.observers import Observer
+from promptmill.worker.output_trouble import OutputTrouble
 from promptmill.worker.post_processing import treat
 from promptmill.worker.sdxl.program import AnyProgram, Result, fetch
 from promptmill.worker.settings import WorkerSettings
@@ -125,6 +126,7 @@ class Finisher:
         self,
         queue: JobQueue,
         observer: Observer,
+        outputs: OutputTrouble,
         *,
         is_revoked: Callable[[str], bool],
         give_up: threading.Event,
@@ -133,6 +135,7 @@ class Finisher:
     ) -> None:
         self._queue = queue
         self._observer = observer
+        self._outputs = outputs
         self._is_revoked = is_revoked
         self._give_up = give_up
         self._settings = settings
@@ -158,6 +161,10 @@ class Finisher:
             self._patiently(lambda: self._queue.done(claim))
         except Stopping:
             self.release([claim])
+            return False
+        except OutputRefused as error:  # whoever renders it meets the same here: the job is for others, or for later
+            self._outputs.refused(claim.output, str(error))
+            self.release([claim], f"given back: {error}")
             return False
         except OutputError as error:
             self.fail(claim, str(error))
@@ -192,14 +199,14 @@ class Finisher:
         for claim in again:
             self._observer.retried(claim, reason)
 
-    def release(self, claims: Sequence[Claim]) -> None:
-        """Gives jobs back that were not tried. Where Redis does not answer, their leases run out."""
+    def release(self, claims: Sequence[Claim], reason: str = "given back by a worker that stops") -> None:
+        """Gives jobs back through no fault of theirs: the delivery does not count."""
         try:
             self._queue.release(claims)
         except redis.RedisError as error:
             logger.warning("could not give %d jobs back; their leases run out: %s", len(claims), error)
         for claim in claims:
-            self._observer.retried(claim, "given back by a worker that stops")
+            self._observer.retried(claim, reason)
 
     def _put(self, rendered: Rendered) -> str:
         """Writes the job's image, or finds it written; where it lies. Raises OutputError, Stopping."""
@@ -207,7 +214,7 @@ class Finisher:
         content_type, encode = ENCODERS[EXTENSION]
         data = encode(rendered.pixels, job, rendered.notes)
         name = image_name(job.id, EXTENSION)
-        output = self._open_run(claim.output, claim.run)
+        output = self._open(claim)
 
         def same_job(existing: Existing) -> bool:
             told = existing.size and existing.intact is not False and existing.metadata.get(JOB_ID_KEY) == job.id
@@ -218,10 +225,23 @@ class Finisher:
             return look_inside(job.id, len(there), lambda start, length: there[start:][:length]) is not Look.FOREIGN
 
         more: dict[str, Any] = {"content_type": content_type, "metadata": _metadata(rendered)}
-        self._patiently(lambda: output.put_once(name, data, ours=same_job, broken=remains, **more))
+        self._patiently(
+            lambda: output.put_once(name, data, ours=same_job, broken=remains, **more),
+            when_away=partial(self._outputs.away, claim.output),
+        )
+        self._outputs.worked(claim.output)
         return f"{output.url}/{name}"
 
-    def _patiently(self, call: Callable[[], T]) -> T:
+    def _open(self, claim: Claim) -> Output:
+        """The output of the claim's run. Whatever is wrong with its URL here is not wrong with the job."""
+        try:
+            return self._open_run(claim.output, claim.run)
+        except OutputUnavailable:
+            raise
+        except OutputError as error:
+            raise OutputRefused(str(error)) from error
+
+    def _patiently(self, call: Callable[[], T], *, when_away: Callable[[str], None] = lambda why: None) -> T:
         """The call's result, however long the output or Redis is away. Raises Stopping when the worker must stop."""
         pause = 0.2
         while True:
@@ -229,6 +249,8 @@ class Finisher:
                 return call()
             except (OutputUnavailable, redis.RedisError) as error:  # also a Redis that answers and takes no writes
                 logger.warning("again in %.1f s: %s", pause, error)
+                if isinstance(error, OutputUnavailable):
+                    when_away(str(error))
                 if self._give_up.wait(pause):
                     raise Stopping from error
                 pause = min(2 * pause, MAX_PAUSE_S)

@@ -16,7 +16,9 @@ from promptmill.producer.outputs.output import (
     Existing,
     Listed,
     ObjectNotFound,
+    OutputConflict,
     OutputError,
+    OutputRefused,
     OutputUnavailable,
     OutputUrlError,
     Put,
@@ -28,15 +30,14 @@ from promptmill.producer.outputs.output import (
 _NO_HARD_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 # What it answers where it has no nameless files: other systems than Linux, NFS, no /proc.
 _NO_NAMELESS_FILES = {*_NO_HARD_LINKS, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV}
-_PASSING_ERRNOS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EIO,
-    errno.ESTALE,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.EAGAIN,
+_KINDS: Mapping[int, type[OutputError]] = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EAGAIN),
+        OutputUnavailable,
+    ),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV, errno.ENOTCONN), OutputRefused),
 }
+"""What passes by itself, and what somebody has to mend. Anything else is this one object's."""
 
 
 @dataclass(frozen=True)
@@ -65,25 +66,26 @@ class Folder:
         broken: Callable[[Existing], bool] | None = None,
     ) -> Put:
         target = self._path(name)
-        with _folder_errors("write", target):
+        with _folder_errors("write", target, self.root):
             _make_directories(target.parent)
             created = _create(target, data)
             # Also when another writer created it: it may have died before it made the name durable.
             _sync_directory(target.parent)
             if created:
                 return Put.CREATED
+        with _taken_errors(target):
             size = target.stat().st_size
-            same = size == len(data) and target.read_bytes() == data
-        put = judge(str(target), data, Existing(size, {}, lambda: self.get(name)), same, ours, broken)
+            same = size == len(data) and _read_taken(target) == data
+        put = judge(str(target), data, Existing(size, {}, lambda: _read_taken(target)), same, ours, broken)
         if put is Put.REPLACED:
-            with _folder_errors("write", target), _temporary_file(target.parent, data) as temporary:
+            with _folder_errors("write", target, self.root), _temporary_file(target.parent, data) as temporary:
                 temporary.replace(target)
                 _sync_directory(target.parent)
         return put
 
     def get(self, name: str) -> bytes:
         path = self._path(name)
-        with _folder_errors("read", path):
+        with _folder_errors("read", path, self.root):
             try:
                 return path.read_bytes()
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
@@ -91,7 +93,7 @@ class Folder:
 
     def read(self, name: str, start: int, length: int) -> bytes:
         path = self._path(name)
-        with _folder_errors("read", path):
+        with _folder_errors("read", path, self.root):
             try:
                 with path.open("rb") as file:
                     file.seek(start)
@@ -101,16 +103,16 @@ class Folder:
 
     def exists(self, name: str) -> bool:
         path = self._path(name)
-        with _folder_errors("read", path):
+        with _folder_errors("read", path, self.root):
             return path.is_file()
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        with _folder_errors("list", self.root):
+        with _folder_errors("list", self.root, self.root):
             for name, _ in _walk(self.root, "", prefix):
                 yield name
 
     def scan(self, prefix: str = "") -> Iterator[Listed]:
-        with _folder_errors("list", self.root):
+        with _folder_errors("list", self.root, self.root):
             for name, entry in _walk(self.root, "", prefix):
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile, or a link to nothing
                     yield Listed(name, entry.stat().st_size)
@@ -119,7 +121,7 @@ class Folder:
         return Folder(self._path(name))
 
     def check(self) -> None:
-        with _folder_errors("write into", self.root):
+        with _folder_errors("write into", self.root, self.root):
             _make_directories(self.root)
             with _temporary_file(self.root, b"promptmill was here"):
                 pass
@@ -129,14 +131,33 @@ class Folder:
 
 
 @contextlib.contextmanager
-def _folder_errors(verb: str, path: Path) -> Iterator[None]:
+def _folder_errors(verb: str, path: Path, root: Path) -> Iterator[None]:
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
-        raise OutputError(f"cannot {verb} {path}: {error.filename} is not a folder") from error
+        inside = root in Path(error.filename).parents  # else the output itself, or what it lies in, is not a folder
+        kind: type[OutputError] = OutputError if inside else OutputRefused
+        raise kind(f"cannot {verb} {path}: {error.filename} is not a folder") from error
     except OSError as error:
-        kind = OutputUnavailable if error.errno in _PASSING_ERRNOS else OutputError
+        kind = _KINDS.get(error.errno or 0, OutputError)
         raise kind(f"cannot {verb} {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _taken_errors(target: Path) -> Iterator[None]:
+    """What is there and cannot be looked at is not ours: nobody else's images suffer by it."""
+    try:
+        yield
+    except (PermissionError, IsADirectoryError) as error:
+        raise OutputConflict(f"{target} is taken by something that cannot be read: {error.strerror}") from error
+    except OSError as error:
+        kind = _KINDS.get(error.errno or 0, OutputError)
+        raise kind(f"cannot read {target}: {error.strerror or error}") from error
+
+
+def _read_taken(target: Path) -> bytes:
+    with _taken_errors(target):
+        return target.read_bytes()
 
 
 def _make_directories(directory: Path) -> None:

@@ -17,6 +17,7 @@ from promptmill.producer.outputs.output import (
     Listed,
     ObjectNotFound,
     OutputError,
+    OutputRefused,
     OutputUnavailable,
     OutputUrlError,
     Put,
@@ -219,14 +220,14 @@ def _raise_output_error(error: Exception, doing: str, bucket: str) -> NoReturn:
     from google.cloud.storage.exceptions import InvalidResponse
 
     if isinstance(error, api.NotFound):
-        raise OutputError(f'cannot {doing}: bucket "{bucket}" does not exist or cannot be seen') from error
+        raise OutputRefused(f'cannot {doing}: bucket "{bucket}" does not exist or cannot be seen') from error
     if isinstance(error, api.Forbidden | api.Unauthorized):
-        raise OutputError(
+        raise OutputRefused(
             f"cannot {doing}: these Google credentials may not; they need the role Storage Object User "
             f'(roles/storage.objectUser) on bucket "{bucket}": {error.message}'
         ) from error
     if isinstance(error, GoogleAuthError) and not isinstance(error, TransportError):
-        raise OutputError(f"cannot {doing}: {_login_sentence()}: {error}") from error
+        raise OutputRefused(f"cannot {doing}: {_login_sentence()}: {error}") from error
     if isinstance(error, api.ClientError) and not isinstance(error, api.TooManyRequests):
         raise OutputError(f"cannot {doing}: {error.message}") from error
     cause = getattr(error, "cause", None) or error  # of a RetryError: what the last try met
@@ -297,7 +298,7 @@ def _new_client(connections: int) -> Any:
         # No project: objects have none, and to look for one can fail. An emulator gets anonymous credentials.
         client = storage.Client(project=None)
     except GoogleAuthError as error:
-        raise OutputError(f"cannot use Google Cloud Storage: {_login_sentence()}: {error}") from error
+        raise OutputRefused(f"cannot use Google Cloud Storage: {_login_sentence()}: {error}") from error
     for scheme in ("https://", "http://"):
         client._http.mount(scheme, HTTPAdapter(pool_maxsize=connections))
     return client

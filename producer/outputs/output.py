@@ -8,6 +8,8 @@ or finds that it is there already and adopts it, or refuses.
         OutputUrlError       a URL or a name that no output can have: the caller's mistake
         OutputConflict       the name is taken by something that is not ours
         ObjectNotFound       there is nothing of that name
+        OutputRefused        nothing can be read or written there as things are: no permission, read-only, no such
+                             bucket. No object's fault: it needs somebody to mend the storage, or this host
         OutputUnavailable    the storage did not answer, or was full: the same call may work later
 
 This is the contract; folder.py and gcs.py keep it, open.py opens them. A new kind of
@@ -44,6 +46,10 @@ class OutputConflict(OutputError):
 
 class ObjectNotFound(OutputError):
     """There is no object of that name."""
+
+
+class OutputRefused(OutputError):
+    """The storage lets this host do nothing: permissions, a read-only file system, no such bucket, no credentials."""
 
 
 class OutputUnavailable(OutputError):
@@ -108,7 +114,8 @@ class Output(Protocol):
         Raises:
             OutputConflict: the name is taken by something else. It is left as it is.
             OutputUnavailable: the storage did not answer, or is full.
-            OutputError: the storage refused.
+            OutputRefused: the storage refuses this host, or everybody.
+            OutputError: the storage refuses this object.
         """
 
     def get(self, name: str) -> bytes:

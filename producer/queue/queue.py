@@ -118,22 +118,24 @@ class JobQueue:
 
     # What a worker does.
 
-    def claimable(self) -> list[Ready]:
-        """The shapes that have a job for whoever asks, by key. What is paused or cancelled is not."""
+    def claimable(self, *, pass_over: Iterable[str] = ()) -> list[Ready]:
+        """The shapes that have a job for whoever asks, by key. What is paused or cancelled is not, nor is what would go
+        into one of the outputs to `pass_over`."""
         ranks = sorted(PRIORITIES.values(), reverse=True)
         return [
             Ready(Shape.from_key(key), ranks[rank], waited / 1e6, run_waited / 1e6)
-            for key, rank, waited, run_waited in sorted(self._claimable(self._lease_ms))
+            for key, rank, waited, run_waited in sorted(self._claimable(self._lease_ms, *pass_over))
         ]
 
-    def claim(self, shape: Shape, count: int) -> list[Claim]:
+    def claim(self, shape: Shape, count: int, *, pass_over: Iterable[str] = ()) -> list[Claim]:
         """Up to `count` jobs of one shape, held from now on, of one run or several: the higher priority first, and of
         equals the one that was served least. Of each run, first what dead workers held, then new jobs.
 
-        A job on its last delivery comes alone. One that was given up, or cannot be read, is settled as failed here.
+        None goes into one of the outputs to `pass_over`. A job on its last delivery comes alone. One that was given up,
+        or cannot be read, is settled as failed here.
         """
         claims: list[Claim | None] = []
-        found = self._claim(shape.key, self._consumer, count, self._lease_ms, MAX_DELIVERIES)
+        found = self._claim(shape.key, self._consumer, count, self._lease_ms, MAX_DELIVERIES, *pass_over)
         for run, output, shared, opened, entries in found:
             common = json.loads(shared)
             for entry, deliveries, flat in entries:

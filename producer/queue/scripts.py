@@ -102,6 +102,16 @@ local function open_stream(run, shape)
   return name
 end
 
+-- Whether the run's output is among the ARGV from `first` on: those into which whoever asks cannot write now.
+local function passed_over(run, first)
+  if #ARGV < first then return false end
+  local output = redis.call('HGET', key(run), 'output')
+  for a = first, #ARGV do
+    if ARGV[a] == output then return true end
+  end
+  return false
+end
+
 local PARTS = {'done', 'failed', 'failures'}
 
 -- Nothing more will happen to the run by itself: what it leaves behind is kept for a while.
@@ -278,8 +288,9 @@ end
 return entered
 """
 
-# ARGV: lease in ms. Of each shape with a job that a worker could claim now: its key, the rank of the run that would be
-# served, and for how long the shape and that run were not served, in microseconds.
+# ARGV: lease in ms, outputs whose runs are passed over. Of each shape with a job that a worker could claim now: its
+# key, the rank of the run that would be served, and for how long the shape and that run were not served, in
+# microseconds.
 CLAIMABLE = """
 local lease, now, found = tonumber(ARGV[1]), microseconds(), {}
 for _, shape in ipairs(redis.call('SMEMBERS', 'promptmill:shapes')) do
@@ -290,6 +301,7 @@ for _, shape in ipairs(redis.call('SMEMBERS', 'promptmill:shapes')) do
       unable[#unable + 1] = run
       return false
     end
+    if passed_over(run, 2) then return false end
     local served = redis.call('HMGET', key(run), 'served_at', 'created')
     local shape_served = redis.call('HGET', lane(shape), 'served_at') or now
     local run_served = served[1] or (served[2] or 0) * 1e6
@@ -304,10 +316,10 @@ end
 return found
 """
 
-# ARGV: shape key, consumer, count, lease in ms, max deliveries. Fills one batch from the runs in their turns; of each,
-# what dead workers held goes first, then new jobs. A job that is at its last delivery comes alone. Returns of each run
-# its name, output, shared fields, time of creation, and (entry, deliveries, fields) of each job; those over the maximum
-# are for the caller to give up, and are not counted.
+# ARGV: shape key, consumer, count, lease in ms, max deliveries, outputs whose runs are passed over. Fills one batch
+# from the runs in their turns; of each, what dead workers held goes first, then new jobs. A job that is at its last
+# delivery comes alone. Returns of each run its name, output, shared fields, time of creation, and (entry, deliveries,
+# fields) of each job; those over the maximum are for the caller to give up, and are not counted.
 CLAIM = """
 local shape, consumer, lease, max = ARGV[1], ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 local size = tonumber(ARGV[3])
@@ -345,6 +357,7 @@ end
 local found, seen, lost = {}, {}, {}
 look_for_the_dead(shape, lease)
 in_turn(shape, function(run, score)
+  if passed_over(run, 6) then return false end
   local said, claims, before = redis.call('HMGET', key(run), 'output', 'common', 'created'), {}, room
   if not said[1] or not from_the_dead(stream(run, shape), claims) then
     lost[#lost + 1] = run

@@ -29,7 +29,7 @@ class WorkerReport:
     shape: str = ""
     images: int = 0
     images_per_s: float = 0.0
-    problems: Mapping[str, str] = dataclasses.field(default_factory=dict)  # model -> why it cannot be rendered with
+    problems: Mapping[str, str] = dataclasses.field(default_factory=dict)  # model or output -> what is wrong
     at: float = 0.0  # seconds since the epoch, by Redis' clock: those of the hosts may differ
 
 

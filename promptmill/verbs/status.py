@@ -81,7 +81,7 @@ def table(data: dict[str, Any], bars: bool = False) -> str:
         lines.append(f"queue {queue['shape']}: {queue['waiting']} waiting, {queue['held']} with workers")
     for worker in data["workers"]:
         lines.append(_worker(worker))
-        lines += [f"  cannot render with {model}: {why}" for model, why in worker["problems"].items()]
+        lines += [f"  {what}: {why}" for what, why in worker["problems"].items()]
     lines += [] if data["workers"] else ["no workers; start one with `promptmill worker`"]
     if len(data["workers"]) > 1:
         lines.append(f"{len(data['workers'])} workers: {_rate(sum(one['images_per_s'] for one in data['workers']))}")

@@ -15,13 +15,15 @@ from PIL import Image
 from promptmill.producer.job import Job
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
-from promptmill.producer.outputs.output import Output, OutputUnavailable
+from promptmill.producer.outputs.output import Output, OutputRefused, OutputUnavailable
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.worker.app import make_app
 from promptmill.worker.encode import encode_png, job_id_inside
 from promptmill.worker.events import JobEvents
+from promptmill.worker.output_trouble import OutputTrouble
 from promptmill.worker.render import Finisher, Rendered, _metadata
+from promptmill.worker.self_report import SelfReport
 from promptmill.worker.settings import WorkerSettings
 from tests.entries import as_entries
 
@@ -42,6 +44,8 @@ class Bench:
         self.ledger, self.queue = Ledger(client), JobQueue(client, "bench")
         self.output: Output = open_output(str(folder)).child("r")
         self.events = JobEvents(make_app(WorkerSettings(broker=url)), "bench@here")
+        self.report = SelfReport("bench@here", is_busy=lambda: False)
+        self.trouble = OutputTrouble(self.report)
         self.give_up = threading.Event()
         self.revoked: set[str] = set()
         self.folder = folder
@@ -56,6 +60,7 @@ class Bench:
         return Finisher(
             self.queue,
             self.events,
+            self.trouble,
             is_revoked=self.revoked.__contains__,
             give_up=self.give_up,
             settings=WorkerSettings(),
@@ -171,6 +176,45 @@ def test_a_worker_that_must_stop_gives_back_what_it_cannot_write(bench):
     assert not bench.finish(claim, output=Faulty(bench.output, fault))
     (again,) = bench.queue.claim(claim.shape, 1)
     assert (again.index, again.deliveries) == (0, 1), "it was not the job's fault"
+
+
+def test_an_output_that_refuses_this_host_gives_the_job_back_and_is_passed_over(bench):
+    claims = bench.claims(2)
+    refuse = True
+
+    def fault() -> None:
+        if refuse:
+            raise OutputRefused("cannot write /out/a: Read-only file system")
+
+    for claim in claims:
+        assert not bench.finish(claim, output=Faulty(bench.output, fault))
+    assert bench.reasons() == {}
+    url = str(bench.folder)
+    assert bench.trouble.to_pass_over() == [url]
+    assert "Read-only file system" in bench.report.now().problems[url]
+    shape = claims[0].shape
+    assert bench.queue.claimable(pass_over=bench.trouble.to_pass_over()) == []
+    assert bench.queue.claim(shape, 2, pass_over=bench.trouble.to_pass_over()) == []
+    again = bench.queue.claim(shape, 2)
+    assert [claim.deliveries for claim in again] == [1, 1], "it was not the jobs' fault"
+    refuse = False
+    assert bench.finish(again[0], output=Faulty(bench.output, fault))
+    assert bench.trouble.to_pass_over() == []
+    assert bench.report.now().problems == {}
+
+
+def test_an_output_that_is_away_is_a_problem_that_status_shows(bench):
+    (claim,) = bench.claims(1)
+    seen = []
+
+    def fault() -> None:
+        seen.append(dict(bench.report.now().problems))
+        if len(seen) == 1:
+            raise OutputUnavailable("cannot write /out/a: No space left on device")
+
+    assert bench.finish(claim, output=Faulty(bench.output, fault))
+    assert "No space left" in seen[1][str(bench.folder)]
+    assert bench.report.now().problems == {}
 
 
 def test_an_unforeseen_error_is_tried_three_times_and_told(bench):

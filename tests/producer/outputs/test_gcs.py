@@ -15,7 +15,15 @@ import pytest
 import promptmill.producer.outputs.gcs
 from promptmill.producer.outputs.gcs import MAX_METADATA_BYTES, Bucket
 from promptmill.producer.outputs.open import open_output
-from promptmill.producer.outputs.output import Existing, Output, OutputError, OutputUnavailable, OutputUrlError, Put
+from promptmill.producer.outputs.output import (
+    Existing,
+    Output,
+    OutputError,
+    OutputRefused,
+    OutputUnavailable,
+    OutputUrlError,
+    Put,
+)
 from tests.fake_gcs import FakeGcs
 
 Answer = tuple[int, bytes]
@@ -219,7 +227,7 @@ def test_a_missing_bucket_is_named(wire: Wire) -> None:
     output = open_output("gs://nowhere/run")
     said = 'bucket "nowhere" does not exist or cannot be seen'
     for use in (output.check, lambda: output.put_once("a", b""), lambda: list(output.list())):
-        with pytest.raises(OutputError, match=said):
+        with pytest.raises(OutputRefused, match=said):
             use()
 
 
@@ -232,6 +240,7 @@ def test_a_refusal_is_said_at_once(wire: Wire, output: Output, status: int, said
     with pytest.raises(OutputError, match=said) as refusal:
         output.put_once("a", b"")
     assert not isinstance(refusal.value, OutputUnavailable)
+    assert isinstance(refusal.value, OutputRefused) == (status != 400), "400 is about this object"
     assert len(wire.uploads()) == 1
 
 

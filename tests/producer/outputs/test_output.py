@@ -24,6 +24,7 @@ from promptmill.producer.outputs.output import (
     Output,
     OutputConflict,
     OutputError,
+    OutputRefused,
     OutputUrlError,
     Put,
     check_name,
@@ -329,11 +330,14 @@ def test_files_are_readable_as_the_umask_says(tmp_path: Path) -> None:
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for index in ("file", "file/run"):
-        with pytest.raises(OutputError, match=r"cannot write into .*: .*/file is not a folder"):
+        with pytest.raises(OutputRefused, match=r"cannot write into .*: .*/file is not a folder"):
             open_output(str(tmp_path / index)).check()
-    with pytest.raises(OutputError, match=r"/file is not a folder"):
+    with pytest.raises(OutputError, match=r"/file is not a folder") as refusal:
         open_output(str(tmp_path)).put_once("file/a", b"")
-    with pytest.raises(OutputError, match=r"/file is not a folder"):
+    assert not isinstance(refusal.value, OutputRefused), "other names in this output are not in its way"
+    with pytest.raises(OutputRefused, match=r"/file is not a folder"):
+        open_output(str(tmp_path / "file" / "run")).put_once("images/a", b"")
+    with pytest.raises(OutputRefused, match=r"/file is not a folder"):
         list(open_output(str(tmp_path / "file")).list())
 
 
@@ -343,8 +347,37 @@ def test_a_folder_that_cannot_be_written_fails_the_check(tmp_path: Path, monkeyp
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(OutputError, match=r"cannot write into .*: Permission denied"):
+    with pytest.raises(OutputRefused, match=r"cannot write into .*: Permission denied"):
         open_output(str(tmp_path)).check()
+
+
+def test_a_file_system_that_turned_read_only_refuses_everything(tmp_path: Path) -> None:
+    # A real one, mounted over the folder in a mount namespace of its own.
+    (tmp_path / "out").mkdir()
+    program = tmp_path / "put.py"
+    program.write_text(
+        "from promptmill.producer.outputs.open import open_output\n"
+        "from promptmill.producer.outputs.output import OutputRefused\n"
+        f"output = open_output({str(tmp_path / 'out')!r})\n"
+        "try:\n    output.put_once('a/b', b'')\nexcept OutputRefused as error:\n    print(error)\n"
+    )
+    command = f"mount -t tmpfs -o ro none {tmp_path / 'out'} || exit 77; {sys.executable} -P {program}"
+    answer = subprocess.run(["unshare", "-rm", "sh", "-c", command], capture_output=True, text=True, check=False)
+    if answer.returncode in (1, 77) and not answer.stdout and "Traceback" not in answer.stderr:
+        pytest.skip(f"no mount namespace here: {answer.stderr}")
+    assert "Read-only file system" in answer.stdout, answer.stderr
+
+
+def test_something_unreadable_under_the_name_is_that_objects_conflict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    (tmp_path / "a").write_bytes(b"theirs")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(OutputConflict, match="cannot be read"):
+        open_output(str(tmp_path)).put_once("a", b"oursss")
 
 
 # --- open_output -----------------------------------------------------------------------------------------
