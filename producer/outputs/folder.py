@@ -73,10 +73,8 @@ class Folder:
             _sync_directory(target.parent)
             if created:
                 return Put.CREATED
-        with _taken_errors(target):
-            size = target.stat().st_size
-            same = size == len(data) and _read_taken(target) == data
-        put = judge(str(target), data, Existing(size, {}, lambda: _read_taken(target)), same, ours, broken)
+        there = _read_taken(target)  # once: another writer may replace it between two looks
+        put = judge(str(target), data, Existing(len(there), {}, lambda: there), there == data, ours, broken)
         if put is Put.REPLACED:
             with _folder_errors("write", target, self.root), _temporary_file(target.parent, data) as temporary:
                 temporary.replace(target)
@@ -143,21 +141,15 @@ def _folder_errors(verb: str, path: Path, root: Path) -> Iterator[None]:
         raise kind(f"cannot {verb} {path}: {error.strerror or error}") from error
 
 
-@contextlib.contextmanager
-def _taken_errors(target: Path) -> Iterator[None]:
-    """What is there and cannot be looked at is not ours: nobody else's images suffer by it."""
+def _read_taken(target: Path) -> bytes:
+    """The file in a taken name's place. What cannot be looked at is not ours, and nobody else's images suffer by it."""
     try:
-        yield
+        return target.read_bytes()
     except (PermissionError, IsADirectoryError) as error:
         raise OutputConflict(f"{target} is taken by something that cannot be read: {error.strerror}") from error
     except OSError as error:
         kind = _KINDS.get(error.errno or 0, OutputError)
         raise kind(f"cannot read {target}: {error.strerror or error}") from error
-
-
-def _read_taken(target: Path) -> bytes:
-    with _taken_errors(target):
-        return target.read_bytes()
 
 
 def _make_directories(directory: Path) -> None:
