@@ -31,6 +31,7 @@ VERBS = {
     "purge": "Take a run out of Redis.",
     "pack": "Make a dataset of a finished run: manifest and shards.",
     "verify": "Check a run's images, manifest and shards, byte by byte.",
+    "export": "Bring a run's images into a folder, under names that people can read.",
     "import-model": "Make a model folder of a single file, LoRAs, textual inversions.",
 }
 """Each verb is `command` in the module of its own name in promptmill.verbs."""

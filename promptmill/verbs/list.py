@@ -51,13 +51,14 @@ def command(
     one object per line.
     """
     if run is not None:
-        return _list_jobs(run, indexes or (), _labels(labels), prompt, broker, as_json)
+        return _list_jobs(run, indexes or (), labels_of(labels), prompt, broker, as_json)
     if indexes or labels or prompt is not None:
         raise click.UsageError("--index, --label and --prompt want a RUN: promptmill list RUN --index 17")
     return _list_runs(broker, as_json)
 
 
-def _labels(labels: Sequence[str]) -> dict[str, str]:
+def labels_of(labels: Sequence[str]) -> dict[str, str]:
+    """The labels that flags name. Raises click.UsageError."""
     pairs = [label.partition("=") for label in labels]
     for name, equals, _ in pairs:
         if not equals:

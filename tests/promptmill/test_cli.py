@@ -51,7 +51,7 @@ def submitted(client: redis.Redis) -> list[Job]:
         (["cats.txt", "--width", "wide"], "Error: Invalid value for '--width': 'wide' is not a valid integer."),
         (["cats.txt", "--guidance", "nan"], "promptmill: guidance_scale: must be from 0 to 100, got nan"),
         (["cats.txt", "--target-size", "8"], "'8' is not two whole numbers such as 1024,1024"),
-        (["cats.txt", "--wdith", "64"], "No such option '--wdith'. Did you mean '--width'?"),
+        (["cats.txt", "--wdith", "64"], "No such option '--wdith'. (Did you mean one of: '--dialect', '--width'?)"),
         (["cats.txt", "--sampler", "magic"], f"promptmill: sampler: must be one of {', '.join(SAMPLERS)}; got 'magic'"),
         (["cats.txt", "--model", "./no-model"], "promptmill: no model './no-model'"),
         (["cats.txt", "--model", "folder"], "promptmill: folder is no model folder: it has no model_index.json"),
