@@ -108,7 +108,7 @@ def pack(output: Output, plan: Plan, scratch: Path, size: int = SHARD_SIZE) -> I
     for number in range(-(-plan.jobs // size)):
         file = scratch / f"{number:05d}.tar"
         shard = build_shard(file, output, plan, number, size)
-        output.put_once(shard.name, file.read_bytes(), content_type="application/x-tar")
+        output.put_file(shard.name, file, content_type="application/x-tar")
         file.unlink()
         shards.append(shard)
         yield shard

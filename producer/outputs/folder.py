@@ -6,13 +6,16 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from promptmill.producer.outputs.output import (
     RESERVED,
+    Content,
     Existing,
     Listed,
     ObjectNotFound,
@@ -25,6 +28,8 @@ from promptmill.producer.outputs.output import (
     check_name,
     judge,
 )
+
+_PIECE_BYTES = 1 << 20  # of a file that is copied
 
 # What the system answers to link() where the file system has no hard links: FAT, SMB, most of FUSE, Android.
 _NO_HARD_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -65,18 +70,40 @@ class Folder:
         ours: Callable[[Existing], bool] | None = None,
         broken: Callable[[Existing], bool] | None = None,
     ) -> Put:
+        return self._put(name, Content.of_bytes(data), ours, broken)
+
+    def put_file(
+        self,
+        name: str,
+        path: Path,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        ours: Callable[[Existing], bool] | None = None,
+    ) -> Put:
+        return self._put(name, Content.of_file(path), ours, None)
+
+    def _put(
+        self,
+        name: str,
+        content: Content,
+        ours: Callable[[Existing], bool] | None,
+        broken: Callable[[Existing], bool] | None,
+    ) -> Put:
         target = self._path(name)
         with _folder_errors("write", target, self.root):
             _make_directories(target.parent)
-            created = _create(target, data)
+            created = _create(target, content)
             # Also when another writer created it: it may have died before it made the name durable.
             _sync_directory(target.parent)
             if created:
                 return Put.CREATED
-        there = _read_taken(target)  # once: another writer may replace it between two looks
-        put = judge(str(target), data, Existing(len(there), {}, lambda: there), there == data, ours, broken)
+        with _taken(target) as there:  # open: another writer may replace it between two looks
+            size = os.fstat(there.fileno()).st_size
+            same = size == content.size and _same(content, there)
+            put = judge(str(target), content.size, Existing(size, {}, lambda: _whole(there)), same, ours, broken)
         if put is Put.REPLACED:
-            with _folder_errors("write", target, self.root), _temporary_file(target.parent, data) as temporary:
+            with _folder_errors("write", target, self.root), _temporary_file(target.parent, content) as temporary:
                 temporary.replace(target)
                 _sync_directory(target.parent)
         return put
@@ -121,7 +148,7 @@ class Folder:
     def check(self) -> None:
         with _folder_errors("write into", self.root, self.root):
             _make_directories(self.root)
-            with _temporary_file(self.root, b"promptmill was here"):
+            with _temporary_file(self.root, Content.of_bytes(b"promptmill was here")):
                 pass
 
     def _path(self, name: str) -> Path:
@@ -141,15 +168,22 @@ def _folder_errors(verb: str, path: Path, root: Path) -> Iterator[None]:
         raise kind(f"cannot {verb} {path}: {error.strerror or error}") from error
 
 
-def _read_taken(target: Path) -> bytes:
+@contextlib.contextmanager
+def _taken(target: Path) -> Iterator[BinaryIO]:
     """The file in a taken name's place. What cannot be looked at is not ours, and nobody else's images suffer by it."""
     try:
-        return target.read_bytes()
+        with target.open("rb") as file:
+            yield file
     except (PermissionError, IsADirectoryError) as error:
         raise OutputConflict(f"{target} is taken by something that cannot be read: {error.strerror}") from error
     except OSError as error:
         kind = _KINDS.get(error.errno or 0, OutputError)
         raise kind(f"cannot read {target}: {error.strerror or error}") from error
+
+
+def _whole(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def _make_directories(directory: Path) -> None:
@@ -161,27 +195,41 @@ def _make_directories(directory: Path) -> None:
     _sync_directory(directory.parent)
 
 
-def _create(target: Path, data: bytes) -> bool:
+def _same(content: Content, theirs: BinaryIO) -> bool:
+    with content.open() as ours:
+        while piece := ours.read(_PIECE_BYTES):
+            if theirs.read(len(piece)) != piece:
+                return False
+        return not theirs.read(1)
+
+
+def _write(content: Content, file: BinaryIO) -> None:
+    """All of it, durable."""
+    with content.open() as source:
+        shutil.copyfileobj(source, file, _PIECE_BYTES)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _create(target: Path, content: Content) -> bool:
     """Write the file, whole and durable, unless its name is taken. Whether it was free."""
     try:
-        return _create_from_nameless(target, data)
+        return _create_from_nameless(target, content)
     except OSError as error:
         if error.errno not in _NO_NAMELESS_FILES:
             raise
-    with _temporary_file(target.parent, data) as temporary:
+    with _temporary_file(target.parent, content) as temporary:
         return _publish(temporary, target)
 
 
-def _create_from_nameless(target: Path, data: bytes) -> bool:
+def _create_from_nameless(target: Path, content: Content) -> bool:
     """`_create` with a file that is gone with its process until it has its name: Linux, on most of its file systems."""
     if not hasattr(os, "O_TMPFILE"):
         raise OSError(errno.EOPNOTSUPP, "no nameless files", str(target))
     open_files = os.open("/proc/self/fd", os.O_RDONLY)
     try:
         with os.fdopen(os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o666), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            _write(content, file)
             os.link(str(file.fileno()), target, src_dir_fd=open_files)
     except FileExistsError:
         return False
@@ -191,15 +239,13 @@ def _create_from_nameless(target: Path, data: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _temporary_file(directory: Path, data: bytes) -> Iterator[Path]:
-    """A durable file with `data`, in the folder where its final name will be, gone afterwards."""
+def _temporary_file(directory: Path, content: Content) -> Iterator[Path]:
+    """A durable file with the content, in the folder where its final name will be, gone afterwards."""
     # Not `tempfile`: its files are readable by their owner only, and so would be every image.
     path = directory / f"{RESERVED}{secrets.token_hex(8)}.tmp"
     try:
         with path.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            _write(content, file)
         yield path
     finally:
         path.unlink(missing_ok=True)

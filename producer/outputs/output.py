@@ -19,9 +19,11 @@ storage is a class with `Output`'s methods and a row in its `SCHEMES`.
 from __future__ import annotations
 
 import enum
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from promptmill.producer.errors import PromptmillError
 
@@ -89,6 +91,26 @@ class Existing:
         return self.reader()
 
 
+@dataclass(frozen=True)
+class Content:
+    """What is to be written: bytes, or a file of this machine that may be larger than its memory."""
+
+    size: int
+    open: Callable[[], BinaryIO]
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> Content:
+        return cls(len(data), lambda: io.BytesIO(data))
+
+    @classmethod
+    def of_file(cls, path: Path) -> Content:
+        """Raises `OutputError` for a file that cannot be read."""
+        try:
+            return cls(path.stat().st_size, lambda: path.open("rb"))
+        except OSError as error:
+            raise OutputError(f"cannot read {path}: {error.strerror}") from error
+
+
 class Output(Protocol):
     """A place that holds named objects. Safe to share between threads."""
 
@@ -117,6 +139,17 @@ class Output(Protocol):
             OutputRefused: the storage refuses this host, or everybody.
             OutputError: the storage refuses this object.
         """
+
+    def put_file(
+        self,
+        name: str,
+        path: Path,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        ours: Callable[[Existing], bool] | None = None,
+    ) -> Put:
+        """`put_once` with what is in a file of this machine, of which only a piece is in memory at a time."""
 
     def get(self, name: str) -> bytes:
         """The object's bytes. Raises `ObjectNotFound`."""
@@ -158,7 +191,7 @@ def check_name(name: str) -> str:
 
 def judge(
     where: str,
-    data: bytes,
+    size: int,
     there: Existing,
     same: bool,
     ours: Callable[[Existing], bool] | None,
@@ -170,6 +203,6 @@ def judge(
     if broken is not None and broken(there):
         return Put.REPLACED
     raise OutputConflict(
-        f"{where} is taken by something else ({there.size} bytes there, {len(data)} here); "
+        f"{where} is taken by something else ({there.size} bytes there, {size} here); "
         "it is left as it is: choose another run name or output"
     )

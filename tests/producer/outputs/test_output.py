@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -146,6 +147,56 @@ def test_a_part_is_read(output: Output) -> None:
     assert output.read("empty", 0, 5) == b""
     with pytest.raises(ObjectNotFound, match=r"there is no .*b"):
         output.read("b", 0, 1)
+
+
+# --- put_file, read --------------------------------------------------------------------------------------
+
+LARGE = 20 << 20  # bytes: more than a bucket's client sends in one request
+
+
+def file_of(tmp_path: Path, size: int, seed: int = 0) -> Path:
+    path = tmp_path / f"{size}-{seed}"
+    path.write_bytes(random.Random(seed).randbytes(size))
+    return path
+
+
+@pytest.mark.parametrize("size", [0, 5, LARGE])
+def test_a_file_is_written_once_and_read_in_parts(output: Output, tmp_path: Path, size: int) -> None:
+    path = file_of(tmp_path, size)
+    assert output.put_file("data/00000.tar", path, content_type="application/x-tar") is Put.CREATED
+    assert output.get("data/00000.tar") == path.read_bytes()
+    assert output.read("data/00000.tar", size // 2, 100) == path.read_bytes()[size // 2 :][:100]
+    assert output.put_file("data/00000.tar", path) is Put.ADOPTED
+    assert output.put_once("data/00000.tar", path.read_bytes()) is Put.ADOPTED
+
+
+@pytest.mark.parametrize("size", [5, LARGE])
+def test_a_file_takes_nobodys_name(output: Output, tmp_path: Path, size: int) -> None:
+    there, other = file_of(tmp_path, size), file_of(tmp_path, size, seed=1)
+    output.put_file("a", there)
+    with pytest.raises(OutputConflict, match="taken by something else"):
+        output.put_file("a", other)
+    assert output.get("a") == there.read_bytes()
+    assert output.put_file("a", other, ours=lambda existing: existing.size == size) is Put.ADOPTED
+
+
+def test_of_many_writers_of_different_files_one_wins_and_is_whole(output: Output, tmp_path: Path) -> None:
+    files = [file_of(tmp_path, 100_000, seed) for seed in range(WRITERS)]
+
+    def write(writer: int) -> Put:
+        try:
+            return output.put_file("a", files[writer])
+        except OutputConflict:
+            return Put.ADOPTED
+
+    assert race(write) == {Put.CREATED: 1, Put.ADOPTED: WRITERS - 1}
+    assert output.get("a") in [file.read_bytes() for file in files]
+
+
+def test_a_file_that_is_not_there_is_named(output: Output, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot read .*/nothing: No such file"):
+        output.put_file("a", tmp_path / "nothing")
+    assert not output.exists("a")
 
 
 # --- what is broken --------------------------------------------------------------------------------------
