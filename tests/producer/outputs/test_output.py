@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import random
 import signal
@@ -422,11 +423,13 @@ def test_a_file_system_that_turned_read_only_refuses_everything(tmp_path: Path) 
 def test_something_unreadable_under_the_name_is_that_objects_conflict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Path) -> bytes:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+    def refuse(self: Path, mode: str = "r") -> object:
+        if self.name == "a":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return io.FileIO(self, mode.replace("b", ""))
 
     (tmp_path / "a").write_bytes(b"theirs")
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(OutputConflict, match="cannot be read"):
         open_output(str(tmp_path)).put_once("a", b"oursss")
 
