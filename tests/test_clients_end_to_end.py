@@ -80,6 +80,30 @@ def test_a_task_that_was_sent_twice_is_one_image(farm: Farm, somebody: Celery, t
     assert len(list((tmp_path / "twice").glob("images/*/*"))) == 1
 
 
+NO_MESSAGES = [b"garbage", b"", b"\xff\xfe", b"3", b"null", b"[]", b"{}", b'{"body": 3}', b'{"body": "x"}']
+    b"garbage",
+    b"",
+    b"\xff\xfe",
+    b"3",
+    b"null",
+    b"[]",
+    b"{}",
+    b'{"body": 3}',
+    b'{"body": "x", "headers": {}}',
+]
+
+
+def test_an_item_that_is_no_message_ends_no_worker(farm: Farm, client: redis.Redis, somebody: Celery, tmp_path: Path):
+    farm.wait_until_ready(0)
+    client.lpush("promptmill", *NO_MESSAGES)
+    kwargs = {"prompt": "a cat", "output": str(tmp_path), **TINY}
+    result = somebody.send_task("promptmill.render", kwargs=kwargs, queue="promptmill")
+    assert Path(result.get(timeout=120)["image"]).parent.parent.parent.exists()
+    farm.wait_until_finished(result.id)
+    assert client.llen("promptmill") == 0
+    assert "dropped an item of Celery's queue" in farm.log(0) and "Traceback" not in farm.log(0)
+
+
 def test_the_worker_takes_few_tasks_at_once(farm: Farm, somebody: Celery):
     """The rest of its threads are for the images, however many tasks there are."""
     stats = wait_until(lambda: somebody.control.inspect(timeout=1.0).stats(), "the worker hears remote control")

@@ -6,6 +6,7 @@ import socket
 from celery import Celery
 
 from promptmill.producer.broker import celery_settings
+from promptmill.worker import celery_redis
 from promptmill.worker.bootstep import PullJobs
 from promptmill.worker.settings import WorkerSettings
 from promptmill.worker.tasks import register
@@ -13,6 +14,7 @@ from promptmill.worker.tasks import register
 
 def make_app(settings: WorkerSettings) -> Celery:
     """A Celery app whose workers pull jobs as `settings` say, and take `promptmill.render` from any client."""
+    celery_redis.use_it()
     celery_app = Celery("promptmill")
     celery_app.conf.update(celery_settings(settings.broker))
     celery_app.conf.promptmill = settings

@@ -1,0 +1,36 @@
+"""Celery's Redis transport, which one item that is no message does not end.
+
+Anybody may push into a list of Redis. kombu takes an item off the list and then parses it, and what it raises there
+ends the worker, each item another one. Here such an item is logged and dropped; the next one is read.
+"""
+
+import logging
+from queue import Empty
+from typing import Any
+
+from kombu.transport import TRANSPORT_ALIASES, redis
+
+logger = logging.getLogger(__name__)
+
+
+class Channel(redis.Channel):
+    """A channel that passes over what is no message."""
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # of JSON, and of its lacking fields
+            logger.error("dropped an item of Celery's queue that is not a message: %s: %s", type(error).__name__, error)
+            raise Empty from error
+
+
+class Transport(redis.Transport):
+    """kombu's, with our channel."""
+
+    Channel = Channel
+
+
+def use_it() -> None:
+    """Have every connection of this process to `redis://` and `rediss://` use it."""
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
