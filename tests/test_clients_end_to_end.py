@@ -81,16 +81,6 @@ def test_a_task_that_was_sent_twice_is_one_image(farm: Farm, somebody: Celery, t
 
 
 NO_MESSAGES = [b"garbage", b"", b"\xff\xfe", b"3", b"null", b"[]", b"{}", b'{"body": 3}', b'{"body": "x"}']
-    b"garbage",
-    b"",
-    b"\xff\xfe",
-    b"3",
-    b"null",
-    b"[]",
-    b"{}",
-    b'{"body": 3}',
-    b'{"body": "x", "headers": {}}',
-]
 
 
 def test_an_item_that_is_no_message_ends_no_worker(farm: Farm, client: redis.Redis, somebody: Celery, tmp_path: Path):
