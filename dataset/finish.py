@@ -56,5 +56,4 @@ def _put_manifest(output: Output, file: Path) -> None:
             return False
         return there
 
-    data = file.read_bytes()
-    output.put_once(MANIFEST, data, content_type="application/vnd.apache.parquet", ours=same_rows)
+    output.put_file(MANIFEST, file, content_type="application/vnd.apache.parquet", ours=same_rows)

@@ -8,6 +8,8 @@ from promptmill.producer.errors import PromptmillError
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 
 SUCCESS = "_SUCCESS"
+PIECE_BYTES = 16 << 20
+"""Of a large object in memory at once."""
 
 
 class SealError(PromptmillError):
@@ -16,7 +18,7 @@ class SealError(PromptmillError):
 
 def write_seal(output: Output, names: Iterable[str]) -> None:
     """Write `_SUCCESS` over the objects of these names, all of which are there. Raises OutputError."""
-    digests = {name: hashlib.sha256(output.get(name)).hexdigest() for name in names}
+    digests = {name: _sha256(output, name) for name in names}
     output.put_once(SUCCESS, _text(digests), content_type="application/json")
 
 
@@ -42,6 +44,14 @@ def _text(digests: Mapping[str, str]) -> bytes:
 def sha256_of(output: Output, name: str) -> str | None:
     """The digest of an object's bytes, or None where there is no object."""
     try:
-        return hashlib.sha256(output.get(name)).hexdigest()
+        return _sha256(output, name)
     except ObjectNotFound:
         return None
+
+
+def _sha256(output: Output, name: str) -> str:
+    digest, at = hashlib.sha256(), 0
+    while part := output.read(name, at, PIECE_BYTES):
+        digest.update(part)
+        at += len(part)
+    return digest.hexdigest()
