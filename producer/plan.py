@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import zstandard
 
 from promptmill.producer.errors import JobError, ModelNameError, PlanError, PromptFileError, PromptFileErrors
-from promptmill.producer.job import ALIASES, Job, Shape, canonical_json
+from promptmill.producer.fields import ALIASES
+from promptmill.producer.job import Job, Shape, canonical_json
 from promptmill.producer.plan_lines import PlannedJob, PlanReader, job_digest, plan_line
 from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.prompts.files import Reading, Row, read_prompt_files

@@ -1,10 +1,9 @@
-"""docs/prompt-files.md: each example on the page is done as it stands there, and its table of fields is the job's.
+"""docs/prompt-files.md: each example on the page is done as it stands there, and ranges are the job's.
 
 An example is a block of shell lines. `$ cat FILE` shows a file, which is written; `$ promptmill submit ...` is planned,
 with `>` before each job and `!` before what is said of a wrong row; any other command is run, and prints what follows.
 """
 
-import dataclasses
 import io
 import json
 import re
@@ -19,7 +18,8 @@ import click
 import pytest
 
 from promptmill.producer.errors import JobError, PromptFileErrors
-from promptmill.producer.job import ALIASES, FIELD_NAMES, Job
+from promptmill.producer.fields import FIELD_NAMES, ROWS
+from promptmill.producer.job import Job
 from promptmill.producer.plan import Plan, plan_run
 from promptmill.verbs.planning import plan_options, prompt_file_options
 
@@ -125,45 +125,13 @@ def _flags(name: str | None) -> list[str]:
     return [option for param in submit.params if param.name == name for option in param.opts]
 
 
-ROWS = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| (.*?) \| (.*?) \|$", PAGE, re.MULTILINE)
-FIELDS = {name: (alias, kind, default) for name, alias, kind, default in ROWS if name in FIELD_NAMES}
-DEFAULTS = {field.name: field for field in dataclasses.fields(Job)}
-KINDS = {
-    "text": "str",
-    "one of": "str",
-    "whole number": "int",
-    "number": "float",
-    "true or false": "bool",
-    "two whole numbers": "tuple[int, int]",
-    "list of whole numbers": "tuple[int, ...]",
-    "list of numbers": "tuple[float, ...]",
-}
 OTHERS = {"refiner_strength": {"refiner": "x"}, "timesteps": {}, "eta": {"sampler": "ddim"}}
+RANGES = [name for name, row in ROWS.items() if re.search(r"\d to \d", row.value.words)]
 
 
-def test_every_field_is_on_the_page_in_order() -> None:
-    assert tuple(FIELDS) == FIELD_NAMES
-    assert {alias: name for name, (alias, _, _) in FIELDS.items() if alias} == ALIASES
-
-
-@pytest.mark.parametrize("name", FIELD_NAMES)
-def test_a_fields_type_and_default_are_the_jobs(name: str) -> None:
-    _, kind, default = FIELDS[name]
-    said = next(words for words in sorted(KINDS, key=len, reverse=True) if kind.startswith(words))
-    assert KINDS[said] == _written(DEFAULTS[name].type)
-    if name in ("prompt", "seed", "model"):
-        return  # what a run does where they are left out is told on the page, and tested elsewhere
-    value = DEFAULTS[name].default
-    assert default.startswith("none") if value is None else default == str(value)
-
-
-def _written(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind).removesuffix(" | None")
-
-
-@pytest.mark.parametrize("name", [name for name in FIELD_NAMES if re.search(r"\d to \d", FIELDS[name][1])])
-def test_a_fields_range_is_the_jobs(name: str) -> None:
-    kind = FIELDS[name][1]
+@pytest.mark.parametrize("name", RANGES)
+def test_a_fields_range_on_the_page_is_the_jobs(name: str) -> None:
+    kind = ROWS[name].value.words
     low, high = map(int, re.findall(r"(\d+) to (\d+)", kind)[0])
     step = int((re.findall(r"multiple of (\d+)", kind) or ["1"])[0])
 
@@ -177,10 +145,3 @@ def test_a_fields_range_is_the_jobs(name: str) -> None:
     for wrong in (low - step, high + step):
         with pytest.raises(JobError):
             job(wrong)
-
-
-@pytest.mark.parametrize("name", [name for name in FIELD_NAMES if FIELDS[name][1].startswith("one of")])
-def test_a_fields_names_are_the_jobs(name: str) -> None:
-    with pytest.raises(JobError) as caught:
-        Job.from_fields({"prompt": "x", name: "?"})
-    assert ", ".join(re.findall(r"`(.*?)`", FIELDS[name][1])) in caught.value.problem

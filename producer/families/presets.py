@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptmill.producer.errors import PromptmillError
-from promptmill.producer.job import TAKEN_BY
+from promptmill.producer.families.samplers import TAKEN_BY
 
 NO_GUIDANCE = (0.0, 1.0)
 ANY_GUIDANCE = (0.0, float("inf"))

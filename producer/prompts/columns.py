@@ -3,12 +3,13 @@
 import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from promptmill.producer.errors import JobError
-from promptmill.producer.job import ALIASES, FIELD_NAMES, Job, check_characters
+from promptmill.producer.fields import ALIASES, FIELD_NAMES, ROWS
+from promptmill.producer.values import Form, check_characters
 
 NEAR = 0.8
 """How alike (difflib's ratio) a column's name is to a field's when it was surely meant for it."""
@@ -21,16 +22,12 @@ IMAGES = "num_images_per_prompt"
 NAMES = (*FIELD_NAMES, *ALIASES, IMAGES)
 _BARE = {name.replace("_", ""): name for name in NAMES}
 
-_TYPES = {one.name: str(one.type) for one in fields(Job)} | {
-    "guidance": "float",
-    "steps": "int",
-    "scheduler": "str",
-    IMAGES: "int",
+_FORMS: dict[str, Form] = {name: ROWS[ALIASES.get(name, name)].value.form for name in (*FIELD_NAMES, *ALIASES)} | {
+    IMAGES: "whole"
 }
-_TEXTS = frozenset(name for name in NAMES if "str" in _TYPES[name])
-WHOLE = frozenset(name for name in NAMES if "int" in _TYPES[name])
+
+WHOLE = frozenset(name for name, form in _FORMS.items() if form in ("whole", "wholes", "pair"))
 """Fields of whole numbers, or of several."""
-_LISTS = frozenset(name for name in NAMES if "tuple" in _TYPES[name])
 
 
 class Row(NamedTuple):
@@ -155,9 +152,7 @@ def columns_of_table(names: Sequence[str], reading: Reading, converters: Convert
 
 def cell_converter(name: str, column: str = "") -> Callable[[str], Any]:
     """A table's cell as JSON would have it: text, or what the field takes. An empty one is None."""
-    if not name or name in _TEXTS:
-        return _text
-    return _list if name in _LISTS else _value
+    return _OF_A_CELL[_FORMS[name]] if name else _text
 
 
 def _text(cell: str) -> str | None:
@@ -188,3 +183,15 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+_OF_A_CELL: dict[Form, Callable[[str], Any]] = {
+    "text": _text,
+    "name": _text,
+    "truth": _value,
+    "whole": _value,
+    "number": _value,
+    "pair": _list,
+    "wholes": _list,
+    "numbers": _list,
+}

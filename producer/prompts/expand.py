@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from promptmill.producer.errors import ExpansionError, JobError
-from promptmill.producer.job import FIELD_NAMES, MAX_SEED
+from promptmill.producer.fields import FIELD_NAMES, MAX_SEED, ROWS
 from promptmill.producer.prompts.seeds import derived_seed
 from promptmill.producer.prompts.syntax import TemplateError, has_syntax, parse
 from promptmill.producer.prompts.templates import MANY, Draws, Node
@@ -19,7 +19,7 @@ from promptmill.producer.prompts.wildcards import Wildcards
 MAX_JOBS_A_ROW = 1_000_000
 MAX_COST = 100_000  # characters and choices of one text: ten times what a prompt may have
 
-TEXTS = ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2")
+TEXTS = tuple(name for name, row in ROWS.items() if row.expands)
 ORDERS = ("random", "sequential")
 
 

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from promptmill.producer.errors import JobError, PromptFileError
-from promptmill.producer.job import check_text
 from promptmill.producer.prompts.columns import Columns, Reading, Row
 from promptmill.producer.prompts.dialects import DIALECTS
 from promptmill.producer.prompts.invisible import bare
@@ -24,6 +23,7 @@ from promptmill.producer.prompts.openai_batch import is_request, request
 from promptmill.producer.prompts.sources import READ_ERRORS, Source, find_sources, format_of, read_error
 from promptmill.producer.prompts.standard_input import looks_like_json, rewound
 from promptmill.producer.prompts.tables import read_csv, read_hub, read_parquet, read_tsv
+from promptmill.producer.values import check_text
 
 __all__ = ["Reading", "Row", "read_prompt_files"]
 

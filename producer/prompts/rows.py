@@ -6,13 +6,15 @@ from typing import Any
 from promptmill.producer.errors import JobError
 from promptmill.producer.families.mismatches import Suspicions
 from promptmill.producer.families.presets import over
-from promptmill.producer.job import FIELD_NAMES, MAX_PROMPT_CHARS, MAX_SEED, Job, canonical_names, check_text
+from promptmill.producer.fields import FIELD_NAMES, MAX_SEED
+from promptmill.producer.job import Job, canonical_names
 from promptmill.producer.models import DEFAULT_MODEL, model_defaults, resolve_model
 from promptmill.producer.plan_lines import MOST_KINDS, Kind
 from promptmill.producer.prompts.columns import IMAGES
 from promptmill.producer.prompts.doubts import Doubts
 from promptmill.producer.prompts.expand import MAX_JOBS_A_ROW, TEXTS, Expander, Expansion
 from promptmill.producer.prompts.invisible import bare
+from promptmill.producer.values import MAX_PROMPT_CHARS, check_text
 
 RowJob = tuple[Kind, str, int]
 """A checked job: its kind, prompt and seed."""

@@ -10,7 +10,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from promptmill.producer.broker import DEFAULT_URL
-from promptmill.producer.job import FIELD_NAMES, SAMPLERS, SIGMA_SCHEDULES, TIMESTEP_SPACINGS
+from promptmill.producer.fields import FIELD_NAMES, ROWS, FieldRow
+from promptmill.producer.values import Form
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,58 +77,38 @@ class Values(click.ParamType[Any]):
         return tuple(self._kind.convert(part, param, ctx) for part in parts)
 
 
-INTS, FLOATS, NAMES = Values(click.INT), Values(click.FLOAT), Values(click.STRING)
+FLAG_TYPES: dict[Form, click.ParamType[Any]] = {
+    "text": click.STRING,
+    "truth": click.BOOL,
+    "name": Values(click.STRING),
+    "whole": Values(click.INT),
+    "number": Values(click.FLOAT),
+    "pair": Pair(),
+    "wholes": Numbers(int),
+    "numbers": Numbers(float),
+}
 
 
 def env(name: str) -> str:
     return f"PROMPTMILL_{name.upper()}"
 
 
-def _field(*flags: str, help: str, type: Any = str, **kwargs: Any) -> Callable[[F], F]:
-    field = flags[0].partition("/")[0].removeprefix("--").replace("-", "_")
-    return click.option(*flags, field, type=type, envvar=env(field), help=help, **kwargs)
+def _job_option(name: str, row: FieldRow) -> Callable[[F], F]:
+    flags = [f"--{one.replace('_', '-')}" for one in (name, *row.also)]
+    if row.value.form == "truth":
+        flags[0] += f"/--no-{name.replace('_', '-')}"
+    choices = f" {', '.join(row.value.choices)}." if row.value.choices else ""
+    return click.option(
+        *flags,
+        name,
+        type=FLAG_TYPES[row.value.form],
+        envvar=env(name),
+        help=f"{row.help}{choices}  [{row.unset}]",
+        shell_complete=completing(row.value.choices) if row.value.choices else None,
+    )
 
 
-_HEIGHT_WIDTH = "(height,width in pixels)"
-
-JOB_OPTIONS = [
-    _field("--model", help="pocket, tiny-random, a folder in diffusers' layout, or a hub id (org/name).  [pocket]"),
-    _field("--prompt-2", help="Prompt of the second text encoder.  [the prompt]"),
-    _field("--negative-prompt", help="What the image should not show."),
-    _field("--negative-prompt-2", help="The same for the second text encoder."),
-    _field("--seed", type=INTS, help="Seed of every row that has none.  [the row's index in the run: 0, 1, ...]"),
-    _field("--width", type=INTS, help="Pixels, a multiple of 8.  [the model's own]"),
-    _field("--height", type=INTS, help="Pixels, a multiple of 8.  [the model's own]"),
-    _field("--num-inference-steps", "--steps", type=INTS, help="Denoising steps.  [the model's own, or 50]"),
-    _field("--guidance-scale", "--guidance", type=FLOATS, help="At most 1: no guidance.  [the model's own, or 5]"),
-    _field(
-        "--sampler",
-        "--scheduler",
-        type=NAMES,
-        help=f"{', '.join(SAMPLERS)}.  [the model's own]",
-        shell_complete=completing(SAMPLERS),
-    ),
-    _field("--timestep-spacing", type=NAMES, help=f"{', '.join(TIMESTEP_SPACINGS)}.  [the model's own]"),
-    _field("--sigma-schedule", type=NAMES, help=f"{', '.join(SIGMA_SCHEDULES)}.  [the model's own]"),
-    _field("--timesteps", type=Numbers(int), help="Training timesteps to visit, highest first."),
-    _field("--sigmas", type=Numbers(float), help="Noise levels to visit, highest first."),
-    _field("--eta", type=FLOATS, help="Noise of ddim and tcd, 0 to 1.  [0]"),
-    _field("--guidance-rescale", type=FLOATS, help="0 to 1: against over-exposure by guidance.  [0]"),
-    _field("--clip-skip", type=INTS, help="Layers of the text encoders left out, as in diffusers.  [0]"),
-    _field("--prompt-windows", type=INTS, help="Windows of 77 tokens for a long prompt; what is beyond is cut.  [1]"),
-    _field("--prompt-weighting/--no-prompt-weighting", type=bool, help="Whether (word:1.3) weighs.  [no]"),
-    _field("--refiner", help="A second model that finishes the image: a folder, or a hub id."),
-    _field("--denoising-end", type=FLOATS, help="Fraction at which the refiner takes over.  [after all]"),
-    _field("--refiner-strength", type=FLOATS, help="How much the refiner renders anew after all steps.  [0.3]"),
-    _field("--aesthetic-score", type=FLOATS, help="What the refiner aims at.  [6]"),
-    _field("--negative-aesthetic-score", type=FLOATS, help="What it keeps away from.  [2.5]"),
-    _field("--original-size", type=Pair(), help=f"Micro-conditioning {_HEIGHT_WIDTH}."),
-    _field("--target-size", type=Pair(), help=f"Micro-conditioning {_HEIGHT_WIDTH}."),
-    _field("--crops-coords-top-left", type=Pair(), help="Micro-conditioning (top,left)."),
-    _field("--negative-original-size", type=Pair(), help=f"The same {_HEIGHT_WIDTH}."),
-    _field("--negative-target-size", type=Pair(), help=f"The same {_HEIGHT_WIDTH}."),
-    _field("--negative-crops-coords-top-left", type=Pair(), help="The same (top,left)."),
-]
+JOB_OPTIONS = [_job_option(name, row) for name, row in ROWS.items() if name != "prompt"]
 
 
 PRESET_OPTION = click.option(
@@ -148,18 +129,7 @@ def job_options(function: F) -> F:
     return function
 
 
-def _params(options: Iterable[Callable[[Any], Any]]) -> list[click.Parameter]:
-    """The parameters that these decorators add."""
-
-    def anything() -> None: ...
-
-    for option in options:
-        option(anything)
-    params: list[click.Parameter] = anything.__click_params__  # type: ignore[attr-defined]
-    return params
-
-
-MATRIX_FIELDS = frozenset(str(param.name) for param in _params(JOB_OPTIONS) if isinstance(param.type, Values))
+MATRIX_FIELDS = frozenset(name for name, row in ROWS.items() if isinstance(FLAG_TYPES[row.value.form], Values))
 
 
 def job_defaults(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def reading_of(given: Mapping[str, Any]) -> "Reading":
 
 
 def _column(text: str) -> tuple[str, str]:
-    from promptmill.producer.job import ALIASES
+    from promptmill.producer.fields import ALIASES
     from promptmill.producer.prompts.columns import NAMES
 
     name, _, column = text.partition("=")

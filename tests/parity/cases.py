@@ -86,6 +86,8 @@ NOISE = {"small": (0, 5, 7), "image": (2**33 + 11, 16, 24), "fraction": (123, 3,
 # What a request says that is no argument of diffusers' pipeline: its scheduler's, its refiner's, or ours alone.
 _NOT_OF_THE_CALL = frozenset(
     [
+        "model",
+        "refiner",
         "seed",
         "sampler",
         "timestep_spacing",

@@ -11,17 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptmill.producer.errors import JobError
-from promptmill.producer.job import (
-    ALIASES,
-    FIELD_NAMES,
-    MAX_PROMPT_CHARS,
-    MAX_SEED,
-    SAMPLERS,
-    Job,
-    Shape,
-    canonical_json,
-    canonical_names,
-)
+from promptmill.producer.families.samplers import SAMPLERS
+from promptmill.producer.fields import ALIASES, FIELD_NAMES, MAX_SEED, ROWS
+from promptmill.producer.job import Job, Shape, canonical_json, canonical_names
+from promptmill.producer.values import MAX_PROMPT_CHARS
 
 PLAIN = Job(prompt="a red apple on a blue background")
 PLAIN_ID = "da94beacddcbc58e7bb0b8f249bbe977"
@@ -146,6 +139,15 @@ def test_only_samplers_that_draw_noise_and_longer_prompts_and_refiners_are_anoth
     ]
     assert len({Job(prompt="p", **other).shape for other in [{}, *others]}) == 5
     assert Job(prompt="p", sampler="tcd", eta=0.3).noisy and not Job(prompt="p", sampler="tcd").noisy
+
+
+COMPILED: dict[str, Any] = {**ANOTHER_VALUE, "guidance_scale": 1.0, "sampler": "euler_a"}
+
+
+@pytest.mark.parametrize("field", FIELD_NAMES)
+def test_a_field_makes_another_shape_where_its_row_says_so(field: str):
+    without = Job(prompt="p", **WITH.get(field, {}))
+    assert (job_with(field, COMPILED[field]).shape != without.shape) == bool(ROWS[field].compiles)
 
 
 def test_a_job_is_frozen():

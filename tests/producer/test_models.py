@@ -9,7 +9,8 @@ import pytest
 
 from promptmill.producer.errors import ModelNameError
 from promptmill.producer.families.mismatches import mismatches
-from promptmill.producer.job import SAMPLERS, Job
+from promptmill.producer.families.samplers import SAMPLERS
+from promptmill.producer.job import Job
 from promptmill.producer.models import POCKET, SDXL_DEFAULTS, TINY_RANDOM, model_defaults, resolve_model
 
 MakeModel = Callable[..., Path]

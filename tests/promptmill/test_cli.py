@@ -11,7 +11,9 @@ import pytest
 import redis
 
 from promptmill.cli import VERBS, cli
-from promptmill.producer.job import FIELD_NAMES, SAMPLERS, Job
+from promptmill.producer.families.samplers import SAMPLERS
+from promptmill.producer.fields import FIELD_NAMES
+from promptmill.producer.job import Job
 from promptmill.producer.layout import image_name
 from promptmill.producer.models import BUILT_IN, DEFAULT_MODEL, TINY_RANDOM, model_defaults
 from promptmill.producer.outputs.folder import Folder

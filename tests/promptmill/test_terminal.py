@@ -11,7 +11,7 @@ import pytest
 
 from promptmill.cli import VERBS
 from promptmill.producer.families.presets import PRESETS
-from promptmill.producer.job import SAMPLERS
+from promptmill.producer.families.samplers import SAMPLERS
 from tests.promptmill.conftest import Command
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptmill.producer.job import SAMPLERS, SIGMA_SCHEDULES, Job
+from promptmill.producer.families.samplers import SAMPLERS, SIGMA_SCHEDULES
+from promptmill.producer.job import Job
 from promptmill.worker.encode import (
     A1111_SAMPLERS,
     A1111_SCHEDULES,

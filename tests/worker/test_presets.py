@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from promptmill.producer.families.presets import PRESETS
-from promptmill.producer.job import MAX_HEUN_STEPS, SIGMA_SCHEDULES, TAKEN_BY, TIMESTEP_SPACINGS, Job
-from promptmill.producer.job import SAMPLERS as JOB_SAMPLERS
+from promptmill.producer.families.samplers import MAX_HEUN_STEPS, SIGMA_SCHEDULES, TAKEN_BY, TIMESTEP_SPACINGS
+from promptmill.producer.families.samplers import SAMPLERS as JOB_SAMPLERS
+from promptmill.producer.job import Job
 from promptmill.worker.sampling import samplers
 from promptmill.worker.sampling.config import SchedulerConfig
 from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float32, UInt32
 
+from promptmill.producer.fields import JobFields
 from promptmill.worker.errors import RequestError
 from promptmill.worker.sampling.noise import start_generator
 from promptmill.worker.sampling.samplers import SAMPLERS, Table, draws_noise, make_table, pad_table
@@ -23,102 +24,17 @@ AESTHETIC_SCORE = 6.0
 NEGATIVE_AESTHETIC_SCORE = 2.5
 
 
-class ImageRequest(Protocol):
-    """One image. Micro-conditioning sizes are (height, width), as in diffusers; None means its default."""
-
-    @property
-    def prompt(self) -> str: ...
-    @property
-    def prompt_2(self) -> str | None: ...
-    @property
-    def negative_prompt(self) -> str | None: ...
-    @property
-    def negative_prompt_2(self) -> str | None: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def num_inference_steps(self) -> int: ...
-    @property
-    def guidance_scale(self) -> float: ...
-    @property
-    def original_size(self) -> Size | None: ...
-    @property
-    def target_size(self) -> Size | None: ...
-    @property
-    def crops_coords_top_left(self) -> Size | None: ...
-    @property
-    def negative_original_size(self) -> Size | None: ...
-    @property
-    def negative_target_size(self) -> Size | None: ...
-    @property
-    def negative_crops_coords_top_left(self) -> Size | None: ...
-    @property
-    def sampler(self) -> str: ...
-    @property
-    def timestep_spacing(self) -> str | None: ...
-    @property
-    def sigma_schedule(self) -> str | None: ...
-    @property
-    def timesteps(self) -> tuple[int, ...] | None: ...
-    @property
-    def sigmas(self) -> tuple[float, ...] | None: ...
-    @property
-    def eta(self) -> float | None: ...
-    @property
-    def guidance_rescale(self) -> float | None: ...
-    @property
-    def clip_skip(self) -> int | None: ...
-    @property
-    def prompt_windows(self) -> int | None: ...
-    @property
-    def prompt_weighting(self) -> bool | None: ...
-    @property
-    def denoising_end(self) -> float | None: ...
-    @property
-    def refiner_strength(self) -> float | None: ...
-    @property
-    def aesthetic_score(self) -> float | None: ...
-    @property
-    def negative_aesthetic_score(self) -> float | None: ...
+ImageRequest = JobFields
+"""One image: the fields of a job, of which the model's folder is chosen by whoever asks."""
 
 
-@dataclass(frozen=True)
-class PlainRequest:
-    """An `ImageRequest` for those who have no job of their own, with the defaults of diffusers' pipeline."""
+class PlainRequest(JobFields):
+    """An `ImageRequest` for those who have no job of their own: nothing is checked."""
 
-    prompt: str
-    width: int
-    height: int
-    prompt_2: str | None = None
-    negative_prompt: str | None = None
-    negative_prompt_2: str | None = None
-    seed: int = 0
-    num_inference_steps: int = 50
-    guidance_scale: float = 5.0
-    original_size: Size | None = None
-    target_size: Size | None = None
-    crops_coords_top_left: Size | None = None
-    negative_original_size: Size | None = None
-    negative_target_size: Size | None = None
-    negative_crops_coords_top_left: Size | None = None
-    sampler: str = "euler"
-    timestep_spacing: str | None = None
-    sigma_schedule: str | None = None
-    timesteps: tuple[int, ...] | None = None
-    sigmas: tuple[float, ...] | None = None
-    eta: float | None = None
-    guidance_rescale: float | None = None
-    clip_skip: int | None = None
-    prompt_windows: int | None = None
-    prompt_weighting: bool | None = None
-    denoising_end: float | None = None
-    refiner_strength: float | None = None
-    aesthetic_score: float | None = None
-    negative_aesthetic_score: float | None = None
+    __slots__ = ()
+
+    def __init__(self, prompt: str, width: int, height: int, **fields: Any) -> None:
+        super().__init__(prompt=prompt, width=width, height=height, **fields)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptmill.producer.errors import PromptFileError, PromptFileErrors
-from promptmill.producer.job import ALIASES, FIELD_NAMES, MAX_PROMPT_CHARS
+from promptmill.producer.fields import ALIASES, FIELD_NAMES
 from promptmill.producer.plan import PlanOptions, plan_run
 from promptmill.producer.prompts.files import Row, read_prompt_files
 from promptmill.producer.prompts.rejects import MOST_LISTED as MAX_LISTED_ERRORS
+from promptmill.producer.values import MAX_PROMPT_CHARS
 
 WriteFile = Callable[[str, str | bytes], Path]
 

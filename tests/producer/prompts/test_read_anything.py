@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from promptmill.producer.errors import PromptFileError
-from promptmill.producer.job import SAMPLERS, Job
+from promptmill.producer.families.samplers import SAMPLERS
+from promptmill.producer.job import Job
 from promptmill.producer.plan import PlanOptions, plan_run
 from promptmill.producer.prompts.invisible import bare
 from tests.producer.prompts.formats import PACK, in_format, prompts, read, said
