@@ -15,7 +15,7 @@ from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import load_plan, write_plan
 from promptmill.producer.plan_lines import PlannedJob
 from promptmill.producer.presence import Present, find_present
-from promptmill.producer.queue.ledger import KEEP_S, Ledger, done_key
+from promptmill.producer.queue.ledger import KEEP_S, REVOKED, Ledger, done_key
 from promptmill.producer.queue.queue import CHUNK, Entry, JobQueue, entered
 
 CHUNKS_A_TRIP = 4
@@ -27,8 +27,9 @@ LOOK_EVERY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a submission found and did. `jobs` are rows, `images` the distinct ones, `present` those that were there.
+    """What a submission found and did. `jobs` are rows, `images` the distinct ones, `present` those in the output.
 
+    Of the `enqueued`, so many had `failed` before, or were `revoked`: they are entered anew.
     `broken` images were cut off or empty, and are rendered anew; `taken` ones will fail, as something else has their
     names: `taken_names` are the first of those.
     """
@@ -39,6 +40,8 @@ class Submission:
     images: int
     present: int
     enqueued: int
+    failed: int = 0
+    revoked: int = 0
     broken: int = 0
     taken: int = 0
     taken_names: tuple[str, ...] = ()
@@ -80,10 +83,12 @@ def submit(
     before = ledger.status(run).enqueued
     # Asked before the output is listed: an image that lands in between is not taken for one that was deleted.
     done = done_bits(client, run) if before else b""
+    given_up = _given_up(ledger, run) if before else {}
     there = find_present(plan, run_output) if there is None or before else there
     enqueued = _Entering(plan, run, client, there, max_pending, progress).enter(before)
     gone = [at for at in set_indexes(done) if at < before and not there.indexes[at]] if before else []
     enqueued += queue.reenter(run, map(_entry, plan.at(gone)))
+    again = {reason: queue.reenter(run, map(_entry, plan.at(sorted(ats)))) for reason, ats in given_up.items()}
     status = ledger.status(run)
     return Submission(
         run,
@@ -91,7 +96,9 @@ def submit(
         status.jobs,
         status.images,
         there.images,
-        enqueued,
+        enqueued + sum(again.values()),
+        again.get(False, 0),
+        again.get(True, 0),
         there.broken,
         there.taken,
         tuple(there.names),
@@ -114,6 +121,14 @@ def retry(output: Output, run: str, client: redis.Redis) -> int:
         return 0
     with load_plan(output.child(run)) as plan:
         return JobQueue(client).reenter(run, map(_entry, plan.at(failed)))
+
+
+def _given_up(ledger: Ledger, run: str) -> dict[bool, list[int]]:
+    """The indexes of what was revoked (True), and of what failed for another reason (False)."""
+    indexes: dict[bool, list[int]] = {False: [], True: []}
+    for failure in ledger.failures(run):
+        indexes[failure.reason == REVOKED].append(failure.index)
+    return indexes
 
 
 def done_bits(client: redis.Redis, run: str) -> bytes:

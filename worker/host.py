@@ -23,6 +23,7 @@ import queue
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,8 +72,13 @@ class Host:
         )
 
     @staticmethod
-    def is_revoked(job_id: str) -> bool:
-        return job_id in celery_state.revoked
+    def is_revoked(claim: Claim) -> bool:
+        """Whether somebody revoked the job; of one that was entered anew, whether it was after that."""
+        revoked = celery_state.revoked
+        if claim.job.id not in revoked or not claim.again:
+            return claim.job.id in revoked
+        since_s = time.monotonic() - revoked.as_dict().get(claim.job.id, time.monotonic())
+        return bool(time.time() - since_s > claim.entered_s)
 
     def lose(self, claims: Sequence[Claim], error: Exception) -> None:
         """A whole batch failed, and nobody knows through which job: each gets another try."""

@@ -129,7 +129,7 @@ class Puller:
             host.in_flight.hold(slot, claims)
         for claim in claims:
             host.observer.received(claim)
-        revoked = [claim for claim in claims if host.is_revoked(claim.job.id)]
+        revoked = [claim for claim in claims if host.is_revoked(claim)]
         for claim in revoked:
             with host.in_flight.leaving([claim]):
                 host.finisher.revoke(claim)

@@ -26,6 +26,7 @@ from jaxtyping import UInt8
 from promptmill.producer.layout import JOB_ID_KEY, Look, image_name, look_inside
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Existing, Output, OutputError, OutputRefused, OutputUnavailable
+from promptmill.producer.queue.ledger import REVOKED
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.worker.checks import Checks, Findings
 from promptmill.worker.encode import ENCODERS, job_id_inside, job_record
@@ -128,7 +129,7 @@ class Finisher:
         observer: Observer,
         outputs: OutputTrouble,
         *,
-        is_revoked: Callable[[str], bool],
+        is_revoked: Callable[[Claim], bool],
         give_up: threading.Event,
         settings: WorkerSettings,
         open_run: Callable[[str, str], Output] | None = None,
@@ -144,7 +145,7 @@ class Finisher:
     def finish(self, rendered: Rendered) -> bool:
         """Takes one rendered job to its end. True where its image is safe."""
         claim = rendered.claim
-        if self._is_revoked(claim.job.id):
+        if self._is_revoked(claim):
             self.revoke(claim)
             return False
         if rendered.fault is not None:
@@ -185,7 +186,7 @@ class Finisher:
     def revoke(self, claim: Claim) -> None:
         """Drops a job that somebody revoked, in Flower or with `celery control revoke`."""
         with contextlib.suppress(Stopping):
-            self._patiently(lambda: self._queue.failed(claim, "revoked"))
+            self._patiently(lambda: self._queue.failed(claim, REVOKED))
         self._observer.revoked(claim)
 
     def retry(self, claims: Sequence[Claim], reason: str) -> None:

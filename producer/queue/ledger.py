@@ -39,6 +39,9 @@ RUNS = "promptmill:runs"
 PRIORITIES = {"urgent": 2, "normal": 1, "low": 0}
 """What a run's priority may be, and how much that is."""
 
+REVOKED = "revoked"
+"""The reason of a job that somebody revoked."""
+
 KEEP_S = 7 * 24 * 3600
 """For how long Redis knows a run after its end, in seconds."""
 

@@ -49,6 +49,13 @@ class Claim:
     output: str
     opened: str = ""
     """When its run was opened: another run of the same name is not settled by this claim."""
+    again: bool = False
+    """Whether it was entered anew after it had failed, was revoked, or lost its image."""
+
+    @property
+    def entered_s(self) -> float:
+        """When it was entered, in seconds since the epoch by the clock of Redis."""
+        return int(self.entry.partition("-")[0]) / 1000
 
     @property
     def last_chance(self) -> bool:
@@ -184,7 +191,7 @@ class JobQueue:
             failure = {"id": "", "reason": f"a worker of another version? it cannot read the job: {error}"}
             self._settle_one(d.run, d.shape, d.entry, index, json.dumps(failure), d.opened)
             return None
-        claim = Claim(d.entry, d.shape, d.run, index, d.deliveries, job, d.output, d.opened)
+        claim = Claim(d.entry, d.shape, d.run, index, d.deliveries, job, d.output, d.opened, "again" in d.fields)
         if d.deliveries > MAX_DELIVERIES:
             self.failed(claim, f"given up: {MAX_DELIVERIES} workers took it and none came back")
             return None

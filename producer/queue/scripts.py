@@ -277,7 +277,7 @@ for a = 2, #ARGV, 3 do
     settled = true
   end
   if settled then
-    redis.call('XADD', open_stream(run, ARGV[a + 1]), '*', 'i', ARGV[a], 'job', ARGV[a + 2])
+    redis.call('XADD', open_stream(run, ARGV[a + 1]), '*', 'i', ARGV[a], 'job', ARGV[a + 2], 'again', 1)
     entered = entered + 1
   end
 end

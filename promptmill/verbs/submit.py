@@ -86,8 +86,10 @@ def command(
             )
         rate = f" ({progress.rate:,.0f} jobs/s)" if progress.rate else ""
     warn_of_images(result.output, result.broken, result.taken, result.taken_names)
+    counts = {"had failed": result.failed, "were revoked": result.revoked}
+    again = "".join(f", {number} of which {what}" for what, number in counts.items() if number)
     click.echo(
-        f"{result.jobs} jobs, {result.images} images: {result.enqueued} enqueued now{rate}, "
+        f"{result.jobs} jobs, {result.images} images: {result.enqueued} enqueued now{rate}{again}, "
         f"{result.present} were there",
         err=True,
     )

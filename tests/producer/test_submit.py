@@ -18,7 +18,7 @@ from promptmill.producer.outputs.output import Listed
 from promptmill.producer.plan_files import read_run
 from promptmill.producer.presence import images_present
 from promptmill.producer.queue.control import cancel
-from promptmill.producer.queue.ledger import Ledger, done_key, run_key
+from promptmill.producer.queue.ledger import REVOKED, Ledger, done_key, run_key
 from promptmill.producer.queue.queue import CHUNK, JobQueue, queue_key
 from promptmill.producer.submit import Submission, resume, retry, submit
 from tests.entries import indexes_in
@@ -126,6 +126,35 @@ def test_an_image_that_was_deleted_is_enqueued_by_the_next_submission(client, en
     assert Ledger(client).status("r").left == 1
 
 
+def test_what_failed_and_what_was_revoked_is_entered_by_the_next_submission(client, enter, render):
+    jobs = some_jobs(5)
+    enter(jobs)
+    queue = JobQueue(client, "w")
+    reasons = ["the disk was full", REVOKED, "the disk was full", None]
+    for claim, reason in zip(queue.claim(SHAPE, 4), reasons, strict=True):
+        if reason:
+            queue.failed(claim, reason)
+        else:
+            render(claim.job)
+            queue.done(claim)
+    again = enter(jobs)
+    assert (again.enqueued, again.failed, again.revoked, again.present) == (3, 2, 1, 1)
+    assert sorted(waiting(client)) == [0, 1, 2, 4]
+    status = Ledger(client).status("r")
+    assert (status.failed, status.done, status.pending) == (0, 1, 4)
+    assert {claim.index: claim.again for claim in queue.claim(SHAPE, 9)} == {0: True, 1: True, 2: True, 4: False}
+    assert enter(jobs).enqueued == 0
+
+
+def test_the_images_that_were_there_are_counted_in_the_output(enter, client, render):
+    jobs = some_jobs(3)
+    enter(jobs)
+    (claim,) = JobQueue(client, "w").claim(SHAPE, 1)
+    render(claim.job)
+    JobQueue(client, "w").done(claim)
+    assert enter(jobs).present == 1
+
+
 def test_an_image_that_lands_while_the_output_is_listed_is_not_taken_for_a_deleted_one(client, output, enter, render):
     jobs = some_jobs(2)
     enter(jobs)
@@ -223,13 +252,12 @@ def test_the_same_run_at_another_output_is_refused(client, tmp_path, enter):
     assert waiting(client) == [0, 1]
 
 
-def test_a_failed_job_is_entered_anew_by_retry_and_by_nothing_else(client, output, enter):
+def test_a_failed_job_is_entered_anew_by_retry(client, output, enter):
     jobs = some_jobs(4)
     enter(jobs)
     queue = JobQueue(client, "w")
     for claim in queue.claim(SHAPE, 3):
         queue.failed(claim, "it was noise")
-    assert enter(jobs).enqueued == 0
     assert waiting(client) == [3]
     assert retry(output, "r", client) == 3
     assert sorted(waiting(client)) == [0, 1, 2, 3]

@@ -190,6 +190,8 @@ def test_submit_json_is_one_object(at_redis, here, promptmill):
         "images": 2,
         "present": 1,
         "enqueued": 1,
+        "failed": 0,
+        "revoked": 0,
         "broken": 0,
         "taken": 0,
         "taken_names": [],

@@ -61,7 +61,7 @@ class Bench:
             self.queue,
             self.events,
             self.trouble,
-            is_revoked=self.revoked.__contains__,
+            is_revoked=lambda claim: claim.job.id in self.revoked,
             give_up=self.give_up,
             settings=WorkerSettings(),
             open_run=lambda url, run: output or self.output,
