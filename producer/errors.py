@@ -13,7 +13,8 @@
 promptmill.producer.outputs.output adds OutputError and what lies under it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class PromptmillError(Exception):
@@ -30,9 +31,20 @@ class JobError(PromptmillError):
 
 
 class PromptFileError(PromptmillError):
-    """A row of a prompt file is wrong: `path:line: field: problem`. `line` counts from 1; `text` is the row's."""
+    """A row of a prompt file is wrong: `path:line: field: problem`. `line` counts from 1.
 
-    def __init__(self, path: str, line: int, field: str | None, problem: str, text: str | None = None) -> None:
+    `text` is the row's, and `row` its fields and labels, as far as they could be read.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        line: int,
+        field: str | None,
+        problem: str,
+        text: str | None = None,
+        row: Mapping[str, Any] | None = None,
+    ) -> None:
         where = f"{path}:{line}" if line else path
         super().__init__(f"{where}: {field}: {problem}" if field else f"{where}: {problem}")
         self.path = path
@@ -40,6 +52,7 @@ class PromptFileError(PromptmillError):
         self.field = field
         self.problem = problem
         self.text = text
+        self.row = row
 
 
 class PromptFileErrors(PromptFileError):

@@ -286,9 +286,9 @@ class _Maker:
             field = error.field  # under its own name; the user may have written another one
             if field not in row.fields:
                 field = next((name for name in row.fields if ALIASES.get(name) == field), field)
-            self._rejects.add(PromptFileError(path, row.line, field, error.problem), row.fields)
+            self._rejects.add(PromptFileError(path, row.line, field, error.problem), {**row.fields, **row.labels})
         except ModelNameError as error:
-            self._rejects.add(PromptFileError(path, row.line, "model", str(error)), row.fields)
+            self._rejects.add(PromptFileError(path, row.line, "model", str(error)), {**row.fields, **row.labels})
         except RecursionError:
             self._rejects.add(PromptFileError(path, row.line, None, "is nested too deeply"))
         else:
@@ -317,6 +317,7 @@ class _Maker:
 
     def plan(self, source: str, needed: bool) -> Plan:
         """Raises PromptFileErrors where rows were wrong that must not be, PromptFileError where there are no jobs."""
+        self._rejects.end()
         if self._rejects.count and self._stop:
             raise PromptFileErrors(self._rejects.first, self._rejects.count)
         if not self.count and needed:

@@ -16,6 +16,9 @@ NEAR = 0.8
 NEAR_WORD = 0.6
 """The same for what is left of both without their common first words: `prompt_id` is no `prompt_2`."""
 
+REJECTED = "_rejected"
+"""Why a row is in a file of rejects (rejects.py): read back, it is passed over."""
+
 IMAGES = "num_images_per_prompt"
 """A row's own number of images, as diffusers calls it: a field of rows and of no job."""
 
@@ -28,6 +31,8 @@ _FORMS: dict[str, Form] = {name: ROWS[ALIASES.get(name, name)].value.form for na
 
 WHOLE = frozenset(name for name, form in _FORMS.items() if form in ("whole", "wholes", "pair"))
 """Fields of whole numbers, or of several."""
+TEXTS = frozenset(name for name, form in _FORMS.items() if form in ("text", "name"))
+"""Fields of text."""
 
 
 class Row(NamedTuple):

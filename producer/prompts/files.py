@@ -2,7 +2,7 @@
 
 `.txt`      one prompt a line; blank lines and lines that begin with `#` are passed over.
 `.jsonl`    one JSON object a line, fields named as in diffusers (`.ndjson` is the same).
-`.csv`, `.tsv`, `.parquet`, `hf://`    tables, whose first row or schema names the columns.
+`.csv`, `.tsv`, `.parquet`, `.xlsx`, `hf://`    tables, whose first row or schema names the columns.
 
 Any may be packed: `.gz` or `.zst`. A new format is one reader and one row in READERS. docs/prompt-files.md is the
 user's page.
@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from promptmill.producer.errors import JobError, PromptFileError
-from promptmill.producer.prompts.columns import Columns, Reading, Row
+from promptmill.producer.prompts.columns import REJECTED, Columns, Reading, Row
 from promptmill.producer.prompts.dialects import DIALECTS
 from promptmill.producer.prompts.invisible import bare
 from promptmill.producer.prompts.lines import byte_lines, not_utf8
@@ -23,6 +23,7 @@ from promptmill.producer.prompts.openai_batch import is_request, request
 from promptmill.producer.prompts.sources import READ_ERRORS, Source, find_sources, format_of, read_error
 from promptmill.producer.prompts.standard_input import looks_like_json, rewound
 from promptmill.producer.prompts.tables import read_csv, read_hub, read_parquet, read_tsv
+from promptmill.producer.prompts.workbooks import read_xlsx
 from promptmill.producer.values import check_text
 
 __all__ = ["Reading", "Row", "read_prompt_files"]
@@ -98,7 +99,8 @@ def read_txt(name: str, file: BinaryIO, reading: Reading) -> Iterator[Item]:
         except UnicodeDecodeError as error:
             yield not_utf8(name, number, error)
         except JobError as error:
-            yield PromptFileError(name, number, error.field, error.problem, line)
+            row = None if of_line else {"prompt": line}
+            yield PromptFileError(name, number, error.field, error.problem, line, row)
 
 
 def read_jsonl(name: str, file: BinaryIO, reading: Reading) -> Iterator[Item]:
@@ -112,7 +114,7 @@ def read_jsonl(name: str, file: BinaryIO, reading: Reading) -> Iterator[Item]:
         except UnicodeDecodeError as error:
             yield not_utf8(name, number, error)
         except JobError as error:
-            yield PromptFileError(name, number, error.field, error.problem, line.rstrip("\r\n"))
+            yield PromptFileError(name, number, error.field, error.problem, line.rstrip("\r\n"), _object(line))
         except (ValueError, RecursionError) as error:
             yield PromptFileError(name, number, None, _not_json(error), line.rstrip("\r\n"))
 
@@ -129,6 +131,8 @@ class _Objects:
         said = _DECODER.decode(line)
         if type(said) is not dict:
             raise ValueError(f'must be a JSON object such as {{"prompt": "..."}}, got {type(said).__name__}')
+        if REJECTED in said:
+            del said[REJECTED]
         if self._reading.dialect or is_request(said):
             return Row(number, *request(said))
         names, values = tuple(said), tuple(said.values())
@@ -160,6 +164,15 @@ def _no_constant(constant: str) -> None:
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_field_twice, parse_constant=_no_constant)
 
 
+def _object(line: str) -> dict[str, Any] | None:
+    """The row of which something is wrong; None where it cannot be told what it says."""
+    try:
+        said = _DECODER.decode(line)
+    except (JobError, ValueError, RecursionError):
+        return None
+    return {name: value for name, value in said.items() if name != REJECTED}
+
+
 _TOO_LONG = re.compile(r"value has (\d+) digits")  # what Python says of a number that it does not read
 
 
@@ -179,5 +192,6 @@ READERS: dict[str, Reader] = {
     ".csv": read_csv,
     ".tsv": read_tsv,
     ".parquet": read_parquet,
+    ".xlsx": read_xlsx,
     "hf://": read_hub,
 }

@@ -41,6 +41,8 @@ def _with_marks(name: str, file: BinaryIO) -> Iterator[bytes]:
     if bom is not None:
         yield from _transcoded(name, file, head[len(bom) :], _BOMS[bom])
         return
+    if len(head) == 4 and not ((head[1] or head[3]) and (head[0] or head[2])):
+        raise PromptFileError(name, 0, None, "looks like UTF-16 without its byte order mark: save the file as UTF-8")
     start = head.removeprefix(codecs.BOM_UTF8) + (b"" if head.endswith(b"\n") else file.readline(LONGEST_LINE))
     lines = chain(io.BytesIO(start), iter(partial(file.readline, LONGEST_LINE), b""))
     for number, line in enumerate(lines, start=1):
@@ -52,7 +54,9 @@ def _with_marks(name: str, file: BinaryIO) -> Iterator[bytes]:
 def not_utf8(name: str, number: int, error: UnicodeDecodeError) -> PromptFileError:
     """`error` is of the line's decoding."""
     text = error.object.decode(errors="replace").rstrip("\r\n")
-    return PromptFileError(name, number, None, f"is not UTF-8 at byte {error.start + 1} of the line", text)
+    return PromptFileError(
+        name, number, None, f"is not UTF-8 at byte {error.start + 1} of the line: save the file as UTF-8", text
+    )
 
 
 def _transcoded(name: str, file: BinaryIO, head: bytes, encoding: str) -> Iterator[bytes]:

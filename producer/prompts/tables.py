@@ -70,7 +70,13 @@ def _row(name: str, records: Records, columns: Columns, cells: list[str]) -> Row
     try:
         return Row(line, *columns.split(cells))
     except JobError as error:
-        return PromptFileError(name, line, error.field, error.problem, records.text)
+        return PromptFileError(name, line, error.field, error.problem, records.text, _as_row(columns, cells))
+
+
+def _as_row(columns: Columns, cells: list[str]) -> dict[str, Any]:
+    """The cells under the names of their columns, for a file of rejects."""
+    given = zip(columns.names, cells, strict=True)
+    return {name: cell_converter(name if name in NAMES else "")(cell) for name, cell in given if name and cell}
 
 
 def read_parquet(name: str, file: BinaryIO, reading: Reading) -> Iterator[Row | PromptFileError]:

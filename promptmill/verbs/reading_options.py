@@ -17,7 +17,7 @@ _OPTIONS = (
         "--format",
         "format_",
         metavar="FORMAT",
-        help="txt, jsonl, csv, tsv or parquet, also such as csv.gz, where no name tells.",
+        help="txt, jsonl, csv, tsv, parquet or xlsx, also such as csv.gz, where no name tells.",
     ),
     click.option(
         "--dialect",

@@ -466,14 +466,9 @@ def test_wrong_rows_are_skipped_where_one_says_so(output, tmp_path):
         write_plan(output, "r", plan)
     told = [json.loads(line) for line in rejects.read_text().splitlines()]
     assert told == [json.loads(line) for line in output.get("rejects.jsonl").splitlines()]
-    assert told[0] == {
-        "file": "jobs",
-        "line": 2,
-        "field": "width",
-        "problem": "must be from 8 to 4096, got 7",
-        "text": '{"prompt": "y", "width": 7}',
-    }
-    assert (told[1]["field"], told[1]["problem"], told[1]["text"]) == ("prompt", "is empty", "  ")
+    why = {"file": "jobs", "line": 2, "field": "width", "problem": "must be from 8 to 4096, got 7"}
+    assert told[0] == {"_rejected": why, "prompt": "y", "width": 7}
+    assert (told[1]["_rejected"]["problem"], told[1]["prompt"]) == ("is empty", "  ")
     assert read_run(output)["rejected"] == 2  # type: ignore[index]
 
 
@@ -500,7 +495,7 @@ def test_half_a_surrogate_pair_does_not_break_the_file_of_rejects(tmp_path):
     rejects = tmp_path / "rejects.jsonl"
     with pytest.raises(PromptFileErrors, match="half a surrogate pair"):
         plan_jobs([{"prompt": "x\ud800y", "steps": 2}], PlanOptions(rejects=rejects))
-    assert json.loads(rejects.read_text())["text"] == '{"prompt": "x?y", "steps": 2}'
+    assert json.loads(rejects.read_text())["prompt"] == "x\ud800y"
 
 
 def test_a_file_of_rejects_is_written_anew_and_nothing_else_is(tmp_path):

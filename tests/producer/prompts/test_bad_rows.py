@@ -20,7 +20,7 @@ KINDS = {  # what is said, and a row of which it is said
     "guidance: must be a number, got 'high'": '{"prompt": "x", "guidance": "high"}',
     "prompt: is empty": '{"prompt": " "}',
     "prompt: has a control character (U+0000) at character 1": r'{"prompt": "\u0000"}',
-    "is not UTF-8 at byte 13 of the line": '{"prompt": "\udcff"}',
+    "is not UTF-8 at byte 13 of the line: save the file as UTF-8": '{"prompt": "\udcff"}',
 }
 PER_KIND = 4  # 28 wrong rows, more than are listed
 
@@ -57,7 +57,52 @@ def test_a_run_that_skips_them_has_all_others_and_a_file_of_these(path: Path, tm
         planned = [plan.whole(job).prompt for job in plan]
     assert planned == [f"image {n}" for n in range(ROWS) if n + 1 not in wrong]
     told = [json.loads(line) for line in rejects.read_text().splitlines()]
-    assert {row["line"]: (f"{row['field']}: " if row["field"] else "") + row["problem"] for row in told} == wrong
-    assert len({(row["field"], row["problem"]) for row in told}) == 7
-    for row in told:
-        assert row["text"] == KINDS[wrong[row["line"]]].replace("\udcff", "\ufffd") or row["field"] is not None
+    why = [row.pop("_rejected") for row in told]
+    assert {one["line"]: (f"{one['field']}: " if one["field"] else "") + one["problem"] for one in why} == wrong
+    assert len({(one["field"], one["problem"]) for one in why}) == 7
+    for row, one in zip(told, why, strict=True):
+        written = KINDS[wrong[one["line"]]]
+        if one["field"]:
+            assert row == json.loads(written), "a row to be mended"
+        else:
+            assert (row, one["text"]) == ({}, written.replace("\udcff", "\ufffd"))
+
+
+def test_the_file_of_rejects_mended_can_be_submitted_as_it_is(path: Path, tmp_path: Path) -> None:
+    rejects = tmp_path / "rejects.jsonl"
+    with plan_run([str(path)], PlanOptions(on_error="skip", rejects=rejects)):
+        pass
+    with pytest.raises(PromptFileErrors) as caught:
+        plan_run([str(rejects)], PlanOptions(rejects=rejects))  # nothing was mended: nothing passes
+    assert caught.value.count == PER_KIND * len(KINDS)
+    rows = [json.loads(line) for line in rejects.read_text().splitlines()]
+    for row in rows:
+        row.pop("widht", None)
+        row |= {"prompt": "mended", "width": 64, "guidance": 5}
+    rejects.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with plan_run([str(rejects)]) as plan:
+        assert (plan.jobs, plan.rejected) == (PER_KIND * len(KINDS), 0)
+        assert not any(job.labels for job in plan)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "row"),
+    [
+        ("a.csv", "prompt,seed,id\na pear,x,17\n", {"prompt": "a pear", "seed": "x", "id": "17"}),
+        ("a.csv", "prompt,seed,id\na pear,7\n", {}),
+        ("a.csv", "prompt,seed\na pear,7,8\n", {}),
+        ("a.jsonl", '{"prompt": "", "id": 17}', {"prompt": "", "id": 17}),
+        ("a.jsonl", '{"prompt": "x", "seed": 1, "seed": 2}', {}),
+        ("a.txt", "a pe\x07ar\n", {"prompt": "a pe\x07ar"}),
+    ],
+)
+def test_rejected_rows_keep_fields_and_labels(tmp_path: Path, name: str, content: str, row: dict[str, object]) -> None:
+    path, rejects = tmp_path / name, tmp_path / "rejects.jsonl"
+    path.write_text(content)
+    with plan_run([str(path)], PlanOptions(on_error="skip", rejects=rejects), needed=False):
+        pass
+    (told,) = [json.loads(line) for line in rejects.read_text().splitlines()]
+    del told["_rejected"]
+    assert told == row
+    with plan_run([str(rejects)], PlanOptions(on_error="skip"), needed=False) as plan:
+        assert (plan.jobs, plan.rejected) == (0, 1), "nothing passes that was not mended"

@@ -89,7 +89,7 @@ def test_a_jsonl_row_has_its_fields(write):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"good\nbad \xff\n", "2: is not UTF-8 at byte 5 of the line"),
+        (b"good\nbad \xff\n", "2: is not UTF-8 at byte 5 of the line: save the file as UTF-8"),
         (b"one\nt\x00wo", "2: prompt: has a control character (U+0000) at character 2"),
         (b"one\rtwo\r", "1: prompt: has a control character (U+000D) at character 4"),
         (b"x" * (MAX_PROMPT_CHARS + 1), "1: prompt: must be at most 10000 characters, got 10001"),
@@ -191,7 +191,10 @@ def test_the_first_twenty_are_listed_and_the_rest_is_counted(write):
         ("missing", "no such file"),
         ("folder", "is a folder, not a prompt file; "),
         ("folder.txt", "is a folder, not a prompt file; "),
-        ("a.docx", "is not a known prompt file (.txt, .jsonl, .ndjson, .csv, .tsv, .parquet, each also .gz, .zst)"),
+        (
+            "a.docx",
+            "is not a known prompt file (.txt, .jsonl, .ndjson, .csv, .tsv, .parquet, .xlsx, each also .gz, .zst)",
+        ),
         ("x" * 300 + ".txt", "cannot be read: File name too long"),
         ("a.docx/a.txt", "cannot be read: Not a directory"),
         ("a\0b.txt", "cannot be read: its name has a NUL"),

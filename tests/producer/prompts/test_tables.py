@@ -106,7 +106,7 @@ def test_an_old_macs_line_ends_are_told(write: Write) -> None:
 
 def test_a_line_that_is_not_utf_8_is_told_by_its_byte(write: Write) -> None:
     rows = read(write(b'prompt,seed\none,1\n"two\nthr\xffee",2\nfour,3\n'))
-    assert lines(rows) == [(2, "one"), (4, "is not UTF-8 at byte 4 of the line"), (5, "four")]
+    assert lines(rows) == [(2, "one"), (4, "is not UTF-8 at byte 4 of the line: save the file as UTF-8"), (5, "four")]
 
 
 # --- columns ---------------------------------------------------------------------------------------------

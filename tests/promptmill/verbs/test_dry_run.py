@@ -146,7 +146,7 @@ def test_skipped_rows_are_told_and_kept(here: Path, promptmill, at_redis):
     assert "skipped: bad.jsonl:2: prompt: is missing\nskipped: bad.jsonl:3: prompt: is empty\n" in ran.err
     told = (here / "no.jsonl").read_text()
     assert told == (here / "out/r/rejects.jsonl").read_text()
-    assert [json.loads(line)["line"] for line in told.splitlines()] == [2, 3]
+    assert [json.loads(line)["_rejected"]["line"] for line in told.splitlines()] == [2, 3]
 
 
 def test_a_file_of_rejects_that_cannot_be_written_is_a_sentence(promptmill):
