@@ -138,5 +138,5 @@ def test_a_workers_problem_is_shown(client, at_redis, promptmill):
     Workers(client).report(WorkerReport("w", "starting", problems={"m": "no such model"}))
     assert promptmill("status").out.splitlines()[1:] == [
         "worker w: starting, no devices yet, 0.00 images/s",
-        "  cannot render with m: no such model",
+        "  m: no such model",
     ]
