@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import FullJitterBackoff
 from redis.retry import Retry
 
 from promptmill.producer.errors import BrokerError
@@ -53,7 +53,7 @@ def client_of(url: str) -> redis.Redis:
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=SOCKET_TIMEOUT_S,
             health_check_interval=15,
-            retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=3),
+            retry=Retry(FullJitterBackoff(cap=1.0, base=0.05), retries=3),
         )
     except ValueError as error:
         # Not with the error's own text where the URL has a password: it may quote a part of it.

@@ -44,7 +44,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 WORKER_MAY_USE = {
     f"promptmill.producer.{name}"
     for name in (
-        *("job", "fields", "broker", "errors", "models", "layout"),
+        *("job", "fields", "broker", "backoff", "errors", "models", "layout"),
         *("queue.queue", "queue.ledger", "queue.workers", "outputs.output", "outputs.open"),
     )
 }

@@ -23,6 +23,7 @@ import numpy as np
 import redis
 from jaxtyping import UInt8
 
+from promptmill.producer.backoff import backoff
 from promptmill.producer.layout import JOB_ID_KEY, Look, image_name, look_inside
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Existing, Output, OutputError, OutputRefused, OutputUnavailable
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 EXTENSION = "png"
 MAX_METADATA_BYTES = 3000  # Google takes 8 KiB, fake-gcs-server on a file system what an attribute of a file holds
+FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 15.0  # between two tries of an output or a Redis that does not answer
 
 T = TypeVar("T")
@@ -244,17 +246,17 @@ class Finisher:
 
     def _patiently(self, call: Callable[[], T], *, when_away: Callable[[str], None] = lambda why: None) -> T:
         """The call's result, however long the output or Redis is away. Raises Stopping when the worker must stop."""
-        pause = 0.2
+        pauses = backoff(first_s=FIRST_PAUSE_S, most_s=MAX_PAUSE_S)
         while True:
             try:
                 return call()
             except (OutputUnavailable, redis.RedisError) as error:  # also a Redis that answers and takes no writes
-                logger.warning("again in %.1f s: %s", pause, error)
+                pause_s = next(pauses)
+                logger.warning("again in %.1f s: %s", pause_s, error)
                 if isinstance(error, OutputUnavailable):
                     when_away(str(error))
-                if self._give_up.wait(pause):
+                if self._give_up.wait(pause_s):
                     raise Stopping from error
-                pause = min(2 * pause, MAX_PAUSE_S)
 
 
 def _metadata(rendered: Rendered) -> dict[str, str]:
