@@ -45,7 +45,7 @@ WORKER_MAY_USE = {
     f"promptmill.producer.{name}"
     for name in (
         *("job", "fields", "broker", "backoff", "errors", "models", "layout"),
-        *("queue.queue", "queue.ledger", "queue.workers", "outputs.output", "outputs.open"),
+        *("queue.queue", "queue.ledger", "queue.workers", "queue.compiling", "outputs.output", "outputs.open"),
     )
 }
 SUBMISSION = {f"promptmill.producer.{name}" for name in ("prompts.expand", "plan", "submit")}

@@ -8,7 +8,8 @@
                                    │ held
                                 keeper ──> leases, report: keep.py
 
-    puller    finds a shape with work, has its program compiled, claims a batch, starts it on the device
+    puller    picks a shape with work and a program, claims a batch, starts it on the device
+    compiler  makes the next shape's program meanwhile, as the puller says: compiler.py
     fetcher   waits for the device, batch after batch, and hands each job to the pool to be finished
     keeper    renews the leases of all that is held, and reports that the worker is there
 
@@ -31,6 +32,8 @@ import redis
 from celery.worker import state as celery_state
 
 from promptmill.producer.broker import client_of
+from promptmill.producer.job import Shape
+from promptmill.producer.queue.compiling import Compiling
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.producer.queue.workers import Workers
 from promptmill.worker.in_flight import InFlight
@@ -52,6 +55,9 @@ class Host:
         self.client = client_of(settings.broker)
         consumer = f"{worker.hostname}/{secrets.token_hex(4)}"  # a restarted worker is another consumer
         self.queue = JobQueue(self.client, consumer, lease_s=settings.lease_s)
+        self.compiling = Compiling(self.client, consumer, lease_s=settings.lease_s)
+        self.making: Shape | None = None
+        """What the compiler is at; the keeper renews its mark."""
         self.observer = observer
         self.in_flight = InFlight(settings.batches_in_flight)
         self.report = SelfReport(worker.hostname, is_busy=lambda: bool(self.in_flight.held()))

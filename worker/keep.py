@@ -37,6 +37,8 @@ class Keeper:
                 host.end()
 
     def _renew(self) -> None:
+        if making := self._host.making:
+            self._host.compiling.renew(making)
         lost = self._host.queue.renew(self._host.in_flight.held())
         for claim in lost:
             # Another worker has it by now. What is under way is finished: the output takes one of the two.

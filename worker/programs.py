@@ -1,7 +1,9 @@
 """A worker's models and compiled programs: loaded, compiled and run once before a job is claimed for them."""
 
+import enum
 import logging
 import os
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -20,36 +22,59 @@ from promptmill.worker.settings import WorkerSettings
 logger = logging.getLogger(__name__)
 
 
+class Trouble(enum.IntEnum):
+    """What has to be done before a shape can be rendered, the least first."""
+
+    NONE = 0
+    COMPILE = 1
+    LOAD = 2
+    EVICT = 3
+    """A model has to go, and all its programs, for this one to be loaded."""
+
+
 class Programs:
-    """Compiled programs by shape. Used by one thread."""
+    """Compiled programs by shape. One thread makes them; any may ask for those that are there."""
 
     def __init__(self, settings: WorkerSettings, checks: Checks) -> None:
         self._settings, self._checks = settings, checks
+        self._lock = threading.Lock()
         self._models: OrderedDict[str, Model] = OrderedDict()
         self._programs: dict[Shape, AnyProgram] = {}
         keep_compiled_programs(cache_folder() / "xla")
 
     def __contains__(self, shape: Shape) -> bool:
-        return shape in self._programs
+        with self._lock:
+            return shape in self._programs
 
-    def trouble(self, shape: Shape) -> int:
-        """What a batch of this shape needs first: 0 nothing, 1 a program to be compiled, 2 a model to be loaded too."""
-        if shape in self._programs:
-            return 0
-        return 1 if all(name in self._models for name in models_of(shape)) else 2
+    def trouble(self, shape: Shape) -> Trouble:
+        """What it takes before a batch of this shape."""
+        with self._lock:
+            if shape in self._programs:
+                return Trouble.NONE
+            missing = [name for name in models_of(shape) if name not in self._models]
+            if not missing:
+                return Trouble.COMPILE
+            fits = len(self._models) + len(missing) <= self._settings.models_kept
+            return Trouble.LOAD if fits else Trouble.EVICT
+
+    def at_hand(self, shape: Shape) -> AnyProgram | None:
+        """The shape's program, if it is there."""
+        with self._lock:
+            if shape in self._programs:
+                for name in models_of(shape):
+                    self._models.move_to_end(name)
+            return self._programs.get(shape)
 
     def get(self, shape: Shape) -> AnyProgram:
-        """The program of a shape; what is not there yet is loaded, compiled and run once. Raises ModelError."""
-        if shape not in self._programs:
-            self._programs[shape] = self._compile(shape)
-        for name in models_of(shape):
-            self._models.move_to_end(name)
-        return self._programs[shape]
+        """The shape's program, made now if need be. Raises ModelError."""
+        return self.at_hand(shape) or self.make(shape)
 
-    def preload(self, name: str) -> AnyProgram:
-        """The program of what a job of this model gets by default. Raises ModelError, ModelNameError."""
-        model = resolve_model(name)
-        return self.get(Job(prompt="any", model=model, **model_defaults(model).job_fields()).shape)
+    def make(self, shape: Shape) -> AnyProgram:
+        """Load, compile and run once what the shape needs. Raises ModelError, and what XLA raises."""
+        program = self._compile(shape)
+        with self._lock:
+            self._programs[shape] = program
+        return program
 
     def _compile(self, shape: Shape) -> AnyProgram:
         models = [self._model(name, models_of(shape)) for name in models_of(shape)]
@@ -86,12 +111,24 @@ class Programs:
             for dropped in [other for other in self._models if other not in needed]:
                 if len(self._models) < kept:
                     break
-                del self._models[dropped]
-                self._programs = {shape: p for shape, p in self._programs.items() if dropped not in models_of(shape)}
+                self._drop(dropped)
             start = time.monotonic()
-            self._models[name] = Model.load(find_model(name), dtype=self._settings.dtype)
+            model = Model.load(find_model(name), dtype=self._settings.dtype)
+            with self._lock:
+                self._models[name] = model
             logger.info("loaded %s in %.1f s", name, time.monotonic() - start)
         return self._models[name]
+
+    def _drop(self, name: str) -> None:
+        with self._lock:
+            del self._models[name]
+            self._programs = {shape: p for shape, p in self._programs.items() if name not in models_of(shape)}
+
+
+def default_shape(name: str) -> Shape:
+    """The shape of a job that says nothing but this model. Raises ModelNameError."""
+    model = resolve_model(name)
+    return Job(prompt="any", model=model, **model_defaults(model).job_fields()).shape
 
 
 def models_of(shape: Shape) -> list[str]:

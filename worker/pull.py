@@ -1,6 +1,7 @@
-"""The puller's thread: a shape with work, its program, a batch of claims, and off to the device."""
+"""The puller's thread: a shape with work and a program, a batch of claims, and off to the device."""
 
 import logging
+import threading
 
 import jax
 import redis
@@ -9,10 +10,11 @@ from promptmill.producer.errors import PromptmillError
 from promptmill.producer.job import Shape
 from promptmill.producer.queue.queue import Claim
 from promptmill.worker.checks import Checks, load_checks
+from promptmill.worker.compiler import Compiler
 from promptmill.worker.errors import ModelError, RequestError
 from promptmill.worker.host import Host
 from promptmill.worker.in_flight import Slot
-from promptmill.worker.programs import Programs
+from promptmill.worker.programs import Programs, default_shape
 from promptmill.worker.render import Batch, split_unfit, start
 from promptmill.worker.sdxl.program import AnyProgram
 from promptmill.worker.shape_scheduler import Turns
@@ -33,6 +35,7 @@ class Puller:
         self._turns = Turns()
         self._checks: Checks
         self._programs: Programs
+        self._compiler: Compiler
 
     def run(self) -> None:
         host = self._host
@@ -60,14 +63,22 @@ class Puller:
         host.report.devices(devices[0].platform, len(devices))
         self._checks = load_checks(host.settings)
         self._programs = Programs(host.settings, self._checks)
+        self._compiler = Compiler(host, self._programs)
         if host.settings.model:
             try:
-                self._programs.preload(host.settings.model)
+                self._preload(default_shape(host.settings.model))
             except Exception as error:
                 logger.exception("no program for %s", host.settings.model)
                 self._refuse(host.settings.model, error)
+        threading.Thread(target=self._compiler.run, name="compiler", daemon=True).start()
         host.report.phase("ready")
         logger.info("ready to claim, on %d %s devices", len(devices), devices[0].platform)
+
+    def _preload(self, shape: Shape) -> None:
+        if self._host.compiling.begin(shape).begun:
+            self._compiler.make(shape)
+        else:
+            logger.warning("%s is not compiled yet: it killed workers before", shape.key)
 
     def _pull(self) -> bool:
         """Start a batch; False where there is nothing to do."""
@@ -75,12 +86,14 @@ class Puller:
         with host.in_flight.slot(IDLE_S) as slot:
             if slot is None:
                 return True
-            shape = self._turns.next(
-                host.queue.claimable(pass_over=host.outputs.to_pass_over()), self._programs.trouble
-            )
-            program = self._program(shape, slot) if shape else None
-            claims = self._claim(shape, program.batch, slot) if shape and program else []
-            if not claims or not program:
+            for failed, error in self._compiler.failures():
+                self._not_made(failed, error, slot)
+            chosen = self._choose()
+            if chosen is None:
+                return False
+            shape, program = chosen
+            claims = self._claim(shape, program.batch, slot)
+            if not claims:
                 return False
             try:
                 batch = self._start(program, claims, slot)
@@ -91,29 +104,31 @@ class Puller:
                     host.on_device.put(batch)
             return True
 
-    def _program(self, shape: Shape, slot: Slot) -> AnyProgram | None:
-        """The shape's program, made now if need be, while nothing is claimed for it; None where it cannot be."""
+    def _choose(self) -> tuple[Shape, AnyProgram] | None:
+        """The shape of the next batch and its program. Beside it, what else is wanted is compiled."""
         host = self._host
-        is_new = shape not in self._programs
-        if is_new:
-            host.report.compiling(shape.key)
-            host.queue.promise(shape)
-        try:
-            program = self._programs.get(shape)
-        except RequestError as error:  # the model has no such shape, on any worker
-            self._fail(self._claim(shape, UNFIT_AT_ONCE, slot), str(error))
+        ready = host.queue.claimable(pass_over=host.outputs.to_pass_over())
+        if self._compiler.is_free:
+            wanted = self._turns.to_make(ready, self._programs.trouble, host.compiling.deaths)
+            if wanted:
+                self._compiler.begin(wanted)
+        if self._compiler.wants_nothing_in_flight:
             return None
-        except Exception as error:
-            logger.exception("no program for %s", shape.key)
-            self._refuse(shape.model, error)
+        shape = self._turns.next([one for one in ready if one.shape in self._programs])
+        program = self._programs.at_hand(shape) if shape else None
+        if not shape or not program:
             return None
-        finally:
-            host.report.compiling(None)
-        if is_new:
-            self._turns.begin()
         host.report.cured(shape.model)
         host.report.serving(shape.key)
-        return program
+        return shape, program
+
+    def _not_made(self, shape: Shape, error: Exception, slot: Slot) -> None:
+        """What becomes of the jobs whose program could not be made: no worker can render them, or perhaps another."""
+        if isinstance(error, RequestError):
+            self._fail(self._claim(shape, UNFIT_AT_ONCE, slot), str(error))
+        else:
+            logger.error("no program for %s", shape.key, exc_info=error)
+            self._refuse(shape.model, error)
 
     def _refuse(self, model: str, error: Exception) -> None:
         logger.error("cannot render with %s: %s", model, error)

@@ -1,14 +1,16 @@
-"""Which shape a worker renders next: the most urgent, then the one at hand, as a change may compile. Nobody waits long.
+"""Which shape a worker renders next, and which it compiles meanwhile. The most urgent first; nobody waits long.
 
-A worker stays with its shape while that has work of the highest priority that anybody can claim, and while no other
-shape of that priority waits for longer than TURN_S. "Waits" means on any worker: what another one renders is served.
+A worker renders what it has programs for. It stays with a shape while that has work of the highest priority of those,
+and while no other shape of that priority waits for longer than TURN_S. "Waits" means on any worker: what another one
+renders is served. It makes another program where it has none for the most urgent work, or where a shape waits.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from promptmill.producer.job import Shape
 from promptmill.producer.queue.queue import Ready
+from promptmill.worker.programs import Trouble
 
 TURN_S = 30.0  # a shape keeps the device for so long while others wait
 REFUSED_S = 30.0  # a model that could not be loaded is not tried again for so long
@@ -22,33 +24,54 @@ class Turns:
         self._turn_ends = 0.0
         self._refused_until: dict[str, float] = {}
 
-    def next(self, ready: Sequence[Ready], trouble: Callable[[Shape], int] = lambda shape: 0) -> Shape | None:
-        """The shape in turn among those with work, or None where there is none that this worker can render.
-
-        `trouble` says how much a shape costs before its first batch: 0 where its program is at hand.
-        """
+    def next(self, at_hand: Sequence[Ready]) -> Shape | None:
+        """The shape in turn among those with work and a program here, or None where there is none."""
         now = time.monotonic()
-        able = [one for one in ready if self._refused_until.get(one.shape.model, 0.0) < now]
-        if not able:
+        first = _most_urgent(at_hand)
+        if not first:
             return None
-        top = max(one.priority for one in able)
-        first = [one for one in able if one.priority == top]
         waiting = [one for one in first if one.shape != self._shape and one.waited_s > TURN_S]
-        at_hand = any(one.shape == self._shape for one in first)
-        if waiting and (now > self._turn_ends or not at_hand):
+        goes_on = any(one.shape == self._shape for one in first)
+        if waiting and (now > self._turn_ends or not goes_on):
             # Of two that wait, the one whose run nobody renders: a run of many shapes has no more turns than others.
             self._take(max(waiting, key=lambda one: (one.run_waited_s, one.waited_s)).shape, now)
-        elif not at_hand:
-            self._take(min(first, key=lambda one: (trouble(one.shape), -one.waited_s)).shape, now)
+        elif not goes_on:
+            self._take(max(first, key=lambda one: one.waited_s).shape, now)
         return self._shape
 
-    def begin(self) -> None:
-        """The turn counts from here on: what it needs is loaded and compiled."""
-        self._turn_ends = time.monotonic() + TURN_S
+    def to_make(
+        self,
+        ready: Sequence[Ready],
+        trouble: Callable[[Shape], Trouble],
+        deaths: Callable[[Iterable[Shape]], Mapping[Shape, int]],
+    ) -> Shape | None:
+        """The shape whose program is to be made now, beside rendering, or None where what is at hand is enough.
+
+        `trouble` says what a shape costs before its first batch, `deaths` how many workers died of it. Shapes that
+        killed nobody come first, then those with less trouble, then those that waited longest.
+        """
+        now = time.monotonic()
+        first = _most_urgent([one for one in ready if self._refused_until.get(one.shape.model, 0.0) < now])
+        costs = {one.shape: trouble(one.shape) for one in first}
+        missing = [one for one in first if costs[one.shape] > Trouble.NONE]
+        if len(missing) < len(first):  # there is work for what is at hand, and a shape that waits is served elsewhere?
+            over = now > self._turn_ends
+            missing = [one for one in missing if one.waited_s > TURN_S and (over or costs[one.shape] < Trouble.EVICT)]
+        if not missing:
+            return None
+        died = deaths(one.shape for one in missing)
+        if len(missing) < len(first):
+            return min(missing, key=lambda one: (died[one.shape], -one.run_waited_s, -one.waited_s)).shape
+        return min(missing, key=lambda one: (died[one.shape], costs[one.shape], -one.waited_s)).shape
 
     def refuse(self, model: str) -> None:
-        """Leaves a model's shapes to other workers for REFUSED_S."""
+        """Leave a model's shapes to other workers for REFUSED_S."""
         self._refused_until[model] = time.monotonic() + REFUSED_S
 
     def _take(self, shape: Shape, now: float) -> None:
         self._shape, self._turn_ends = shape, now + TURN_S
+
+
+def _most_urgent(ready: Sequence[Ready]) -> list[Ready]:
+    top = max((one.priority for one in ready), default=0)
+    return [one for one in ready if one.priority == top]

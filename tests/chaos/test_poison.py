@@ -1,4 +1,4 @@
-"""A job that kills every worker that renders it is given up, and takes nobody along."""
+"""A job or a shape that kills every worker that renders or compiles it is given up, and takes nobody along."""
 
 import subprocess
 import sys
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.chaos.poison import DEADLY_WIDTH, SLOW_WIDTH
 from tests.farm import Farm, farm_of, wait_until
 
 pytestmark = pytest.mark.slow
@@ -20,19 +21,33 @@ def farm(client: redis.Redis, redis_url: str, tmp_path: Path) -> Iterator[Farm]:
         yield farm
 
 
+def start_worker(farm: Farm) -> subprocess.Popen[bytes]:
+    return farm.start_worker(
+        *(sys.executable, "-m", "celery", "-A", "tests.chaos.poison", "worker", "--pool", "threads", "-l", "INFO")
+    )
+
+
+def is_over(farm: Farm, run: str, worker: subprocess.Popen[bytes]) -> bool:
+    return worker.poll() is not None or bool(farm.run(run)["finished"])
+
+
+def deaths_until_finished(farm: Farm, run: str, most: int) -> int:
+    """One worker after the other until the run is finished; how many died."""
+    deaths = 0
+    while not farm.run(run)["finished"]:
+        worker = start_worker(farm)
+        wait_until(partial(is_over, farm, run, worker), "it dies or it is done")
+        deaths += worker.poll() is not None
+        assert deaths <= most
+    return deaths
+
+
 def test_poison_is_given_up_after_three_workers_and_the_others_land(farm: Farm, tmp_path):
     farm.environ |= {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PROMPTMILL_LEASE_S": "2"}
     prompts = [f"prompt {n}" for n in range(12)]
     prompts[5] = "poison"
     farm.submit(prompts, str(tmp_path), "r", "--steps", "2")
-    deaths = 0
-    while not farm.run("r")["finished"]:
-        worker = farm.start_worker(
-            *(sys.executable, "-m", "celery", "-A", "tests.chaos.poison", "worker", "--pool", "threads", "-l", "INFO")
-        )
-        wait_until(partial(_dead_or_done, farm, worker), "it dies or it is done")
-        deaths += worker.poll() is not None
-        assert deaths <= 3, "one job, three deaths"
+    deaths = deaths_until_finished(farm, "r", most=3)
     run = farm.run("r")
     assert (run["done"], run["failed"], deaths) == (11, 1, 3)
     (failure,) = farm.status("r")["runs"][0]["failures"]
@@ -40,5 +55,25 @@ def test_poison_is_given_up_after_three_workers_and_the_others_land(farm: Farm, 
     assert "3 workers" in failure["reason"]
 
 
-def _dead_or_done(farm: Farm, worker: subprocess.Popen[bytes]) -> bool:
-    return worker.poll() is not None or farm.run("r")["finished"]
+def test_a_shape_that_kills_while_it_is_compiled_is_given_up_and_the_good_ones_land(farm: Farm, tmp_path):
+    farm.environ |= {"PROMPTMILL_LEASE_S": "2"}
+    farm.submit([f"bad {n}" for n in range(150)], str(tmp_path), "bad", "--width", str(DEADLY_WIDTH))
+    farm.submit([f"good {n}" for n in range(10)], str(tmp_path), "good", "--steps", "2")
+    # Workers of ever new names: their predecessors' deaths show when their marks are not renewed.
+    deaths = deaths_until_finished(farm, "bad", most=6)
+    bad, good = farm.run("bad"), farm.wait_until_finished("good")
+    assert (bad["done"], bad["failed"]) == (0, 150)
+    assert deaths >= 3
+    assert (good["done"], good["failed"]) == (10, 0)
+    assert "3 workers died while they loaded or compiled" in farm.status("bad")["runs"][0]["failures"][0]["reason"]
+
+
+def test_a_slow_compile_keeps_no_ready_shape_waiting(farm: Farm, tmp_path):
+    start_worker(farm)
+    farm.wait_until_ready(0)
+    farm.submit(["slow"], str(tmp_path), "slow", "--width", str(SLOW_WIDTH), "--priority", "urgent")
+    wait_until(lambda: farm.status("slow")["workers"][0]["state"] == "compiling", "it compiles")
+    farm.submit([f"quick {n}" for n in range(8)], str(tmp_path), "quick", "--steps", "2")
+    assert farm.wait_until_finished("quick")["done"] == 8
+    assert not farm.run("slow")["finished"], "rendered beside the compilation"
+    assert farm.wait_until_finished("slow")["done"] == 1

@@ -1,5 +1,6 @@
 """Turns: fewest compiles, urgent first, and nobody waits for ever. A clock that the test turns; no Redis."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from promptmill.producer.job import Shape
 from promptmill.producer.queue.queue import Ready
 from promptmill.worker import shape_scheduler
+from promptmill.worker.programs import Trouble
 from promptmill.worker.shape_scheduler import REFUSED_S, TURN_S, Turns
 
 A, B, C = (Shape("model", 64, 64 * n, True) for n in (1, 2, 3))
@@ -35,9 +37,14 @@ def ready(*shapes: Shape, waited_s: float = 0.0, priority: int = NORMAL) -> list
     return [Ready(shape, priority, waited_s) for shape in shapes]
 
 
-def cost(**costs: int):
-    by_shape = {A: costs.get("a", 0), B: costs.get("b", 0), C: costs.get("c", 0)}
-    return lambda shape: by_shape[shape]
+def to_make(own: Turns, ready: list[Ready], at_hand: Iterable[Shape] = (), **known: dict[Shape, int]) -> Shape | None:
+    """What `own` would make, with programs for `at_hand`; `trouble` and `deaths` of the others, else 1 and 0."""
+    trouble, deaths = known.get("trouble", {}), known.get("deaths", {})
+    return own.to_make(
+        ready,
+        lambda shape: Trouble.NONE if shape in set(at_hand) else Trouble(trouble.get(shape, 1)),
+        lambda shapes: {shape: deaths.get(shape, 0) for shape in shapes},
+    )
 
 
 def simulate(clock: Clock, wanted: list[tuple[Shape, str]], seconds: float, batch_s: float = 2.0) -> list[Shape]:
@@ -85,14 +92,6 @@ def test_a_shape_that_waits_too_long_has_its_turn_when_this_one_is_over(clock):
     assert own.next(ready(B) + ready(A, waited_s=TURN_S + 8)) == A
 
 
-def test_a_turn_counts_from_when_its_program_is_there(clock):
-    own = Turns()
-    own.next(ready(B))
-    clock.now += 10 * TURN_S  # compiles
-    own.begin()
-    assert own.next(ready(B) + ready(A, waited_s=10 * TURN_S)) == B
-
-
 def test_all_shapes_have_turns_of_their_own_length_and_change_seldom(clock):
     seen = simulate(clock, [(A, "a"), (B, "b"), (C, "c")], 600)
     assert set(seen) == {A, B, C}
@@ -111,37 +110,71 @@ def test_a_run_of_many_shapes_has_no_more_turns_than_a_run_of_one(clock):
     assert seen.count(A) and seen.count(B)
 
 
-def test_what_is_urgent_has_the_next_batch_though_it_must_be_compiled(clock):
+def test_what_is_urgent_has_the_next_batch_and_is_compiled_at_once(clock):
     own = Turns()
     own.next(ready(A))
-    assert own.next(ready(A) + ready(B, priority=URGENT), cost(b=2)) == B
+    urgent = ready(A) + ready(B, priority=URGENT)
+    assert own.next(urgent) == B
+    assert to_make(own, urgent, [A], trouble={B: Trouble.EVICT}) == B
     assert own.next(ready(A, waited_s=10 * TURN_S) + ready(B, priority=URGENT)) == B, "it waits for no turn of the rest"
     assert own.next(ready(A, B)) == B, "and there is no way back while there is work"
     assert own.next(ready(A)) == A
 
 
-def test_an_empty_shape_is_left_for_one_whose_program_is_at_hand(clock):
+def test_nothing_is_compiled_for_shapes_that_are_at_hand_or_served_elsewhere(clock):
     own = Turns()
     own.next(ready(A))
+    assert to_make(own, [], [A]) is None
+    assert to_make(own, ready(A), [A]) is None
+    assert to_make(own, ready(A, B, waited_s=TURN_S - 1), [A]) is None
+
+
+def test_a_shape_that_waits_too_long_is_compiled_beside_what_is_rendered(clock):
+    own = Turns()
+    own.next(ready(A))
+    assert to_make(own, ready(A) + ready(B, waited_s=TURN_S + 1), [A]) == B
+    assert own.next(ready(A)) == A, "which goes on meanwhile"
+
+
+def test_a_model_is_evicted_only_when_the_turn_is_over(clock):
+    own = Turns()
+    own.next(ready(A))
+    looks = ready(A) + ready(OTHER, waited_s=TURN_S + 1)
+    assert to_make(own, looks, [A], trouble={OTHER: Trouble.EVICT}) is None
+    assert to_make(own, looks, [A], trouble={OTHER: Trouble.LOAD}) == OTHER, "where there is room for both"
+    clock.now += TURN_S + 1
+    assert to_make(own, looks, [A], trouble={OTHER: Trouble.EVICT}) == OTHER
+
+
+def test_with_nothing_at_hand_the_least_trouble_is_made_first(clock):
     looks = ready(B, waited_s=20) + ready(C, waited_s=5)
-    assert own.next(looks, cost(b=2, c=0)) == C
-    own = Turns()
-    own.next(ready(A))
-    assert own.next(looks, cost(b=1, c=2)) == B, "a shape of a loaded model is less trouble than another model"
+    assert to_make(Turns(), looks, trouble={B: Trouble.EVICT}) == C
+    assert to_make(Turns(), looks) == B, "of equals the one that waits longer"
 
 
-def test_an_empty_shape_is_left_for_the_one_that_waits_too_long(clock):
+def test_shapes_that_killed_a_worker_come_after_those_that_did_not(clock):
+    looks = ready(A, waited_s=20) + ready(B, waited_s=5)
+    assert to_make(Turns(), looks, deaths={A: 1}) == B
+    assert to_make(Turns(), looks, deaths={A: 1}, trouble={B: Trouble.EVICT}) == B
+    own = Turns()
+    own.next(ready(C))
+    clock.now += TURN_S + 1
+    looks = ready(C) + ready(A, waited_s=90) + ready(B, waited_s=50)
+    assert to_make(own, looks, [C], deaths={A: 1}) == B
+    assert to_make(own, ready(C) + ready(A, waited_s=90), [C], deaths={A: 2}) == A, "and yet have their turn"
+
+
+def test_of_shapes_at_hand_the_longest_waiting_is_next(clock):
     own = Turns()
     own.next(ready(A))
-    looks = ready(B, waited_s=TURN_S + 1) + ready(C, waited_s=5)
-    assert own.next(looks, cost(b=2, c=0)) == B
+    assert own.next(ready(B, waited_s=5) + ready(C, waited_s=20)) == C
 
 
 def test_a_model_that_was_refused_is_left_to_others_for_a_while(clock):
     own = Turns()
-    assert own.next(ready(OTHER, priority=URGENT)) == OTHER
+    assert to_make(own, ready(OTHER, priority=URGENT)) == OTHER
     own.refuse("other")
-    assert own.next(ready(OTHER, priority=URGENT) + ready(A)) == A
-    assert own.next(ready(OTHER)) is None
+    assert to_make(own, ready(OTHER, priority=URGENT) + ready(A)) == A
+    assert to_make(own, ready(OTHER)) is None
     clock.now += REFUSED_S + 1
-    assert own.next(ready(OTHER)) == OTHER
+    assert to_make(own, ready(OTHER)) == OTHER

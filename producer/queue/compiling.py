@@ -1,0 +1,113 @@
+"""Shapes that workers are loading, compiling or warming up, and those that killed whoever tried.
+
+    promptmill:compiling:SHAPE   hash   consumer -> when it was last seen at it (microseconds); a day after the last
+                                        change it expires
+
+A worker enters itself before it begins, renews its mark as it renews leases, and takes it away however its attempt
+ends, but by its death. So a mark that is not renewed is a death; and so is one of which there is a newer one of the
+same name, since a name has one worker at a time. Once a worker has the shape's program, all marks go: the shape is
+proven.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from promptmill.producer.job import Shape
+from promptmill.producer.queue.scripts import Script
+
+MAX_DEATHS = 3
+"""A shape that so many workers died of is given up: its jobs are failed."""
+
+FORGIVEN_S = 60  # after it was given up; jobs that are submitted then have another three tries
+
+# ARGV: shape key, consumer, lease in ms, 1 to begin, how many deaths are too many. Returns the deaths, how many others
+# are at it, and 1 if the consumer was entered: it is not where deaths are too many, or some and another is trying.
+_LOOK = """
+local name, me, now = 'promptmill:compiling:' .. ARGV[1], ARGV[2], microseconds()
+local function host(consumer) return string.match(consumer, '^(.*)/') or consumer end
+local marks, newest = redis.call('HGETALL', name), {[host(me)] = math.huge}
+for k = 1, #marks, 2 do
+  newest[host(marks[k])] = math.max(newest[host(marks[k])] or 0, tonumber(marks[k + 1]))
+end
+local deaths, others = 0, 0
+for k = 1, #marks, 2 do
+  local seen = tonumber(marks[k + 1])
+  if marks[k] ~= me then
+    if seen == newest[host(marks[k])] and now - seen <= 1000 * ARGV[3] then others = others + 1
+    else deaths = deaths + 1 end
+  end
+end
+if ARGV[4] == '1' and deaths < tonumber(ARGV[5]) and (deaths == 0 or others == 0) then
+  redis.call('HSET', name, me, now)
+  redis.call('EXPIRE', name, 86400)
+  return {deaths, others, 1}
+end
+return {deaths, others, 0}
+"""
+
+# ARGV: shape key, consumer. Renews a mark that is there.
+_RENEW = """
+local name = 'promptmill:compiling:' .. ARGV[1]
+if redis.call('HEXISTS', name, ARGV[2]) == 1 then redis.call('HSET', name, ARGV[2], microseconds()) end
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a worker is told that wants to make a shape's program."""
+
+    deaths: int
+    """Workers that died of it."""
+    others: int
+    """Workers that are at it now."""
+    begun: bool
+
+    @property
+    def is_hopeless(self) -> bool:
+        return self.deaths >= MAX_DEATHS
+
+
+class Compiling:
+    """The marks, as one consumer (`NAME/...`) sees them. Thread-safe."""
+
+    def __init__(self, client: redis.Redis, consumer: str, *, lease_s: float = 30.0) -> None:
+        self._redis: Any = client
+        self._consumer = consumer
+        self._lease_ms = int(lease_s * 1000)
+        self._look, self._renew = Script(client, _LOOK), Script(client, _RENEW)
+
+    def begin(self, shape: Shape) -> Attempt:
+        """Enter this worker as one that makes the shape's program, unless that is hopeless, or dangerous and tried."""
+        return self._ask(shape, begin=True)
+
+    def deaths(self, shapes: Iterable[Shape]) -> dict[Shape, int]:
+        """Of each shape, how many workers died of it."""
+        return {shape: self._ask(shape, begin=False).deaths for shape in shapes}
+
+    def renew(self, shape: Shape) -> None:
+        """This worker is still at it."""
+        self._renew(shape.key, self._consumer)
+
+    def succeeded(self, shape: Shape) -> None:
+        """The shape is proven."""
+        self._redis.delete(_key(shape))
+
+    def ended(self, shape: Shape) -> None:
+        """This worker's attempt ended without a program, and not by its death."""
+        self._redis.hdel(_key(shape), self._consumer)
+
+    def given_up(self, shape: Shape) -> None:
+        """The jobs that are there were failed; in FORGIVEN_S seconds the shape is as good as new."""
+        self._redis.expire(_key(shape), FORGIVEN_S)
+
+    def _ask(self, shape: Shape, *, begin: bool) -> Attempt:
+        deaths, others, begun = self._look(shape.key, self._consumer, self._lease_ms, int(begin), MAX_DEATHS)
+        return Attempt(deaths, others, bool(begun))
+
+
+def _key(shape: Shape) -> str:
+    return f"promptmill:compiling:{shape.key}"
