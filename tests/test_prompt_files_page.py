@@ -111,7 +111,12 @@ def test_example(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_there_are_examples_of_everything() -> None:
     commands = [command for example in EXAMPLES for command, _ in steps(example) if SUBMIT in command]
-    flags = {option for param in submit.params if isinstance(param, click.Option) for option in param.opts}
+    flags = {
+        option
+        for param in submit.params
+        if isinstance(param, click.Option)
+        for option in (*param.opts, *param.secondary_opts)
+    }
     own = {param.name for param in submit.params} - set(FIELD_NAMES) - {"files", "preset"}
     missing = [name for name in own if not any(flag in " ".join(commands) for flag in _flags(name))]
     assert not missing

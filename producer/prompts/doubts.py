@@ -70,6 +70,13 @@ DOUBTS = (
 )
 
 
+ALTERNATIVES = Doubt(
+    _shown(r"\{[^{}|]*\|[^{}]*\}|__(?=[^\s_])[^{}|\\\n]{1,100}?(?<=\S)__"),
+    "what looks like alternatives in the prompt",
+    "they are read as text (--expand draws one, --combinatorial takes all; --plain-prompts says that text is meant)",
+)
+
+
 @dataclass
 class _Seen:
     count: int
@@ -78,9 +85,13 @@ class _Seen:
 
 
 class Doubts:
-    """The doubtful prompts of one run; `where` is the row under way, `file:line`."""
+    """The doubtful prompts of one run; `where` is the row under way, `file:line`.
 
-    def __init__(self) -> None:
+    `alternatives`: nobody said what braces are, so those that look like alternatives are doubtful.
+    """
+
+    def __init__(self, *, alternatives: bool = False) -> None:
+        self._doubts = (*DOUBTS, ALTERNATIVES) if alternatives else DOUBTS
         self.where = ""
         self.cut = 0  # jobs whose prompt is longer than its windows, as far as that is known here
         self._seen: dict[Doubt, _Seen] = {}
@@ -91,7 +102,7 @@ class Doubts:
     def see(self, prompt: str, windows: int, model: str) -> None:
         """Takes note of a job's prompt. Asked for every job, so it does little where all is well."""
         plain = prompt.isascii()
-        if not plain or "--" in prompt or "<" in prompt:
+        if not plain or "--" in prompt or "<" in prompt or "|" in prompt or "__" in prompt:
             self._find(prompt)
         if not plain or len(prompt) > WINDOW * windows:  # no character of ASCII is more than a token
             self.cut += self._see_length("prompt", prompt, windows, model)
@@ -119,7 +130,7 @@ class Doubts:
         ]
 
     def _find(self, text: str) -> None:
-        for doubt in DOUBTS:
+        for doubt in self._doubts:
             detail = doubt.find(text)
             if detail:
                 _note(self._seen, doubt, self.where, detail)

@@ -27,10 +27,12 @@ ORDERS = ("random", "sequential")
 class Expansion:
     """How rows are expanded. All of it follows from `run_seed` and the indexes of the run: again gives the same.
 
+    `plain`: alternatives are text; `unasked`: only because nobody said what they are, so they are doubtful.
     `matrix` has several values of a field, by the field's own name; a row that has the field itself keeps its value.
     """
 
     plain: bool = False
+    unasked: bool = False
     combinatorial: bool = False
     wildcards: Path | None = None
     wildcard_order: str = "random"

@@ -32,7 +32,7 @@ class Rows:
 
     def __init__(self, defaults: Mapping[str, Any], preset: str | None, expansion: Expansion) -> None:
         self.suspicions = Suspicions()
-        self.doubts = Doubts()
+        self.doubts = Doubts(alternatives=expansion.unasked)
         self.shapes: dict[str, int] = {}
         self.common: dict[str, Any] | None = None
         self._preset = preset

@@ -13,7 +13,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option(
-        "--plain-prompts", is_flag=True, envvar="PROMPTMILL_PLAIN_PROMPTS", help="Braces and __names__ are text."
+        "--expand/--plain-prompts",
+        "expand",
+        default=None,
+        envvar="PROMPTMILL_EXPAND",
+        help="Whether {a|b} and __names__ are alternatives.  [text, unless --combinatorial or --wildcards is given]",
     ),
     click.option(
         "--combinatorial",
@@ -65,8 +69,12 @@ def expansion_options(function: F) -> F:
 
 
 def expansion_of(given: Mapping[str, Any], matrix: Mapping[str, tuple[Any, ...]]) -> "Expansion":
-    """What the flags say."""
+    """What the flags say. Alternatives are text unless somebody asks for what becomes of them."""
     from promptmill.producer.prompts.expand import Expansion
 
     names = ("combinatorial", "wildcards", "wildcard_order", "images_per_prompt", "run_seed")
-    return Expansion(plain=given["plain_prompts"], matrix=matrix, **{name: given[name] for name in names})
+    asked = given["expand"]
+    plain = not (given["combinatorial"] or given["wildcards"] is not None) if asked is None else not asked
+    return Expansion(
+        plain=plain, unasked=plain and asked is None, matrix=matrix, **{name: given[name] for name in names}
+    )

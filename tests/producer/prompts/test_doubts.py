@@ -4,13 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from promptmill.producer.plan import PlanOptions, plan_jobs, plan_run
 from promptmill.producer.prompts.tokens import counter, tokenizer_folder
+from promptmill.verbs.planning import plan_options, prompt_file_options
 
 HUB = "owner/nobody-has-it"
 TAGS = "masterpiece,best_quality,1girl,solo,long_hair,red_apple,blue_sky,looking_at_viewer,upper_body,smile," * 3
+
+
+@click.command()
+@prompt_file_options
+def submit(**given: Any) -> None:
+    """The flags of `promptmill submit` that say what files mean."""
 
 
 def said(path: Path, **defaults: Any) -> list[str]:
@@ -58,6 +66,37 @@ def test_options_of_other_programs_are_said_with_file_and_line(write, line: str,
 )
 def test_other_dashes_and_brackets_are_prompts(write, line: str):
     assert said(write(line)) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["a {red|blue} ball", "a {2$$cat|dog}", "a {red|{dark|light} blue} ball", "a __colour__ ball"]
+)
+def test_what_looks_like_alternatives_is_said_where_nobody_said_what_they_are(write, line: str):
+    def told(*words: str) -> tuple[list[str], list[str]]:
+        given = submit.make_context("submit", [str(write("a pear", line)), *words]).params
+        with plan_run(given.pop("files"), plan_options(given)) as plan:
+            return [plan.whole(job).prompt for job in plan], [
+                one for one in plan.warnings(None) if "alternatives" in one
+            ]
+
+    prompts, (said,) = told()
+    assert prompts == ["a pear", line]
+    assert said.startswith("1 job has what looks like alternatives in the prompt, first at ")
+    assert "a.txt:2: " in said and "--expand" in said
+    assert told("--plain-prompts") == (["a pear", line], [])
+    if "__" not in line:
+        for flag in ("--expand", "--combinatorial"):
+            expanded, said_of_them = told(flag)
+            assert line not in expanded and not said_of_them
+        assert told("--combinatorial", "--plain-prompts")[0] == ["a pear", line]
+
+
+@pytest.mark.parametrize("line", ["print({x}) | a", "a_b__ c", "{}", "a | b", "__ x __"])
+def test_other_braces_and_bars_are_text(write, line: str):
+    given = submit.make_context("submit", [str(write(line))]).params
+    with plan_run(given.pop("files"), plan_options(given)) as plan:
+        assert [plan.whole(job).prompt for job in plan] == [line]
+        assert not any("alternatives" in one for one in plan.warnings(None))
 
 
 def test_a_prompt_that_will_be_cut_is_counted_by_the_models_tokenizer(write):
