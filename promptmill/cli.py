@@ -11,10 +11,13 @@ import json
 import os
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+
+from promptmill.worker.settings import PREFIX, SETTINGS, variable_of
 
 VERBS = {
     "render": "Render prompt files here and now: queue, worker and all.",
@@ -40,6 +43,10 @@ WITHOUT_SETTINGS = ("import-model",)
 """Verbs that take flags alone: a worker's `dtype` in the settings file is not what a model is to be stored in."""
 
 SETTINGS_FILE = "promptmill.toml"
+
+OTHER_VARIABLES = {variable for row in SETTINGS.values() if row.internal for variable in row.variables} | {
+    f"{PREFIX}USER"  # docker-compose.yml's
+}
 
 
 class Verbs(click.Group):
@@ -76,7 +83,18 @@ class Verbs(click.Group):
 def _command(verb: str) -> click.Command:
     module = verb.replace("-", "_")
     command: click.Command = importlib.import_module(f"promptmill.verbs.{module}").command
+    for option in _options(command) if verb not in WITHOUT_SETTINGS else ():
+        option.envvar = [variable_of(spelling) for spelling in spellings(option)]
     return command
+
+
+def _options(command: click.Command) -> list[click.Option]:
+    return [param for param in command.params if isinstance(param, click.Option)]
+
+
+def spellings(option: click.Option) -> list[str]:
+    """The long names of a flag, without dashes. Each is a variable too (PROMPTMILL_...), and a key of the file."""
+    return [flag.removeprefix("--") for flag in option.opts if flag.startswith("--")]
 
 
 CONTEXT = {
@@ -101,6 +119,21 @@ def cli(ctx: click.Context) -> None:
     if os.environ.get("NO_COLOR"):
         ctx.color = False
     ctx.default_map = read_settings(Path(SETTINGS_FILE))
+    for sentence in unknown_variables(os.environ):
+        click.secho(f"warning: {sentence}", err=True, fg="yellow")
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each PROMPTMILL_* that no verb reads, with the nearest that one does."""
+    ours = [name for name in environ if name.startswith(PREFIX) and name not in OTHER_VARIABLES]
+    if not ours:
+        return []
+    known = {variable for verb in VERBS for option in _options(_command(verb)) for variable in option.envvar or ()}
+    sentences = []
+    for name in sorted(set(ours) - known):
+        near = difflib.get_close_matches(name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], n=1)
+        sentences.append(f"{name} is not a setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else ""))
+    return sentences
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -111,7 +144,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # as Windows' editors write it
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise click.ClickException(f"{path}: {error}") from error
     tables = {name: value for name, value in settings.items() if isinstance(value, dict)}
@@ -133,22 +166,24 @@ def read_settings(path: Path) -> dict[str, Any]:
             if _flag(name) not in known:
                 raise click.ClickException(f"{path}: {name} is no setting of [{verb}]")
         said = {**common, **own}
-        defaults[verb] = {known[_flag(name)]: _as_typed(said[name]) for name in said if _flag(name) in known}
+        meant = {known[_flag(name)]: value for name, value in said.items() if _flag(name) in known}
+        defaults[verb] = {str(option.name): _as_typed(value, option.multiple) for option, value in meant.items()}
     return defaults
 
 
-def _flags(verb: str) -> dict[str, str]:
-    """The verb's flags, without the dashes in front, and the names of their parameters."""
-    options = [param for param in _command(verb).params if isinstance(param, click.Option) and param.name]
-    return {flag.lstrip("-"): str(option.name) for option in options for flag in option.opts}
+def _flags(verb: str) -> dict[str, click.Option]:
+    """The verb's flags by their spellings."""
+    return {spelling: option for option in _options(_command(verb)) for spelling in spellings(option)}
 
 
 def _flag(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _as_typed(value: Any) -> str:
+def _as_typed(value: Any, multiple: bool) -> str | list[str]:
     """The value as it would be typed after its flag: click checks text, and lets a float pass for a whole number."""
+    if multiple:
+        return [str(one) for one in (value if isinstance(value, list) else [value])]
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -158,7 +193,7 @@ def _origin(error: click.ClickException) -> str:
         return ""
     source = error.ctx.get_parameter_source(error.param.name)
     if source is click.core.ParameterSource.ENVIRONMENT:
-        return str(error.param.envvar)
+        return next((name for name in error.param.envvar or () if os.environ.get(name)), "")
     return SETTINGS_FILE if source is click.core.ParameterSource.DEFAULT_MAP else ""
 
 

@@ -2,22 +2,28 @@
 
 import os
 import socket
+from collections.abc import Sequence
 
 from celery import Celery
 
 from promptmill.producer.broker import celery_settings
 from promptmill.worker import celery_redis
 from promptmill.worker.bootstep import PullJobs
-from promptmill.worker.settings import WorkerSettings
+from promptmill.worker.settings import WorkerSettings, slips_in
 from promptmill.worker.tasks import register
 
 
-def make_app(settings: WorkerSettings) -> Celery:
-    """A Celery app whose workers pull jobs as `settings` say, and take `promptmill.render` from any client."""
+def make_app(settings: WorkerSettings, slips: Sequence[str] = ()) -> Celery:
+    """A Celery app whose workers pull jobs as `settings` say, and take `promptmill.render` from any client.
+
+    `slips` are warned about when a worker starts.
+    """
     celery_redis.use_it()
     celery_app = Celery("promptmill")
     celery_app.conf.update(celery_settings(settings.broker))
+    celery_app.conf.worker_concurrency = settings.concurrency
     celery_app.conf.promptmill = settings
+    celery_app.conf.promptmill_slips = slips
     celery_app.steps["worker"].add(PullJobs)
     register(celery_app)
     return celery_app
@@ -28,4 +34,4 @@ def default_hostname() -> str:
     return f"promptmill-{os.getpid()}@{socket.gethostname()}"
 
 
-app = make_app(WorkerSettings.from_env())
+app = make_app(WorkerSettings.from_env(), slips_in(os.environ))

@@ -1,5 +1,6 @@
 """The worker's bootstep: its threads live and die with the Celery worker. Imports no JAX before it starts."""
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +10,8 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 
 from promptmill.worker.events import JobEvents
 from promptmill.worker.observers import Observer, Observers
+
+logger = logging.getLogger(__name__)
 
 LISTENERS: Sequence[Callable[[Celery, str], Observer]] = (JobEvents,)
 """Who hears of each job's life; made with the app and the worker's name."""
@@ -41,6 +44,8 @@ class PullJobs(bootsteps.StartStopStep):
         from promptmill.worker.keep import Keeper
         from promptmill.worker.pull import Puller
 
+        for slip in parent.app.conf.promptmill_slips:
+            logger.warning(slip)
         observers = Observers([listener(parent.app, parent.hostname) for listener in LISTENERS])
         self._host = Host(parent.app.conf.promptmill, parent, observers)
         for part in (Puller, Fetcher, Keeper):

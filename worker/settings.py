@@ -1,88 +1,228 @@
-"""What a worker is told: flags of `promptmill worker`, or PROMPTMILL_* for `celery -A promptmill.worker.app worker`."""
+"""What a worker is told, one row per setting. `promptmill worker` makes its flags of the rows.
 
+Each spelling of a flag is also a variable, for `celery -A promptmill.worker.app worker` too, and a key of
+promptmill.toml: `--drain`, PROMPTMILL_DRAIN, `drain`. docs/settings.md is made from the rows (a test compares).
+"""
+
+import dataclasses
+import difflib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from promptmill.producer.broker import DEFAULT_URL
 from promptmill.producer.errors import PromptmillError
 
+PREFIX = "PROMPTMILL_"
+
 ON_UNSAFE = ("black", "blur", "keep", "fail")
 """What can become of an image that a check flagged: see worker/post_processing.py, and docs/safety.md for users."""
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+NEAR = 0.8
+"""How alike (difflib's ratio) an unknown variable is to one of the worker's when it was surely meant for it."""
+
 
 @dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """How a worker claims, renders and stops. Each field is the environment variable PROMPTMILL_<FIELD>."""
+class Setting:
+    """A row: all that is to be known of a setting, beside its type and its default.
 
-    broker: str = DEFAULT_URL
-    model: str | None = None
-    """Loaded, and compiled for its own size, before the worker claims anything."""
-    dtype: str | None = None
-    """What the UNet and the text encoders compute in; by default bfloat16 on TPU and GPU, float32 on CPU."""
-    per_device_batch: int = 1
-    batches_in_flight: int = 3
-    """One on the device, one waiting for it, one being encoded and uploaded."""
-    models_kept: int = 1
-    """Models whose weights stay on the devices at once."""
-    safety_checker: str | None = None
-    """Looks at each image: a hub id such as CompVis/stable-diffusion-safety-checker, or a folder. None: nobody."""
-    image_check: str | None = None
-    """Functions of the user's own that look too: `module:function`, several with commas between."""
-    on_unsafe: str = "black"
-    """What becomes of an image that is flagged: one of ON_UNSAFE."""
-    watermark: bool = False
-    """Whether images get SDXL's invisible watermark."""
-    lease_s: float = 30.0
-    """A dead worker's jobs are claimed by others after so long."""
-    drain_s: float = 30.0
-    """How long a worker that was told to stop finishes what it holds, before it gives the rest back."""
-    parent_pid: int = 0
-    """The process that this worker and its Redis serve; when it is gone, so are they. 0: none."""
+    `unset` says what holds where it is not given. `low` and `high` bound a number. `checks`: it says how images are
+    looked at and marked, so `render` has it too. `internal`: a variable that promptmill sets itself, and no flag.
+    """
 
-    def __post_init__(self) -> None:
-        for field in ("per_device_batch", "batches_in_flight", "models_kept"):
-            if getattr(self, field) < 1:
-                raise PromptmillError(f"PROMPTMILL_{field.upper()}: must be at least 1, got {getattr(self, field)}")
-        if self.on_unsafe not in ON_UNSAFE:
-            raise PromptmillError(f"PROMPTMILL_ON_UNSAFE: must be {' or '.join(ON_UNSAFE)}, got {self.on_unsafe!r}")
+    flags: tuple[str, ...]
+    kind: Literal["text", "whole", "number", "truth"]
+    help: str
+    unset: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    metavar: str | None = None
+    checks: bool = False
+    internal: bool = False
 
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> "WorkerSettings":
-        """Raises PromptmillError for a value that cannot be read."""
-        found: dict[str, Any] = {}
-        for field, parse in _PARSERS.items():
-            name = f"PROMPTMILL_{field.upper()}"
-            if environ.get(name):
-                try:
-                    found[field] = parse(environ[name])
-                except ValueError as error:
-                    raise PromptmillError(f"{name}: must be {_KINDS[parse]}, got {environ[name]!r}") from error
-        return cls(**found)
+    @property
+    def variables(self) -> list[str]:
+        """The environment variables, by the flag's long spellings."""
+        return [variable_of(flag) for flag in self.flags if flag.startswith("--")]
+
+    def read(self, text: str) -> Any:
+        """The value that a variable's text means. Raises ValueError with what was expected and got."""
+        try:
+            value = _READ[self.kind](text)
+        except ValueError as error:
+            expected = "true or false" if self.kind == "truth" else "a number"
+            raise ValueError(f"must be {expected}, got {text!r}") from error
+        value = next((choice for choice in self.choices if choice.lower() == text.lower()), value)
+        self.check(value)
+        return value
+
+    def check(self, value: Any) -> None:
+        """Raises ValueError with what was expected and got."""
+        if self.choices and value not in self.choices:
+            raise ValueError(f"must be {' or '.join(self.choices)}, got {value!r}")
+        if self.low is not None and not value >= self.low:
+            raise ValueError(f"must be at least {self.low:g}, got {value}")
+        if self.high is not None and not value <= self.high:
+            raise ValueError(f"must be at most {self.high:g}, got {value}")
 
 
-def _yes_or_no(text: str) -> bool:
+def variable_of(flag: str) -> str:
+    """The environment variable that says what a flag says."""
+    return PREFIX + flag.lstrip("-").replace("-", "_").upper()
+
+
+def _truth(text: str) -> bool:
     answers = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if text.lower() not in answers:
         raise ValueError(text)
     return answers[text.lower()]
 
 
-_KINDS: dict[Callable[[str], Any], str] = {int: "a number", float: "a number", _yes_or_no: "true or false"}
+_READ: dict[str, Callable[[str], Any]] = {"text": str, "whole": int, "number": float, "truth": _truth}
 
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "broker": str,
-    "model": str,
-    "dtype": str,
-    "per_device_batch": int,
-    "batches_in_flight": int,
-    "models_kept": int,
-    "safety_checker": str,
-    "image_check": str,
-    "on_unsafe": str,
-    "watermark": _yes_or_no,
-    "lease_s": float,
-    "drain_s": float,
-    "parent_pid": int,
-}
+
+def _row(default: Any, *flags: str, kind: str = "text", help: str, unset: str, **more: Any) -> Any:
+    return field(default=default, metadata={"row": Setting(flags, kind, help, unset, **more)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How a worker claims, renders and stops. Raises PromptmillError for a value that cannot be."""
+
+    broker: str = _row(
+        DEFAULT_URL,
+        "--broker",
+        metavar="URL",
+        help="Where Redis is: redis://[:password@]host:port/db.",
+        unset=DEFAULT_URL,
+    )
+    model: str | None = _row(
+        None,
+        "--model",
+        help="Load this model, and compile it for its own size, before anything is claimed.",
+        unset="models are loaded when jobs ask for them",
+    )
+    dtype: str | None = _row(
+        None,
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="What the UNet and the text encoders compute in.",
+        unset="bfloat16 on TPU and GPU, float32 on CPU",
+    )
+    per_device_batch: int = _row(
+        1, "--per-device-batch", kind="whole", low=1, high=64, help="Images per device and batch.", unset="1"
+    )
+    batches_in_flight: int = _row(
+        3,
+        "--batches-in-flight",
+        kind="whole",
+        low=1,
+        high=16,
+        help="Batches held at once: one on the device, one waiting for it, one being encoded and uploaded.",
+        unset="3",
+    )
+    models_kept: int = _row(
+        1, "--models-kept", kind="whole", low=1, help="Models whose weights stay on the devices at once.", unset="1"
+    )
+    safety_checker: str | None = _row(
+        None,
+        "--safety-checker",
+        metavar="MODEL",
+        checks=True,
+        help="Check images: a folder or a hub id, as CompVis/stable-diffusion-safety-checker.",
+        unset="no check",
+    )
+    image_check: str | None = _row(
+        None,
+        "--image-check",
+        metavar="MODULE:FUNCTION",
+        checks=True,
+        help="A check of your own; several with commas between.",
+        unset="none",
+    )
+    on_unsafe: str = _row(
+        "black",
+        "--on-unsafe",
+        choices=ON_UNSAFE,
+        checks=True,
+        help="What becomes of an image that a check flags.",
+        unset="black",
+    )
+    watermark: bool = _row(
+        False, "--watermark", kind="truth", checks=True, help="Embed SDXL's invisible watermark.", unset="no"
+    )
+    lease_s: float = _row(
+        30.0,
+        "--lease",
+        "--lease-s",
+        kind="number",
+        low=1,
+        help="Seconds after which the jobs of a dead worker are claimed by others.",
+        unset="30",
+    )
+    drain_s: float = _row(
+        30.0,
+        "--drain",
+        "--drain-s",
+        kind="number",
+        low=0,
+        help="Seconds for a worker that was told to stop to finish what it holds; the rest it gives back.",
+        unset="30",
+    )
+    concurrency: int = _row(
+        8, "--concurrency", "-c", kind="whole", low=1, help="Threads that encode and upload.", unset="8"
+    )
+    hostname: str | None = _row(
+        None, "--hostname", "-n", help="The worker's name, Celery's node name.", unset="promptmill-PID@HOST"
+    )
+    loglevel: str = _row(
+        "INFO", "--loglevel", "-l", choices=LOG_LEVELS, help="What the worker's log holds.", unset="INFO"
+    )
+    parent_pid: int = _row(
+        0,
+        "--parent-pid",
+        kind="whole",
+        internal=True,
+        help="The process that this worker and its Redis serve; when it is gone, so are they.",
+        unset="none",
+    )
+
+    def __post_init__(self) -> None:
+        for name, row in SETTINGS.items():
+            try:
+                if getattr(self, name) is not None:
+                    row.check(getattr(self, name))
+            except ValueError as error:
+                raise PromptmillError(f"{row.variables[0]}: {error}") from error
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> "WorkerSettings":
+        """Of a variable's spellings the first that is set counts. Raises PromptmillError for what cannot be read."""
+        found: dict[str, Any] = {}
+        for name, row in SETTINGS.items():
+            for variable in row.variables:
+                if environ.get(variable) and name not in found:
+                    try:
+                        found[name] = row.read(environ[variable])
+                    except ValueError as error:
+                        raise PromptmillError(f"{variable}: {error}") from error
+        return cls(**found)
+
+
+SETTINGS: dict[str, Setting] = {one.name: one.metadata["row"] for one in dataclasses.fields(WorkerSettings)}
+
+
+def slips_in(environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that is nearly a worker's; submitters have others, which a worker does not know."""
+    known = [variable.removeprefix(PREFIX) for row in SETTINGS.values() for variable in row.variables]
+    found = []
+    for name in environ:
+        own = name.removeprefix(PREFIX)
+        near = difflib.get_close_matches(own, known, 1, NEAR) if name.startswith(PREFIX) and own not in known else None
+        if near:
+            found.append(f"{name} is not a setting of a worker; did you mean {PREFIX}{near[0]}?")
+    return found

@@ -16,19 +16,16 @@ _OPTIONS = (
         "--expand/--plain-prompts",
         "expand",
         default=None,
-        envvar="PROMPTMILL_EXPAND",
         help="Whether {a|b} and __names__ are alternatives.  [text, unless --combinatorial or --wildcards is given]",
     ),
     click.option(
         "--combinatorial",
         is_flag=True,
-        envvar="PROMPTMILL_COMBINATORIAL",
         help="Every combination of alternatives, instead of one at random.",
     ),
     click.option(
         "--wildcards",
         type=click.Path(file_okay=False, path_type=Path),
-        envvar="PROMPTMILL_WILDCARDS",
         metavar="FOLDER",
         help="Of NAME.txt: __NAME__ is one of its lines.",
     ),
@@ -37,7 +34,6 @@ _OPTIONS = (
         type=click.Choice(["random", "sequential"]),
         default="random",
         show_default=True,
-        envvar="PROMPTMILL_WILDCARD_ORDER",
         help="sequential: each line once before any comes again.",
     ),
     click.option(
@@ -47,7 +43,6 @@ _OPTIONS = (
         type=click.IntRange(1, 1_000_000),
         default=1,
         show_default=True,
-        envvar="PROMPTMILL_IMAGES_PER_PROMPT",
         help="Of a seed s: s, s+1, ...",
     ),
     click.option(
@@ -55,7 +50,6 @@ _OPTIONS = (
         type=click.IntRange(0),
         default=0,
         show_default=True,
-        envvar="PROMPTMILL_RUN_SEED",
         help="Random choices, and seeds of rows that name none, follow from it.",
     ),
 )

@@ -102,7 +102,6 @@ def _job_option(name: str, row: FieldRow) -> Callable[[F], F]:
         *flags,
         name,
         type=FLAG_TYPES[row.value.form],
-        envvar=env(name),
         help=f"{row.help}{choices}  [{row.unset}]",
         shell_complete=completing(row.value.choices) if row.value.choices else None,
     )
@@ -113,7 +112,6 @@ JOB_OPTIONS = [_job_option(name, row) for name, row in ROWS.items() if name != "
 
 PRESET_OPTION = click.option(
     "--preset",
-    envvar=env("preset"),
     help="Settings that a kind of checkpoint needs, such as lightning-4.  [its own]",
     shell_complete=_preset_names,
 )
@@ -146,12 +144,11 @@ def job_matrix(given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
 
 broker_option = click.option(
     "--broker",
-    envvar=env("broker"),
     metavar="URL",
     help=f"Where Redis is: redis://[:password@]host:port/db.  [{DEFAULT_URL}]",
 )
 
-run_option = click.option("--run", "run", envvar=env("run"), help="The run's name.  [from the file and its jobs]")
+run_option = click.option("--run", "run", help="The run's name.  [from the file and its jobs]")
 
 
 def json_option(function: F) -> F:

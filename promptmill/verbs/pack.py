@@ -2,7 +2,7 @@
 
 import click
 
-from promptmill.verbs.options import broker_option, env, json_option
+from promptmill.verbs.options import broker_option, json_option
 from promptmill.verbs.runs import answer, count
 
 
@@ -13,7 +13,6 @@ from promptmill.verbs.runs import answer, count
     type=click.IntRange(1, 10_000_000),
     default=10_000,
     show_default=True,
-    envvar=env("shard_size"),
     help="Indexes of the run per shard.",
 )
 @click.option("--partial", is_flag=True, help="Also pack a run with images that are still to come.")

@@ -8,7 +8,7 @@ import click
 
 from promptmill.progress import Progress
 from promptmill.verbs.expansion_options import expansion_of, expansion_options
-from promptmill.verbs.options import env, job_defaults, job_matrix, job_options
+from promptmill.verbs.options import job_defaults, job_matrix, job_options
 from promptmill.verbs.reading_options import reading_of, reading_options
 
 if TYPE_CHECKING:
@@ -23,13 +23,11 @@ _ON_ERROR = click.option(
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    envvar=env("on_error"),
     help="A wrong row: stop before anything is enqueued, or leave it out.",
 )
 _REJECTS = click.option(
     "--rejects",
     type=click.Path(dir_okay=False, path_type=Path),
-    envvar=env("rejects"),
     metavar="FILE",
     help="Write wrong rows there, as JSON lines.  [skipped ones to OUTPUT/RUN/rejects.jsonl]",
 )

@@ -22,7 +22,6 @@ _OPTIONS = (
     click.option(
         "--dialect",
         type=click.Choice(DIALECT_NAMES),
-        envvar="PROMPTMILL_DIALECT",
         help="Another program's prompt lines: kohya's or A1111's options, OpenAI's Batch file (known by itself).",
     ),
     click.option("--prompt-column", metavar="COLUMN", help="The column with the prompts.  [prompt]"),

@@ -23,9 +23,8 @@ from promptmill.producer.queue.ledger import Failure, Ledger, RunStatus
 from promptmill.producer.queue.workers import WorkerReport, Workers
 from promptmill.producer.submit import submit
 from promptmill.progress import Progress
-from promptmill.verbs.check_options import check_environ, check_options
 from promptmill.verbs.dry_run import dry_run, dry_run_options
-from promptmill.verbs.options import broker_option, env, json_option, run_option
+from promptmill.verbs.options import broker_option, json_option, run_option
 from promptmill.verbs.planning import (
     make_plan,
     name_run,
@@ -36,6 +35,7 @@ from promptmill.verbs.planning import (
     warn,
     warn_of_images,
 )
+from promptmill.verbs.worker_options import check_environ, check_options
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -66,7 +66,6 @@ class Report:
 @click.option(
     "--output",
     default="out",
-    envvar=env("output"),
     metavar="URL",
     show_default=True,
     help="Folder, or gs://bucket/prefix.",

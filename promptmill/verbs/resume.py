@@ -4,13 +4,12 @@ import dataclasses
 
 import click
 
-from promptmill.verbs.options import env
 from promptmill.verbs.runs import answer, connected, count, run_options
 
 
 @click.command("resume")
 @run_options
-@click.option("--output", required=True, envvar=env("output"), metavar="URL", help="Where the run was submitted to.")
+@click.option("--output", required=True, metavar="URL", help="Where the run was submitted to.")
 def command(run: str, output: str, broker: str | None, as_json: bool) -> int:
     """Enter what RUN still lacks, by the plan and the images in its output: no prompt file is needed.
 

@@ -8,7 +8,7 @@ import click
 
 from promptmill.progress import Progress
 from promptmill.verbs.dry_run import dry_run, dry_run_options
-from promptmill.verbs.options import broker_option, env, json_option, run_option
+from promptmill.verbs.options import broker_option, json_option, run_option
 from promptmill.verbs.planning import (
     make_plan,
     name_run,
@@ -25,7 +25,7 @@ PRIORITIES = ("urgent", "normal", "low")  # queue/ledger.py's, which is loaded l
 
 @click.command("submit")
 @prompt_file_options
-@click.option("--output", required=True, envvar=env("output"), metavar="URL", help="gs://bucket/prefix, or a folder.")
+@click.option("--output", required=True, metavar="URL", help="gs://bucket/prefix, or a folder.")
 @run_option
 @broker_option
 @click.option(
@@ -33,13 +33,11 @@ PRIORITIES = ("urgent", "normal", "low")  # queue/ledger.py's, which is loaded l
     type=click.Choice(PRIORITIES),
     default="normal",
     show_default=True,
-    envvar=env("priority"),
     help="When the run's turn is.",
 )
 @click.option(
     "--max-pending",
     type=click.IntRange(1),
-    envvar=env("max_pending"),
     metavar="N",
     help="Keep at most N jobs in Redis, and wait for workers before entering more.  [all at once]",
 )

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from promptmill.producer.errors import PromptmillError
-from promptmill.verbs.check_options import CHECK_OPTIONS, check_environ
-from promptmill.verbs.check_options import ON_UNSAFE as OFFERED
+from promptmill.verbs.worker_options import CHECKS, check_environ
 from promptmill.worker.checks import Verdict
 from promptmill.worker.post_processing import HIDE, treat
 from promptmill.worker.settings import ON_UNSAFE, WorkerSettings
@@ -79,7 +78,6 @@ def test_too_small_to_be_read_it_is_not_marked():
 
 def test_every_way_that_can_be_named_is_there():
     assert set(ON_UNSAFE) == {*HIDE, "fail"}
-    assert ON_UNSAFE == OFFERED
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("1", True), ("True", True), ("off", False), ("False", False)])
@@ -93,7 +91,7 @@ def test_the_environment_says_what_the_flags_say(text, wanted):
     settings = WorkerSettings.from_env(environ)
     assert (settings.watermark, settings.on_unsafe, settings.safety_checker) == (wanted, "blur", "a/b")
     assert settings.image_check == "m:f,m:g"
-    given = {name: getattr(settings, name) for name in CHECK_OPTIONS}
+    given = {name: getattr(settings, name) for name in CHECKS}
     assert WorkerSettings.from_env(check_environ(given)) == settings
 
 

@@ -2,10 +2,15 @@
 
 import json
 
+import click
 import pytest
 import redis
 
+from promptmill.cli import VERBS, WITHOUT_SETTINGS, cli, read_settings
+from promptmill.producer.outputs.folder import Folder
+from promptmill.producer.plan_files import load_plan
 from promptmill.producer.queue.queue import JobQueue
+from promptmill.worker.settings import WorkerSettings, slips_in
 
 
 @pytest.fixture
@@ -39,6 +44,58 @@ def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(here, m
 def test_a_key_is_any_name_of_the_flag(here, steps, key: str):
     (here / "promptmill.toml").write_text(f"{key} = 7\n")
     assert steps() == 7
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in WITHOUT_SETTINGS])
+def test_every_spelling_of_every_flag_is_a_variable_and_a_key(here, verb: str):
+    command = cli.get_command(click.Context(cli), verb)
+    for option in command.params if command else ():
+        if not isinstance(option, click.Option):
+            continue
+        long = [flag.removeprefix("--") for flag in option.opts if flag.startswith("--")]
+        assert long and option.envvar == [f"PROMPTMILL_{flag.upper().replace('-', '_')}" for flag in long]
+        for key in (*long, *(flag.replace("-", "_") for flag in long)):
+            (here / "promptmill.toml").write_text(f"[{verb}]\n{key} = 1\n")
+            assert read_settings(here / "promptmill.toml")[verb] == {option.name: ["1"] if option.multiple else "1"}
+
+
+@pytest.mark.parametrize("name", ["STEPS", "NUM_INFERENCE_STEPS"])
+def test_a_variable_is_any_name_of_the_flag(monkeypatch, steps, name: str):
+    monkeypatch.setenv(f"PROMPTMILL_{name}", "7")
+    assert steps() == 7
+
+
+@pytest.mark.parametrize("name", ["LEASE", "LEASE_S"])
+def test_the_workers_variables_have_all_names(name: str):
+    assert WorkerSettings.from_env({f"PROMPTMILL_{name}": "7"}).lease_s == 7
+
+
+def test_an_unknown_variable_is_warned_about_with_the_nearest(monkeypatch, promptmill, at_redis):
+    monkeypatch.setenv("PROMPTMILL_STPES", "3")
+    monkeypatch.setenv("PROMPTMILL_XYZZY", "3")
+    ran = promptmill("status")
+    assert ran.code == 0
+    assert "warning: PROMPTMILL_STPES is not a setting; did you mean PROMPTMILL_STEPS?\n" in ran.err
+    assert "warning: PROMPTMILL_XYZZY is not a setting\n" in ran.err
+    assert "BROKER" not in ran.err
+
+
+def test_a_workers_slip_is_told_where_only_celery_reads_it():
+    environ = {"PROMPTMILL_LEAES": "3", "PROMPTMILL_STEPS": "3", "PROMPTMILL_LEASE": "3", "OTHER": "3"}
+    assert slips_in(environ) == ["PROMPTMILL_LEAES is not a setting of a worker; did you mean PROMPTMILL_LEASE?"]
+
+
+def test_a_byte_order_mark_in_the_file_is_passed_over(here, steps):
+    (here / "promptmill.toml").write_bytes(b"\xef\xbb\xbfsteps = 3\n")  # as Windows' Notepad saves it
+    assert steps() == 3
+
+
+def test_what_may_be_given_several_times_takes_a_list(here, promptmill, at_redis):
+    (here / "cats.csv").write_text("text,my_seed,source,promt\na cat,5,shop,x\n")
+    (here / "promptmill.toml").write_text('column = ["prompt=text", "seed=my_seed"]\nlabel = "promt"\n')
+    assert promptmill("submit", "cats.csv", "--output", "out", "--run", "r").code == 0
+    (job,) = load_plan(Folder(here / "out" / "r"))
+    assert json.loads(job.own_json)["seed"] == 5 and job.labels == {"source": "shop", "promt": "x"}
 
 
 def test_an_empty_variable_is_none(monkeypatch, steps):
