@@ -24,7 +24,7 @@ from promptmill.producer.plan_lines import PlannedJob, PlanReader, job_digest, p
 from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.prompts.files import Reading, Row, read_prompt_files
 from promptmill.producer.prompts.rejects import Rejects
-from promptmill.producer.prompts.rows import Rows
+from promptmill.producer.prompts.rows import RowJob, Rows
 from promptmill.producer.spool import ID_BYTES, Heaps, Pages
 
 JOBS_PER_FILE = 10_000
@@ -295,13 +295,13 @@ class _Maker:
             for job in jobs:
                 self._enter(job, labels)
 
-    def _enter(self, job: tuple[Any, str, int], labels: str | None) -> None:
-        kind, prompt, seed = job
+    def _enter(self, job: RowJob, labels: str | None) -> None:
+        kind, prompt, seed, drawn = job
         text = kind.json(prompt, seed)
         digest = job_digest(text)
         job_id = digest[:ID_BYTES].hex()
         self._heaps.add(digest, self.count << SHAPE_BITS | kind.shape_number)
-        self._lines.append(plan_line(job_id, self.count, text, labels))
+        self._lines.append(plan_line(job_id, self.count, text, labels, drawn))
         self._ids.append(job_id)
         self.count += 1
         if len(self._lines) == self._page_jobs:

@@ -1,20 +1,22 @@
 """A line of the plan, written and read back without taking its JSON apart: most jobs differ in prompt and seed alone.
 
-    {"id":"...","index":N,"job":{...,"prompt":"...",...,"seed":N,...},"labels":{...}}
+    {"id":"...","index":N,"job":{...,"prompt":"...",...,"seed":N,...},"template":{...},"choices":{...},"labels":{...}}
 
 Keys are sorted, so what stands around the prompt and the seed is the same text for all jobs that share the rest. It is
-made, and looked at, once for all of them. `labels` is there where a row has any.
+made, and looked at, once for all of them. `labels` is there where a row has any, and
+`template` and `choices`, by field, where a text was drawn: {"prompt":"a {red|blue} ball"} and {"prompt":["red"]}.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from json.encoder import encode_basestring as quoted
 from typing import Any, NamedTuple
 
 from promptmill.producer.errors import PlanError
 from promptmill.producer.job import JOB_FORMAT, Job, JobId, canonical_json
+from promptmill.producer.prompts.templates import Drawn
 
 MOST_KINDS = 4096
 """Kinds of job that are kept ready; where each row has fields of its own, they are forgotten and made anew."""
@@ -22,9 +24,11 @@ MOST_KINDS = 4096
 _HASHED = f"{JOB_FORMAT}\n"
 
 # Within JSON a quote in a text is escaped, so `"prompt":` and `"seed":` are those keys wherever they stand.
+_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _LINE = re.compile(
     r'\{"id":"([0-9a-f]{32})","index":([0-9]+),"job":'
-    r'(\{.*?"prompt":)("[^"\\]*+(?:\\.[^"\\]*+)*+")(.*?"seed":)([0-9]+)([^{}]*\})'
+    rf'(\{{.*?"prompt":)({_STRING})(.*?"seed":)([0-9]+)([^{{}}]*\}})'
+    rf'(?:,"template":(\{{(?:{_STRING}:{_STRING},?)++\}}),"choices":(\{{(?:{_STRING}:\[(?:{_STRING},?)*+\],?)++\}}))?'
     r'(?:,"labels":(\{.*\}))?\}'
 )
 
@@ -32,7 +36,8 @@ _LINE = re.compile(
 class PlannedJob(NamedTuple):
     """A job of the run, as the queue wants it. `own_json` is canonical JSON of the fields that the run does not share.
 
-    `first` is false for a row that means the same job as one before it.
+    `first` is false for a row that means the same job as one before it. `template` and `choices` say how its texts were
+    drawn, by field.
     """
 
     index: int  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls here
@@ -41,6 +46,8 @@ class PlannedJob(NamedTuple):
     own_json: str
     first: bool
     labels: Mapping[str, Any] | None
+    template: Mapping[str, str] | None = None
+    choices: Mapping[str, Sequence[str]] | None = None
 
 
 class Kind:
@@ -82,10 +89,19 @@ def job_digest(job_json: str) -> bytes:
     return sha256((_HASHED + job_json).encode()).digest()
 
 
-def plan_line(job_id: str, index: int, job_json: str, labels_json: str | None) -> str:
-    """A line of the plan, without its end."""
+def plan_line(job_id: str, index: int, job_json: str, labels_json: str | None, drawn: str = "") -> str:
+    """A line of the plan, without its end; `drawn` is what `drawn_json` says."""
     labels = f',"labels":{labels_json}' if labels_json else ""
-    return f'{{"id":"{job_id}","index":{index},"job":{job_json}{labels}}}'
+    return f'{{"id":"{job_id}","index":{index},"job":{job_json}{drawn}{labels}}}'
+
+
+def drawn_json(texts: Mapping[str, Drawn]) -> str:
+    """Templates and choices as they stand in a line of the plan; '' where nothing was chosen."""
+    chosen = {name: text for name, text in texts.items() if text.choices}
+    if not chosen:
+        return ""
+    templates = canonical_json({name: text.template for name, text in chosen.items()})
+    return f',"template":{templates},"choices":{canonical_json({name: text.choices for name, text in chosen.items()})}'
 
 
 class PlanReader:
@@ -100,10 +116,11 @@ class PlanReader:
         match = _LINE.fullmatch(line)
         if match is None:
             raise PlanError(f"the plan is damaged: it has a line that is not one of promptmill's: {line[:80]!r}")
-        job_id, index, before, prompt, between, seed, after, labels = match.groups()
+        job_id, index, before, prompt, between, seed, after, template, choices, labels = match.groups()
         kind = self._kinds.get((before, between, after)) or self._kind(before, between, after)
         own = f"{kind[1]}{prompt}{kind[2]}{seed}{kind[3]}"
-        return PlannedJob(int(index), JobId(job_id), kind[0], own, not repeated, json.loads(labels) if labels else None)
+        told = (json.loads(part) if part else None for part in (labels, template, choices))
+        return PlannedJob(int(index), JobId(job_id), kind[0], own, not repeated, *told)
 
     def _kind(self, before: str, between: str, after: str) -> tuple[str, str, str, str]:
         fields = json.loads(f'{before}"any"{between}0{after}')

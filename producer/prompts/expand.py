@@ -13,14 +13,17 @@ from promptmill.producer.errors import ExpansionError, JobError
 from promptmill.producer.fields import FIELD_NAMES, MAX_SEED, ROWS
 from promptmill.producer.prompts.seeds import derived_seed
 from promptmill.producer.prompts.syntax import TemplateError, has_syntax, parse
-from promptmill.producer.prompts.templates import MANY, Draws, Node
+from promptmill.producer.prompts.templates import MANY, Draws, Node, draw, every
 from promptmill.producer.prompts.wildcards import Wildcards
 
 MAX_JOBS_A_ROW = 1_000_000
 MAX_COST = 100_000  # characters and choices of one text: ten times what a prompt may have
 
 TEXTS = tuple(name for name, row in ROWS.items() if row.expands)
-ORDERS = ("random", "sequential")
+ORDERS = ("random", "sequential", "shuffled")
+
+Templates = Mapping[str, tuple[str, Node]]
+"""A row's templates by field, as they are written and as trees."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Expansion:
 class Expander:
     """Expands the rows of one run, in order. Raises ExpansionError for settings that cannot be.
 
-    Its state: how far sequential wildcards have come.
+    Its state: how far wildcards in order have come.
     """
 
     def __init__(self, expansion: Expansion) -> None:
@@ -53,7 +56,8 @@ class Expander:
         # In the order of a job's fields, whatever the order of flags: the indexes of the run follow from it.
         self._matrix = {name: expansion.matrix[name] for name in FIELD_NAMES if name in expansion.matrix}
         self._wildcards = Wildcards(None if expansion.plain else expansion.wildcards)
-        self._used: dict[str, int] = {}
+        self._pending: dict[str, list[int]] = {}
+        self._turns: dict[str, int] = {}
         self._single = not expansion.matrix
         self._template = lru_cache(256)(self._parse)  # a negative prompt is often the same in all rows
 
@@ -83,11 +87,11 @@ class Expander:
                 one = {**fields, **texts, **dict(zip(matrix, cell, strict=True))}
                 yield {**one, "seed": self._seed(one, image, index + at, images)}
 
-    def _templates(self, fields: Mapping[str, Any]) -> dict[str, Node]:
+    def _templates(self, fields: Mapping[str, Any]) -> Templates:
         if self._settings.plain:
             return {}
-        named = ((name, fields.get(name)) for name in TEXTS)
-        return {name: self._template_of(name, text) for name, text in named if _is_template(text)}
+        named = {name: str(fields[name]) for name in TEXTS if _is_template(fields.get(name))}
+        return {name: (text, self._template_of(name, text)) for name, text in named.items()}
 
     def _template_of(self, name: str, text: Any) -> Node:
         try:
@@ -101,7 +105,7 @@ class Expander:
     def _parse(self, text: str) -> Node:
         return parse(text, self._wildcards)
 
-    def _images(self, templates: Mapping[str, Node], index: int, count: int) -> Iterator[tuple[int, dict[str, str]]]:
+    def _images(self, templates: Templates, index: int, count: int) -> Iterator[tuple[int, dict[str, str]]]:
         """Each image's number among those of its prompt, and its texts."""
         images = range(count)
         if self._settings.combinatorial:
@@ -110,22 +114,38 @@ class Expander:
             return
         for image in images:
             draws = self._draws(index + image)
-            yield image, {name: template.draw(draws) for name, template in templates.items()}
+            yield image, {name: draw(text, node, draws) for name, (text, node) in templates.items()}
 
     def _draws(self, index: int) -> Draws:
         # Of Random, only random() is promised to give the same numbers in every version of Python.
         random = Random(self._settings.run_seed << 64 | index)
-        return Draws(random, self._next_lines if self._settings.wildcard_order == "sequential" else None)
+        return Draws(random, None if self._settings.wildcard_order == "random" else self._next_lines)
 
     def _next_lines(self, file: str, lines: int, size: int) -> list[int]:
-        used = self._used.get(file, 0)
-        self._used[file] = used + size
-        return [number % lines for number in range(used, used + size)]
+        """The next lines of a wildcard, all different; none comes again before all were there."""
+        pending = self._pending.setdefault(file, [])
+        while len(pending) < size:
+            left = set(pending)
+            turn = self._turn(file, lines)
+            pending += sorted(turn, key=left.__contains__)  # those still to come are not to come twice in this pick
+        taken, pending[:size] = pending[:size], []
+        return taken
 
-    def _check_count(self, templates: Mapping[str, Node], matrix: Mapping[str, tuple[Any, ...]], images: int) -> None:
+    def _turn(self, file: str, lines: int) -> list[int]:
+        """All lines of a wildcard once, in the order of its next turn."""
+        order = list(range(lines))
+        if self._settings.wildcard_order == "shuffled":
+            number = self._turns[file] = self._turns.get(file, 0) + 1
+            random = Random(f"{self._settings.run_seed} {number} {file}")
+            for last in range(lines - 1, 0, -1):  # Fisher and Yates
+                at = int(random.random() * (last + 1))
+                order[last], order[at] = order[at], order[last]
+        return order
+
+    def _check_count(self, templates: Templates, matrix: Mapping[str, tuple[Any, ...]], images: int) -> None:
         counts = [len(values) for values in matrix.values()]
         if self._settings.combinatorial:
-            counts += [template.count for template in templates.values()]
+            counts += [node.count for _, node in templates.values()]
         count = math.prod(counts) * images
         if count > MAX_JOBS_A_ROW:
             said = f"{count:,}" if count < MANY else f"at least {MANY:,}"
@@ -144,13 +164,13 @@ class Expander:
         return int(seed) + image
 
 
-def _every(templates: Mapping[str, Node]) -> Iterator[dict[str, str]]:
+def _every(templates: Templates) -> Iterator[dict[str, str]]:
     """Every combination of the texts of each; the last turns fastest."""
     if not templates:
         yield {}
         return
-    (name, template), *rest = templates.items()
-    for text in template.every():
+    (name, (template, node)), *rest = templates.items()
+    for text in every(template, node):
         for texts in _every(dict(rest)):
             yield {name: text, **texts}
 

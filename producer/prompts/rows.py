@@ -9,15 +9,16 @@ from promptmill.producer.families.presets import over
 from promptmill.producer.fields import FIELD_NAMES, MAX_SEED
 from promptmill.producer.job import Job, canonical_names
 from promptmill.producer.models import DEFAULT_MODEL, model_defaults, resolve_model
-from promptmill.producer.plan_lines import MOST_KINDS, Kind
+from promptmill.producer.plan_lines import MOST_KINDS, Kind, drawn_json
 from promptmill.producer.prompts.columns import IMAGES
 from promptmill.producer.prompts.doubts import Doubts
 from promptmill.producer.prompts.expand import MAX_JOBS_A_ROW, TEXTS, Expander, Expansion
 from promptmill.producer.prompts.invisible import bare
+from promptmill.producer.prompts.templates import Drawn
 from promptmill.producer.values import MAX_PROMPT_CHARS, check_text
 
-RowJob = tuple[Kind, str, int]
-"""A checked job: its kind, prompt and seed."""
+RowJob = tuple[Kind, str, int, str]
+"""A checked job: its kind, prompt and seed, and how its texts were drawn (`drawn_json`)."""
 
 _OWN = frozenset({"prompt", "seed"})  # of each job, whatever its kind
 _NAMES = frozenset(FIELD_NAMES)
@@ -62,7 +63,7 @@ class Rows:
         if images == 1 and self._one_each and (self._seed_is_index or "seed" in said) and self._expander.trivial(said):
             said.setdefault("seed", index)
             return (self._checked(said),)
-        return [self._checked(one) for one in self._expander(said, index, images)]
+        return [self._drawn(one) for one in self._expander(said, index, images)]
 
     def warnings(self, preset: str | None) -> list[str]:
         """A sentence for each thing that does not suit a model, and for each kind of doubtful prompt."""
@@ -73,9 +74,13 @@ class Rows:
         self.doubts.where = where
         kind = self._kind_of(job.fields(), job)
         self.doubts.see(job.prompt, kind.windows, kind.model)
-        return kind, job.prompt, job.seed
+        return kind, job.prompt, job.seed, ""
 
-    def _checked(self, said: dict[str, Any]) -> RowJob:
+    def _drawn(self, said: dict[str, Any]) -> RowJob:
+        drawn = {name: text for name, text in said.items() if isinstance(text, Drawn)}
+        return self._checked({**said, **{name: str(text) for name, text in drawn.items()}}, drawn_json(drawn))
+
+    def _checked(self, said: dict[str, Any], drawn: str = "") -> RowJob:
         prompt, seed = said.pop("prompt", None), said.pop("seed")
         prompt = bare(prompt) if type(prompt) is str else prompt
         key = repr(said) if said else ""
@@ -86,7 +91,7 @@ class Rows:
             prompt, seed = job.prompt, job.seed
             kind = kind or self._new_kind(key, job)
         self.doubts.see(prompt, kind.windows, kind.model)
-        return kind, prompt, seed
+        return kind, prompt, seed, drawn
 
     def _kind_of(self, fields: Mapping[str, Any], job: Job) -> Kind:
         key = "=" + repr([item for item in fields.items() if item[0] not in _OWN])  # no other key begins so

@@ -7,7 +7,7 @@ in characters and choices: known before anything is drawn, since files that name
 import heapq
 import math
 from bisect import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, combinations
@@ -137,6 +137,37 @@ class Choice:
                 yield from _product(chosen, self.separator)
 
 
+class Drawn(str):
+    """A text that a template became, with what was chosen at each of its alternatives, in order."""
+
+    __slots__ = ("choices", "template")
+
+    def __new__(cls, template: str, parts: Sequence[Node], texts: Sequence[str]) -> "Drawn":
+        drawn = super().__new__(cls, "".join(texts))
+        drawn.template = template
+        drawn.choices = tuple(text for part, text in zip(parts, texts, strict=True) if isinstance(part, Choice))
+        return drawn
+
+    template: str
+    choices: tuple[str, ...]
+
+
+def draw(template: str, node: Node, draws: Draws) -> Drawn:
+    """One text of a template at random; `node` is its tree."""
+    parts = _parts(node)
+    return Drawn(template, parts, [part.draw(draws) for part in parts])
+
+
+def every(template: str, node: Node) -> Iterator[Drawn]:
+    """Every text of a template, in order."""
+    parts = _parts(node)
+    return (Drawn(template, parts, texts) for texts in _combinations(parts))
+
+
+def _parts(node: Node) -> tuple[Node, ...]:
+    return node.parts if isinstance(node, Parts) else (node,)
+
+
 def _below(bounds: list[float], random: Random) -> int:
     return min(bisect(bounds, random.random() * bounds[-1]), len(bounds) - 1)
 
@@ -165,8 +196,13 @@ def _ways(counts: list[int], low: int, high: int) -> int:
 
 def _product(parts: tuple[Node, ...], separator: str) -> Iterator[str]:
     """Every text of the first with every one of the second, and so on; the last turns fastest. Keeps none of them."""
+    return (separator.join(texts) for texts in _combinations(parts))
+
+
+def _combinations(parts: tuple[Node, ...]) -> Iterator[list[str]]:
+    """The same as lists, each of which is the next one's too: to be used at once."""
     if not parts:
-        yield ""
+        yield []
         return
     texts = [""] * len(parts)
     turning = [parts[0].every()]
@@ -177,6 +213,6 @@ def _product(parts: tuple[Node, ...], separator: str) -> Iterator[str]:
             continue
         texts[len(turning) - 1] = text
         if len(turning) == len(parts):
-            yield separator.join(texts)
+            yield texts
         else:
             turning.append(parts[len(turning)].every())

@@ -31,10 +31,10 @@ _OPTIONS = (
     ),
     click.option(
         "--wildcard-order",
-        type=click.Choice(["random", "sequential"]),
+        type=click.Choice(["random", "sequential", "shuffled"]),
         default="random",
         show_default=True,
-        help="sequential: each line once before any comes again.",
+        help="sequential or shuffled: each line once before any comes again.",
     ),
     click.option(
         "--images-per-prompt",
