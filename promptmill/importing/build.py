@@ -85,6 +85,7 @@ def _write(pipeline: Any, output: Path, record: dict[str, Any]) -> None:
         pipeline.save_pretrained(unfinished, safe_serialization=True)
         for name in ("text_encoder", "text_encoder_2"):
             _name_as_published(unfinished / name / "model.safetensors")
+            _say_float32(unfinished / name / "config.json")
         index = unfinished / "model_index.json"
         values = json.loads(index.read_text())
         values.pop("_name_or_path", None)  # where the source lay is nobody's business
@@ -103,3 +104,13 @@ def _name_as_published(path: Path) -> None:
     tensors = load_file(path)
     named = {key if key.startswith(known) else f"text_model.{key}": value for key, value in tensors.items()}
     save_file(named, path, metadata={"format": "pt"})
+
+
+def _say_float32(path: Path) -> None:
+    """What PyTorch is to load a text encoder as, whatever it is stored in: as diffusers does with UNet and VAE.
+
+    Transformers 5 otherwise loads it in the dtype of its file, and half beside float32 does not run.
+    """
+    if path.exists():
+        values = {name: value for name, value in json.loads(path.read_text()).items() if name != "torch_dtype"}
+        path.write_text(json.dumps({**values, "dtype": "float32"}, indent=2, sort_keys=True) + "\n")

@@ -32,6 +32,7 @@ _CLIP = {
     "bos_token_id": 0,
     "pad_token_id": 1,
     "model_type": "clip_text_model",
+    "dtype": "float32",  # what PyTorch loads it as, as diffusers does the UNet, whatever it is stored in
 }
 _LEVELS = 3
 CONFIGS: dict[str, dict[str, Any]] = {

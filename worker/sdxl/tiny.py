@@ -25,7 +25,7 @@ from promptmill.worker.sdxl.parts import builders
 from promptmill.worker.text.tiny_tokenizer import write_tokenizer
 
 # Raise it whenever the files change, so that a cached copy of the old ones is not taken for the new.
-TINY_VERSION = 1
+TINY_VERSION = 2
 
 _CLIP = {
     "intermediate_size": 64,
@@ -36,6 +36,7 @@ _CLIP = {
     "bos_token_id": 0,
     "pad_token_id": 1,
     "model_type": "clip_text_model",
+    "dtype": "float32",  # what PyTorch loads it as, as diffusers does the UNet, whatever it is stored in
 }
 _LEVELS = 4
 CONFIGS: dict[str, dict[str, Any]] = {
