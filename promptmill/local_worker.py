@@ -24,6 +24,9 @@ STOP_S = 45.0  # the worker's own time to finish what it holds, and some
 LEASE_S = 15.0  # nobody but us starts its successor, so what a dead one held need not wait for long
 
 
+OURS = "promptmill: "  # before a sentence for whoever started the worker: worker/bootstep.py
+
+
 class WorkerFailed(PromptmillError):
     """The worker cannot do its work."""
 
@@ -69,9 +72,15 @@ class LocalWorker:
             return
         self._deaths += 1
         if code >= 0 or self._deaths >= MAX_DEATHS:  # not killed: it gave up, and says why
-            raise WorkerFailed(f"the worker stopped (exit code {code}):\n{self.log_tail()}")
+            raise WorkerFailed(self._last_words() or f"the worker stopped (exit code {code}):\n{self.log_tail()}")
         click.echo(f"the worker was killed (signal {-code}); starting another", err=True)
         self._start()
+
+    def _last_words(self) -> str:
+        """The sentence that a worker leaves which cannot start; '' if there is none, or it was seen."""
+        lines = [] if self._verbose else Path(self._log.name).read_text(errors="replace").splitlines()
+        said = [line.removeprefix(OURS) for line in lines if line.startswith(OURS)]
+        return f"{said[-1]} (its log: {self._log.name})" if said else ""
 
     def log_tail(self, lines: int = 15) -> str:
         """The end of what the worker said, and where the rest is."""

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from celery import Celery
 
 from promptmill.producer.broker import celery_settings
+from promptmill.producer.errors import PromptmillError
 from promptmill.worker import celery_redis
-from promptmill.worker.bootstep import PullJobs
+from promptmill.worker.bootstep import CANNOT_WORK, PullJobs, say
 from promptmill.worker.settings import WorkerSettings, slips_in
 from promptmill.worker.tasks import register
+
+app: Celery
 
 
 def make_app(settings: WorkerSettings, slips: Sequence[str] = ()) -> Celery:
@@ -34,4 +37,13 @@ def default_hostname() -> str:
     return f"promptmill-{os.getpid()}@{socket.gethostname()}"
 
 
-app = make_app(WorkerSettings.from_env(), slips_in(os.environ))
+def __getattr__(name: str) -> Celery:
+    """The app of the environment, made when Celery asks for it: `promptmill worker` makes one of its own."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        found = globals()["app"] = make_app(WorkerSettings.from_env(), slips_in(os.environ))
+    except PromptmillError as error:  # which Celery would show with a traceback
+        say(str(error))
+        raise SystemExit(CANNOT_WORK) from error
+    return found

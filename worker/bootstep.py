@@ -1,11 +1,12 @@
 """The worker's bootstep: its threads live and die with the Celery worker. Imports no JAX before it starts."""
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from celery import Celery, bootsteps
+from celery import Celery, bootsteps, signals
 from celery.concurrency.thread import TaskPool as ThreadPool
 
 from promptmill.worker.events import JobEvents
@@ -19,11 +20,20 @@ LISTENERS: Sequence[Callable[[Celery, str], Observer]] = (JobEvents,)
 CANNOT_WORK = 2
 """Exit code of a worker that cannot start."""
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as a shell has it: 128 and the signal's number."""
+
 NO_OTHER_POOL = (
     "promptmill's worker needs Celery's `threads` pool, got {}: one process has to own all of the host's accelerators, "
     "and a forked JAX is broken. Start it with `promptmill worker`, or "
     "`celery -A promptmill.worker.app worker --pool threads`"
 )
+
+
+def say(sentence: str) -> None:
+    """Tell whoever started this worker, whatever its log is set to."""
+    sys.stderr.write(f"promptmill: {sentence}\n")
+    sys.stderr.flush()
 
 
 class PullJobs(bootsteps.StartStopStep):
@@ -35,8 +45,14 @@ class PullJobs(bootsteps.StartStopStep):
         super().__init__(parent, **kwargs)
         if not issubclass(parent.pool_cls, ThreadPool):
             # Not an exception of Celery's: those end in a traceback, and this is a sentence for whoever typed it.
-            raise SystemExit(NO_OTHER_POOL.format(parent.pool_cls.__module__.rpartition(".")[2]))
+            say(NO_OTHER_POOL.format(parent.pool_cls.__module__.rpartition(".")[2]))
+            raise SystemExit(CANNOT_WORK)
         self._host: Any = None
+        self._signal: str | None = None
+        signals.worker_shutting_down.connect(self._hear, weak=False)
+
+    def _hear(self, sig: str, **kwargs: Any) -> None:
+        self._signal = sig
 
     def start(self, parent: Any) -> None:
         from promptmill.worker.fetch import Fetcher
@@ -64,4 +80,7 @@ class PullJobs(bootsteps.StartStopStep):
             return
         self._host.stop(drain_s)
         if self._host.fatal:
+            say(self._host.fatal)
             parent.exitcode = CANNOT_WORK
+        elif self._signal == "SIGINT":
+            parent.exitcode = INTERRUPTED

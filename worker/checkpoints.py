@@ -1,9 +1,13 @@
 """From a model's name to a folder: one that is there, one from the hub, or the one that is built in."""
 
+import logging
 import os
 import re
+import stat
+import tempfile
 from collections.abc import Sequence
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 from huggingface_hub import list_repo_files, snapshot_download
@@ -11,6 +15,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from promptmill.worker.errors import ModelNotFoundError
 from promptmill.worker.sdxl.tiny import TINY_VERSION, write_tiny_random
+
+logger = logging.getLogger(__name__)
 
 POCKET = "pocket"  # trained by tools/pocket, and part of this package
 TINY_RANDOM = "tiny-random"
@@ -73,9 +79,25 @@ def wanted_files(names: Sequence[str]) -> list[str]:
     return [name for name in useful if name not in weights] + full + variants
 
 
+@cache
 def cache_folder() -> Path:
-    """This user's own: weights are only data, but what strangers can write, nobody should load."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "promptmill"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """This user's own: weights are only data, but what strangers can write, nobody should load.
+
+    Where the home cannot be written, it is a folder of this user's among the temporary ones, with a warning.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = (Path(base) if base else Path.home() / ".cache") / "promptmill"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+        problem = f"{folder} cannot be written"
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+        problem = str(error)
+    folder = Path(tempfile.gettempdir()) / f"promptmill-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        folder = Path(tempfile.mkdtemp(prefix="promptmill-"))
+    logger.warning("no folder to keep compiled programs in: %s; they go to %s", problem, folder)
     return folder

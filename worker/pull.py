@@ -59,7 +59,10 @@ class Puller:
     def _get_ready(self) -> None:
         """Everything slow that can be done before the first claim."""
         host = self._host
-        devices = jax.local_devices()
+        try:
+            devices = jax.local_devices()
+        except RuntimeError as error:
+            raise PromptmillError(f"JAX finds no device: {error}") from error
         host.report.devices(devices[0].platform, len(devices))
         self._checks = load_checks(host.settings)
         self._programs = Programs(host.settings, self._checks)
