@@ -86,8 +86,8 @@ class Farm:
     def run(self, run: str) -> dict[str, Any]:
         return self.status(run)["runs"][0]
 
-    def wait_until_finished(self, run: str) -> dict[str, Any]:
-        wait_until(lambda: self.run(run)["finished"], f"run {run} is finished")
+    def wait_until_finished(self, run: str, timeout_s: float = WAIT_S) -> dict[str, Any]:
+        wait_until(lambda: self.run(run)["finished"], f"run {run} is finished", timeout_s)
         return self.run(run)
 
     def stop(self) -> None:

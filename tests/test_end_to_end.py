@@ -321,6 +321,22 @@ def test_an_output_that_stops_working_fails_no_job_and_other_runs_go_on(farm: Fa
     wait_until(lambda: farm.status("r")["workers"][0]["problems"] == {}, "the trouble is over")
 
 
+def test_jobs_whose_model_no_worker_can_load_are_failed_after_a_while(farm: Farm, tmp_path):
+    broken = write_tiny_random(tmp_path / "broken")
+    (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"")
+    farm.environ |= {"PROMPTMILL_UNLOADABLE_AFTER": "3"}
+    farm.start_worker()
+    farm.submit(["one", "two"], str(tmp_path), "bad", "--model", str(broken))
+    wait_until(lambda: str(broken) in str([w["problems"] for w in farm.status("bad")["workers"]]), "the worker tells")
+    assert farm.run("bad")["failed"] == 0, "they wait first"
+    farm.submit(["three"], str(tmp_path), "good", "--steps", "2")
+    assert farm.wait_until_finished("good")["done"] == 1
+    assert "loaded tiny-random" not in farm.log(0).partition("ready to claim")[2], "it was not evicted"
+    run = farm.wait_until_finished("bad")
+    assert (run["done"], run["failed"]) == (0, 2)
+    assert "no worker could make a program for it" in farm.status("bad")["runs"][0]["failures"][0]["reason"]
+
+
 @pytest.mark.parametrize("pool", [["--pool", "prefork"], ["-P", "solo"], []])
 def test_any_pool_but_threads_is_refused_with_the_reason(farm: Farm, pool):
     command = [sys.executable, "-m", "celery", "-A", "promptmill.worker.app", "worker", *pool]

@@ -14,7 +14,6 @@ import redis
 from promptmill.producer.job import Shape
 from promptmill.worker.errors import RequestError
 from promptmill.worker.host import Host
-from promptmill.worker.programs import Programs
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +21,8 @@ logger = logging.getLogger(__name__)
 class Compiler:
     """Its thread runs `run`; the puller calls the rest."""
 
-    def __init__(self, host: Host, programs: Programs) -> None:
-        self._host, self._programs = host, programs
+    def __init__(self, host: Host) -> None:
+        self._host = host
         self._wanted: queue.SimpleQueue[tuple[Shape, bool]] = queue.SimpleQueue()
         self._failures: queue.SimpleQueue[tuple[Shape, Exception]] = queue.SimpleQueue()
         self._busy = threading.Event()
@@ -81,7 +80,7 @@ class Compiler:
         host.making = shape
         host.report.compiling(shape.key)
         try:
-            self._programs.make(shape)
+            host.programs.make(shape)
         except BaseException:
             self._tell(host.compiling.ended, shape)
             raise

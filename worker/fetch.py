@@ -1,5 +1,7 @@
 """The fetcher's thread: waits for the device, and gives each image to a thread of Celery's pool."""
 
+import time
+
 from promptmill.worker.host import Host
 from promptmill.worker.render import Rendered
 
@@ -13,11 +15,14 @@ class Fetcher:
     def run(self) -> None:
         while True:
             batch = self._host.on_device.get()
+            self._host.fetching = batch, time.monotonic()
             try:
                 images = batch.fetch()
             except Exception as error:  # noqa: BLE001 - an XLA error, say: the next batch goes on
-                self._host.lose(batch.claims, error)
+                self._host.lose(batch.program, batch.claims, error)
                 continue
+            finally:
+                self._host.fetching = None
             for rendered in images:
                 self._hand_over(rendered)
 

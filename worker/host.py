@@ -18,6 +18,7 @@ All share the Host below: `claiming` is locked while a claim is on its way from 
 that nothing more is claimed, `give_up` that nobody waits for an output or a Redis any more.
 """
 
+import contextlib
 import logging
 import os
 import queue
@@ -39,7 +40,10 @@ from promptmill.producer.queue.workers import Workers
 from promptmill.worker.in_flight import InFlight
 from promptmill.worker.observers import Observer
 from promptmill.worker.output_trouble import OutputTrouble
+from promptmill.worker.programs import Programs, is_out_of_memory
 from promptmill.worker.render import Batch, Finisher
+from promptmill.worker.restart import restart
+from promptmill.worker.sdxl.program import AnyProgram
 from promptmill.worker.self_report import SelfReport
 from promptmill.worker.settings import WorkerSettings
 
@@ -65,6 +69,9 @@ class Host:
         self.claiming = threading.Lock()
         self.stopping = threading.Event()  # claim nothing more
         self.give_up = threading.Event()  # wait for no output and no Redis any more
+        self.programs: Programs  # the puller makes them, when it has looked at the devices
+        self.fetching: tuple[Batch, float] | None = None
+        """The batch that the fetcher waits for, and since when (time.monotonic(), seconds)."""
         self.fatal: str | None = None
         """Why this worker cannot work at all."""
         self.outputs = OutputTrouble(self.report)
@@ -86,11 +93,33 @@ class Host:
         since_s = time.monotonic() - revoked.as_dict().get(claim.job.id, time.monotonic())
         return bool(time.time() - since_s > claim.entered_s)
 
-    def lose(self, claims: Sequence[Claim], error: Exception) -> None:
-        """A whole batch failed, and nobody knows through which job: each gets another try."""
-        logger.error("a batch of %d was lost", len(claims), exc_info=error)
+    def lose(self, program: AnyProgram, claims: Sequence[Claim], error: Exception) -> None:
+        """A whole batch failed, and nobody knows through which job: each gets another try.
+
+        For a batch that was too large for the device that is no try: it goes on in smaller ones.
+        """
+        shape, reason = claims[0].shape, f"{type(error).__name__}: {error}"
         with self.in_flight.leaving(claims):
-            self.finisher.retry(self.in_flight.remaining(claims), f"{type(error).__name__}: {error}")
+            left = self.in_flight.remaining(claims)
+            if is_out_of_memory(error) and self.programs.halve(shape, program):
+                images = self.programs.per_device(shape)
+                self.report.trouble(shape.key, f"out of memory: it goes on with {images} images per device")
+                self.finisher.release(left, f"given back, for smaller batches: {reason}")
+            else:
+                logger.error("a batch of %d was lost", len(claims), exc_info=error)
+                self.finisher.retry(left, reason)
+
+    def start_anew(self, claims: Sequence[Claim], why: str) -> None:
+        """Give up these claims, which count as tried, give back all others, and start this process anew."""
+        logger.critical("%s: this worker starts itself anew", why)
+        self.stopping.set()
+        self.give_up.set()
+        self.finisher.retry(claims, why)
+        self.finisher.release([claim for claim in self.in_flight.held() if claim not in claims])
+        self.observer.close()
+        with contextlib.suppress(redis.RedisError):
+            self.queue.leave()
+        restart()
 
     def end(self, fatal: str | None = None) -> None:
         """Has Celery stop this worker, which ends in `stop`. With a reason, the process ends with exit code 2."""

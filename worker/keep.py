@@ -1,4 +1,4 @@
-"""The keeper's thread: renews the leases of what is held, reports, and notices when the worker is orphaned."""
+"""The keeper's thread: renews the leases of what is held, reports, and notices an orphaned worker and a hung device."""
 
 import logging
 import time
@@ -32,9 +32,16 @@ class Keeper:
                     self._reported = now
             except redis.RedisError as error:
                 logger.warning("leases could not be renewed: %s", error)
+            self._watch()
             if host.is_orphaned() and not host.stopping.is_set():
                 logger.warning("the process that started this worker is gone: stopping")
                 host.end()
+
+    def _watch(self) -> None:
+        """Start the process anew if the device has hung for too long: no call to it would ever end."""
+        limit_s, fetching = self._host.settings.hang_timeout_s, self._host.fetching
+        if limit_s and fetching and time.monotonic() - fetching[1] > limit_s:
+            self._host.start_anew(fetching[0].claims, f"the device took more than {limit_s:.0f} s for a batch")
 
     def _renew(self) -> None:
         if making := self._host.making:

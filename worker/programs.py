@@ -39,7 +39,8 @@ class Programs:
         self._settings, self._checks = settings, checks
         self._lock = threading.Lock()
         self._models: OrderedDict[str, Model] = OrderedDict()
-        self._programs: dict[Shape, AnyProgram] = {}
+        self._programs: OrderedDict[Shape, AnyProgram] = OrderedDict()  # the last used one last
+        self._per_device: dict[Shape, int] = {}  # of shapes for which the settings' batch was too large
         keep_compiled_programs(cache_folder() / "xla")
 
     def __contains__(self, shape: Shape) -> bool:
@@ -61,6 +62,7 @@ class Programs:
         """The shape's program, if it is there."""
         with self._lock:
             if shape in self._programs:
+                self._programs.move_to_end(shape)
                 for name in models_of(shape):
                     self._models.move_to_end(name)
             return self._programs.get(shape)
@@ -70,11 +72,47 @@ class Programs:
         return self.at_hand(shape) or self.make(shape)
 
     def make(self, shape: Shape) -> AnyProgram:
-        """Load, compile and run once what the shape needs. Raises ModelError, and what XLA raises."""
-        program = self._compile(shape)
+        """Load, compile and run once what the shape needs, in smaller batches where the device has no memory for more.
+
+        Raises ModelError, and what XLA raises.
+        """
+        while True:
+            try:
+                program = self._compile(shape)
+            except Exception as error:
+                if is_out_of_memory(error) and self.halve(shape):
+                    continue
+                raise
+            with self._lock:
+                self._programs[shape] = program
+                while len(self._programs) > self._settings.shapes_kept:
+                    unused, _ = self._programs.popitem(last=False)
+                    logger.info("dropped the program of %s, which was not used for the longest time", unused.key)
+            return program
+
+    def halve(self, shape: Shape, program: AnyProgram | None = None) -> bool:
+        """The shape's batch was too large: its next program has half as many images per device.
+
+        `program` is the one that was too large; where another has taken its place, nothing more is to be done. False
+        where one image per device is too many already.
+        """
         with self._lock:
-            self._programs[shape] = program
-        return program
+            if program is not None and self._programs.get(shape) is not program:
+                return True
+            images = self._per_device.get(shape, self._settings.per_device_batch)
+            if images == 1:
+                return False
+            self._programs.pop(shape, None)
+            self._per_device[shape] = images // 2
+        logger.warning(
+            "%s: out of memory with %d images per device; it goes on with %d", shape.key, images, images // 2
+        )
+        return True
+
+    def per_device(self, shape: Shape) -> int:
+        """Images per device in a batch of the shape."""
+        with self._lock:
+            return self._per_device.get(shape, self._settings.per_device_batch)
 
     def _compile(self, shape: Shape) -> AnyProgram:
         models = [self._model(name, models_of(shape)) for name in models_of(shape)]
@@ -88,7 +126,7 @@ class Programs:
             guided=shape.guided,
             noisy=shape.noisy,
             prompt_windows=shape.prompt_windows,
-            per_device_batch=self._settings.per_device_batch,
+            per_device_batch=self.per_device(shape),
         )
         compiled = time.monotonic()
         result = program.run(program.prepare([_warm_up_job(shape)]))
@@ -105,15 +143,17 @@ class Programs:
         return program
 
     def _model(self, name: str, needed: Sequence[str]) -> Model:
-        """The model, loaded; others go for it, but not those that are `needed` with it."""
+        """The model, loaded. Others go for it, once its files are known to be good, but not those `needed` with it."""
         if name not in self._models:
+            folder = find_model(name)
+            start = time.monotonic()
+            Model.check(folder)
             kept = max(self._settings.models_kept, len(needed))
             for dropped in [other for other in self._models if other not in needed]:
                 if len(self._models) < kept:
                     break
                 self._drop(dropped)
-            start = time.monotonic()
-            model = Model.load(find_model(name), dtype=self._settings.dtype)
+            model = Model.load(folder, dtype=self._settings.dtype)
             with self._lock:
                 self._models[name] = model
             logger.info("loaded %s in %.1f s", name, time.monotonic() - start)
@@ -122,7 +162,13 @@ class Programs:
     def _drop(self, name: str) -> None:
         with self._lock:
             del self._models[name]
-            self._programs = {shape: p for shape, p in self._programs.items() if name not in models_of(shape)}
+            for shape in [shape for shape in self._programs if name in models_of(shape)]:
+                del self._programs[shape]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device had too little memory: XLA says so in one of its status codes."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def default_shape(name: str) -> Shape:

@@ -14,7 +14,7 @@ from promptmill.worker.compiler import Compiler
 from promptmill.worker.errors import ModelError, RequestError
 from promptmill.worker.host import Host
 from promptmill.worker.in_flight import Slot
-from promptmill.worker.programs import Programs, default_shape
+from promptmill.worker.programs import Programs, default_shape, is_out_of_memory
 from promptmill.worker.render import Batch, split_unfit, start
 from promptmill.worker.sdxl.program import AnyProgram
 from promptmill.worker.shape_scheduler import Turns
@@ -34,7 +34,6 @@ class Puller:
         self._host = host
         self._turns = Turns()
         self._checks: Checks
-        self._programs: Programs
         self._compiler: Compiler
 
     def run(self) -> None:
@@ -65,23 +64,30 @@ class Puller:
             raise PromptmillError(f"JAX finds no device: {error}") from error
         host.report.devices(devices[0].platform, len(devices))
         self._checks = load_checks(host.settings)
-        self._programs = Programs(host.settings, self._checks)
-        self._compiler = Compiler(host, self._programs)
+        host.programs = Programs(host.settings, self._checks)
+        self._compiler = Compiler(host)
         if host.settings.model:
-            try:
-                self._preload(default_shape(host.settings.model))
-            except Exception as error:
-                logger.exception("no program for %s", host.settings.model)
-                self._refuse(host.settings.model, error)
+            self._preload(host.settings.model)
         threading.Thread(target=self._compiler.run, name="compiler", daemon=True).start()
         host.report.phase("ready")
         logger.info("ready to claim, on %d %s devices", len(devices), devices[0].platform)
 
-    def _preload(self, shape: Shape) -> None:
-        if self._host.compiling.begin(shape).begun:
-            self._compiler.make(shape)
-        else:
-            logger.warning("%s is not compiled yet: it killed workers before", shape.key)
+    def _preload(self, model: str) -> None:
+        """Make the program of the model's own size. What is wrong with the model does not end this worker."""
+        try:
+            shape = default_shape(model)
+        except PromptmillError as error:
+            logger.error("cannot render with %s: %s", model, error)
+            self._host.report.trouble(model, str(error))
+            return
+        try:
+            if self._host.compiling.begin(shape).begun:
+                self._compiler.make(shape)
+            else:
+                logger.warning("%s is not compiled yet: it killed workers before", shape.key)
+        except Exception as error:
+            logger.exception("no program for %s", shape.key)
+            self._refuse(shape, error)
 
     def _pull(self) -> bool:
         """Start a batch; False where there is nothing to do."""
@@ -101,7 +107,7 @@ class Puller:
             try:
                 batch = self._start(program, claims, slot)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next batch goes on
-                host.lose(claims, error)
+                host.lose(program, claims, error)
             else:
                 if batch:
                     host.on_device.put(batch)
@@ -112,13 +118,13 @@ class Puller:
         host = self._host
         ready = host.queue.claimable(pass_over=host.outputs.to_pass_over())
         if self._compiler.is_free:
-            wanted = self._turns.to_make(ready, self._programs.trouble, host.compiling.deaths)
+            wanted = self._turns.to_make(ready, self._host.programs.trouble, host.compiling.deaths)
             if wanted:
                 self._compiler.begin(wanted)
         if self._compiler.wants_nothing_in_flight:
             return None
-        shape = self._turns.next([one for one in ready if one.shape in self._programs])
-        program = self._programs.at_hand(shape) if shape else None
+        shape = self._turns.next([one for one in ready if one.shape in self._host.programs])
+        program = self._host.programs.at_hand(shape) if shape else None
         if not shape or not program:
             return None
         host.report.cured(shape.model)
@@ -126,17 +132,23 @@ class Puller:
         return shape, program
 
     def _not_made(self, shape: Shape, error: Exception, slot: Slot) -> None:
-        """What becomes of the jobs whose program could not be made: no worker can render them, or perhaps another."""
-        if isinstance(error, RequestError):
-            self._fail(self._claim(shape, UNFIT_AT_ONCE, slot), str(error))
-        else:
+        """What becomes of the jobs whose program could not be made: no worker can, or another may, or later."""
+        reason = str(error)
+        if not isinstance(error, RequestError):
             logger.error("no program for %s", shape.key, exc_info=error)
-            self._refuse(shape.model, error)
+            self._refuse(shape, error)
+            waited_s, limit_s = self._host.compiling.refused(shape), self._host.settings.unloadable_after_s
+            if not limit_s or waited_s < limit_s:
+                return
+            reason = f"no worker could make a program for it in {waited_s:.0f} s: {reason}"
+        self._fail(self._claim(shape, UNFIT_AT_ONCE, slot), reason)
 
-    def _refuse(self, model: str, error: Exception) -> None:
-        logger.error("cannot render with %s: %s", model, error)
-        self._turns.refuse(model)
-        self._host.report.trouble(model, str(error))
+    def _refuse(self, shape: Shape, error: Exception) -> None:
+        """Leave the jobs to other workers for a while: those of the model, or of a shape too large for the device."""
+        what, key = (shape, shape.key) if is_out_of_memory(error) else (shape.model, shape.model)
+        logger.error("cannot render with %s: %s", key, error)
+        self._turns.refuse(what)
+        self._host.report.trouble(key, str(error))
 
     def _claim(self, shape: Shape, count: int, slot: Slot) -> list[Claim]:
         """Claims for the next batch, held from now on, those left out that were revoked."""

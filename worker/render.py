@@ -69,6 +69,7 @@ class Rendered:
 class Batch:
     """Claims of one shape, and their images once the device has them."""
 
+    program: AnyProgram
     claims: Sequence[Claim]
     result: Result
     cuts: Sequence[Mapping[str, str]]
@@ -106,7 +107,7 @@ def start(program: AnyProgram, claims: Sequence[Claim], checks: Checks) -> Batch
             where = claim.job.id, claim.run, claim.index
             logger.warning("job %s (%s/%d): %s is too long, its end was cut off: %r", *where, name, text)
     result = program.run(inputs)
-    return Batch(claims, result, cuts, time.monotonic(), checks, checks.start(result.pixels))
+    return Batch(program, claims, result, cuts, time.monotonic(), checks, checks.start(result.pixels))
 
 
 def split_unfit(program: AnyProgram, claims: Sequence[Claim]) -> tuple[list[Claim], list[tuple[Claim, str]]]:

@@ -128,6 +128,23 @@ class WorkerSettings:
     models_kept: int = _row(
         1, "--models-kept", kind="whole", low=1, help="Models whose weights stay on the devices at once.", unset="1"
     )
+    shapes_kept: int = _row(
+        16,
+        "--shapes-kept",
+        kind="whole",
+        low=1,
+        help="Compiled programs in memory at once; others come back from the cache on disk.",
+        unset="16",
+    )
+    unloadable_after_s: float = _row(
+        86400.0,
+        "--unloadable-after",
+        "--unloadable-after-s",
+        kind="number",
+        low=0,
+        help="Seconds after which jobs are failed whose model no worker can load or compile. 0: they wait for ever.",
+        unset="86400, a day",
+    )
     safety_checker: str | None = _row(
         None,
         "--safety-checker",
@@ -172,6 +189,15 @@ class WorkerSettings:
         low=0,
         help="Seconds for a worker that was told to stop to finish what it holds; the rest it gives back.",
         unset="30",
+    )
+    hang_timeout_s: float = _row(
+        1800.0,
+        "--hang-timeout",
+        "--hang-timeout-s",
+        kind="number",
+        low=0,
+        help="Seconds for a batch on the device, after which it is given up and the worker starts itself anew. 0: any.",
+        unset="1800",
     )
     concurrency: int = _row(
         8, "--concurrency", "-c", kind="whole", low=1, help="Threads that encode and upload.", unset="8"

@@ -22,7 +22,7 @@ class Turns:
     def __init__(self) -> None:
         self._shape: Shape | None = None
         self._turn_ends = 0.0
-        self._refused_until: dict[str, float] = {}
+        self._refused_until: dict[str | Shape, float] = {}
 
     def next(self, at_hand: Sequence[Ready]) -> Shape | None:
         """The shape in turn among those with work and a program here, or None where there is none."""
@@ -51,7 +51,7 @@ class Turns:
         killed nobody come first, then those with less trouble, then those that waited longest.
         """
         now = time.monotonic()
-        first = _most_urgent([one for one in ready if self._refused_until.get(one.shape.model, 0.0) < now])
+        first = _most_urgent([one for one in ready if not self._is_refused(one.shape, now)])
         costs = {one.shape: trouble(one.shape) for one in first}
         missing = [one for one in first if costs[one.shape] > Trouble.NONE]
         if len(missing) < len(first):  # there is work for what is at hand, and a shape that waits is served elsewhere?
@@ -64,9 +64,12 @@ class Turns:
             return min(missing, key=lambda one: (died[one.shape], -one.run_waited_s, -one.waited_s)).shape
         return min(missing, key=lambda one: (died[one.shape], costs[one.shape], -one.waited_s)).shape
 
-    def refuse(self, model: str) -> None:
-        """Leave a model's shapes to other workers for REFUSED_S."""
-        self._refused_until[model] = time.monotonic() + REFUSED_S
+    def refuse(self, what: str | Shape) -> None:
+        """Leave a model's shapes, or one shape, to other workers for REFUSED_S."""
+        self._refused_until[what] = time.monotonic() + REFUSED_S
+
+    def _is_refused(self, shape: Shape, now: float) -> bool:
+        return any(self._refused_until.get(what, 0.0) >= now for what in (shape, shape.model))
 
     def _take(self, shape: Shape, now: float) -> None:
         self._shape, self._turn_ends = shape, now + TURN_S

@@ -1,7 +1,9 @@
 """Shapes that workers are loading, compiling or warming up, and those that killed whoever tried.
 
-    promptmill:compiling:SHAPE   hash   consumer -> when it was last seen at it (microseconds); a day after the last
-                                        change it expires
+    promptmill:compiling:SHAPE   hash     consumer -> when it was last seen at it (microseconds); a day after the last
+                                          change it expires
+    promptmill:unmade:SHAPE      string   since when no worker could make its program (seconds); expires when nobody
+                                          says so any more
 
 A worker enters itself before it begins, renews its mark as it renews leases, and takes it away however its attempt
 ends, but by its death. So a mark that is not renewed is a death; and so is one of which there is a newer one of the
@@ -22,6 +24,7 @@ MAX_DEATHS = 3
 """A shape that so many workers died of is given up: its jobs are failed."""
 
 FORGIVEN_S = 60  # after it was given up; jobs that are submitted then have another three tries
+UNMADE_S = 600  # after this without a word from anybody, the time that jobs have waited for a program counts anew
 
 # ARGV: shape key, consumer, lease in ms, 1 to begin, how many deaths are too many. Returns the deaths, how many others
 # are at it, and 1 if the consumer was entered: it is not where deaths are too many, or some and another is trying.
@@ -94,11 +97,19 @@ class Compiling:
 
     def succeeded(self, shape: Shape) -> None:
         """The shape is proven."""
-        self._redis.delete(_key(shape))
+        self._redis.delete(_key(shape), _unmade(shape))
 
     def ended(self, shape: Shape) -> None:
         """This worker's attempt ended without a program, and not by its death."""
         self._redis.hdel(_key(shape), self._consumer)
+
+    def refused(self, shape: Shape) -> float:
+        """This worker cannot make the shape's program. For how long no worker could, in seconds."""
+        seconds, microseconds = self._redis.time()
+        now = seconds + microseconds / 1e6
+        self._redis.set(_unmade(shape), now, nx=True)
+        self._redis.expire(_unmade(shape), UNMADE_S)
+        return float(now - float(self._redis.get(_unmade(shape)) or now))
 
     def given_up(self, shape: Shape) -> None:
         """The jobs that are there were failed; in FORGIVEN_S seconds the shape is as good as new."""
@@ -111,3 +122,7 @@ class Compiling:
 
 def _key(shape: Shape) -> str:
     return f"promptmill:compiling:{shape.key}"
+
+
+def _unmade(shape: Shape) -> str:
+    return f"promptmill:unmade:{shape.key}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.chaos.poison import DEADLY_WIDTH, SLOW_WIDTH
+from tests.chaos.widths import DEADLY_WIDTH, SLOW_WIDTH
 from tests.farm import Farm, farm_of, wait_until
 
 pytestmark = pytest.mark.slow
@@ -77,3 +77,28 @@ def test_a_slow_compile_keeps_no_ready_shape_waiting(farm: Farm, tmp_path):
     assert farm.wait_until_finished("quick")["done"] == 8
     assert not farm.run("slow")["finished"], "rendered beside the compilation"
     assert farm.wait_until_finished("slow")["done"] == 1
+
+
+def test_a_job_that_hangs_the_device_is_given_up_and_the_worker_starts_itself_anew(farm: Farm, tmp_path):
+    farm.environ |= {"PROMPTMILL_LEASE_S": "2", "PROMPTMILL_HANG_TIMEOUT_S": "8"}
+    farm.submit(["one", "hang", "two", "three"], str(tmp_path), "r", "--steps", "2")
+    worker = start_worker(farm)
+    run = farm.wait_until_finished("r", timeout_s=300)
+    assert (run["done"], run["failed"]) == (3, 1)
+    (failure,) = farm.status("r")["runs"][0]["failures"]
+    assert (failure["index"], "took more than 8 s" in failure["reason"]) == (1, True)
+    assert worker.poll() is None, "it is the same process, begun anew"
+    assert farm.log(0).count("starts itself anew") == 3
+    assert farm.log(0).count("ready to claim") >= 3
+
+
+def test_a_batch_too_large_for_the_device_goes_on_in_halves(farm: Farm, tmp_path):
+    farm.environ |= {"PROMPTMILL_PER_DEVICE_BATCH": "4"}
+    start_worker(farm)
+    farm.wait_until_ready(0)
+    farm.submit([f"large {n}" for n in range(12)], str(tmp_path), "r", "--steps", "2")
+    run = farm.wait_until_finished("r")
+    assert (run["done"], run["failed"]) == (12, 0)
+    assert "out of memory with 4 images per device; it goes on with 2" in farm.log(0)
+    assert "out of memory with 2 images per device; it goes on with 1" in farm.log(0)
+    assert "it goes on with 1 images per device" in str(farm.status("r")["workers"][0]["problems"])

@@ -178,3 +178,9 @@ def test_a_model_that_was_refused_is_left_to_others_for_a_while(clock):
     assert to_make(own, ready(OTHER)) is None
     clock.now += REFUSED_S + 1
     assert to_make(own, ready(OTHER)) == OTHER
+
+
+def test_a_shape_that_was_refused_leaves_the_models_other_shapes(clock):
+    own = Turns()
+    own.refuse(A)
+    assert to_make(own, ready(A, waited_s=9) + ready(B)) == B

@@ -59,11 +59,8 @@ def load_weights(
     Raises WeightsError naming the file and the keys that are missing, unexpected, or of another shape.
     """
     graph, state = nnx.split(nnx.eval_shape(build))
-    wanted = {parameter.key: parameter for parameter in parameters(state)}
     flat = dict(nnx.to_flat_state(state))
-    files, tensors = find_tensors(folder)
-    tensors = {_canonical(name): tensor for name, tensor in tensors.items()}
-    _check(files, wanted, tensors)
+    wanted, tensors = _matched(folder, state)
 
     def place(parameter: Parameter) -> jax.Array:
         host = _to_our_layout(tensors[parameter.key].read(), parameter, dtype)
@@ -74,6 +71,20 @@ def load_weights(
         for parameter, placed in zip(wanted.values(), threads.map(place, wanted.values()), strict=True):
             flat[parameter.path] = flat[parameter.path].replace(placed)
     return graph, nnx.from_flat_state(flat)
+
+
+def check_weights(folder: Path, build: Callable[[], nnx.Module]) -> None:
+    """Find out from the files' headers whether `load_weights` would take them. Raises WeightsError as it does."""
+    _matched(folder, nnx.split(nnx.eval_shape(build))[1])
+
+
+def _matched(folder: Path, state: nnx.State) -> tuple[dict[str, Parameter], dict[str, StoredTensor]]:
+    """The state's parameters and the folder's tensors, both by key, which fit one another. Raises WeightsError."""
+    wanted = {parameter.key: parameter for parameter in parameters(state)}
+    files, found = find_tensors(folder)
+    tensors = {_canonical(name): tensor for name, tensor in found.items()}
+    _check(files, wanted, tensors)
+    return wanted, tensors
 
 
 def parameters(state: nnx.State) -> Iterator[Parameter]:

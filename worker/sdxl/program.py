@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from promptmill.worker.checkpoint.weights import load_weights
+from promptmill.worker.checkpoint.weights import check_weights, load_weights
 from promptmill.worker.errors import RequestError
 from promptmill.worker.sdxl.config import ModelConfig
 from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Result, Stage, generate, shard_over_devices
@@ -75,6 +75,13 @@ class Model:
                 sharding=NamedSharding(mesh, jax.P()),
             )
         return cls(config, tokenizers, graphs, weights, mesh)
+
+    @staticmethod
+    def check(folder: Path) -> None:
+        """Find out whether `load` would take the folder, without reading weights. Raises ConfigError, WeightsError."""
+        config = ModelConfig.from_folder(folder)
+        for name, build in builders(config).items():
+            check_weights(folder / name, build)
 
     @property
     def device_count(self) -> int:

@@ -60,3 +60,12 @@ def test_success_forgives_all_deaths_and_giving_up_does_after_a_while(client: re
     assert 0 < client.ttl(f"promptmill:compiling:{SHAPE.key}") <= 60
     last.succeeded(SHAPE)
     assert not last.begin(SHAPE).is_hopeless
+
+
+def test_how_long_nobody_could_make_a_shape_counts_from_the_first_who_said_so(client: redis.Redis):
+    one, two = as_worker(client, "one/1"), as_worker(client, "two/1")
+    assert one.refused(SHAPE) == 0
+    wait_until(lambda: two.refused(SHAPE) > 0.1, "time passes")
+    assert 0 < client.ttl(f"promptmill:unmade:{SHAPE.key}") <= 600
+    one.succeeded(SHAPE)
+    assert two.refused(SHAPE) == 0, "somebody could"
