@@ -16,6 +16,8 @@ promptmill.producer.outputs.output adds OutputError and what lies under it.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+MOST_RANGES = 10  # of lines with the same fault, in one message
+
 
 class PromptmillError(Exception):
     """Anything that the user can mend; its text is a sentence for them."""
@@ -47,12 +49,31 @@ class PromptFileError(PromptmillError):
     ) -> None:
         where = f"{path}:{line}" if line else path
         super().__init__(f"{where}: {field}: {problem}" if field else f"{where}: {problem}")
+        self.others = 0
+        """Other rows of the file that are wrong in the same way."""
+        self._other_lines: list[list[int]] = []  # first and last of a range
         self.path = path
         self.line = line
         self.field = field
         self.problem = problem
         self.text = text
         self.row = row
+
+    def also(self, line: int) -> None:
+        """Another row is wrong in the same way."""
+        self.others += 1
+        if self._other_lines and self._other_lines[-1][1] == line - 1:
+            self._other_lines[-1][1] = line
+        elif len(self._other_lines) <= MOST_RANGES:
+            self._other_lines.append([line, line])
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        if not self.others:
+            return said
+        ranges = [str(low) if low == high else f"{low}-{high}" for low, high in self._other_lines]
+        shown = ", ".join(ranges[:MOST_RANGES]) + ", ..." * (len(ranges) > MOST_RANGES)
+        return f"{said} (also line{'s' * (self.others > 1)} {shown})"
 
 
 class PromptFileErrors(PromptFileError):
@@ -62,8 +83,8 @@ class PromptFileErrors(PromptFileError):
         first = errors[0]
         super().__init__(first.path, first.line, first.field, first.problem)
         lines = [str(error) for error in errors]
-        if count > len(errors):
-            lines.append(f"... and {count - len(errors)} more")
+        if left := count - sum(1 + error.others for error in errors):
+            lines.append(f"... and {left} more")
         self.args = ("\n".join(lines),)
         self.errors = list(errors)
         self.count = count

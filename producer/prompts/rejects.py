@@ -29,6 +29,8 @@ class Rejects:
     def __init__(self, path: Path | None = None, *, keep: bool = False) -> None:
         self.count = 0
         self.first: list[PromptFileError] = []
+        """The first of each kind of fault; each names the lines of its like."""
+        self._kinds: dict[tuple[str, str | None, str], PromptFileError] = {}
         self._kept = Pages() if keep else None
         self._file = _open(path) if path else None
         self._path = path or Path()
@@ -36,8 +38,7 @@ class Rejects:
     def add(self, error: PromptFileError, row: Mapping[str, Any] | None = None) -> None:
         """`row` has its fields and labels, where it could be read."""
         self.count += 1
-        if len(self.first) < MOST_LISTED:
-            self.first.append(error)
+        self._list(error)
         if self._kept is None and self._file is None:
             return
         line = reject_line(error, row)
@@ -45,6 +46,19 @@ class Rejects:
             self._kept.append(line)
         if self._file is not None:
             self._file.write(line.decode())
+
+    def _list(self, error: PromptFileError) -> None:
+        kind = error.path, error.field, error.problem
+        if kind in self._kinds:
+            self._kinds[kind].also(error.line)
+        elif len(self.first) < MOST_LISTED:
+            self.first.append(error)
+            self._kinds[kind] = error
+
+    @property
+    def unlisted(self) -> int:
+        """Rows that `first` does not tell of."""
+        return self.count - sum(1 + error.others for error in self.first)
 
     def lines(self) -> Iterator[bytes]:
         """Those that are kept."""

@@ -66,8 +66,8 @@ def tell_skipped(plan: "Plan") -> None:
     """Says which rows were left out: the first of them, and how many."""
     for error in plan.rejects.first:
         click.secho(f"skipped: {error}", err=True, fg="yellow")
-    if plan.rejected > len(plan.rejects.first):
-        click.secho(f"... and {plan.rejected - len(plan.rejects.first)} more rows", err=True, fg="yellow")
+    if plan.rejects.unlisted:
+        click.secho(f"... and {plan.rejects.unlisted} more rows", err=True, fg="yellow")
 
 
 def name_run(run: str | None, plan: "Plan", files: Sequence[str], output_url: str) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from promptmill.producer.errors import PromptFileError, PromptFileErrors
 from promptmill.producer.fields import ALIASES, FIELD_NAMES
-from promptmill.producer.plan import PlanOptions, plan_run
+from promptmill.producer.plan import PlanOptions, plan_jobs, plan_run
 from promptmill.producer.prompts.files import Row, read_prompt_files
 from promptmill.producer.prompts.rejects import MOST_LISTED as MAX_LISTED_ERRORS
 from promptmill.producer.values import MAX_PROMPT_CHARS
@@ -175,13 +175,29 @@ def test_wrong_rows_of_several_files_are_told_at_once(write):
 
 
 def test_the_first_twenty_are_listed_and_the_rest_is_counted(write):
-    path = write("a.jsonl", "{}\n" * (MAX_LISTED_ERRORS + 3))
+    path = write("a.jsonl", "".join(f'{{"prompt": {number}}}\n' for number in range(MAX_LISTED_ERRORS + 3)))
     with pytest.raises(PromptFileErrors) as caught:
         read_plan([path], {})
     lines = str(caught.value).splitlines()
     assert len(lines) == MAX_LISTED_ERRORS + 1
     assert lines[-1] == "... and 3 more"
     assert caught.value.count == MAX_LISTED_ERRORS + 3
+
+
+def test_one_fault_of_many_rows_is_told_once_with_its_rows(write):
+    rows = ['{"prompt": "x", "widht": 1}\n'] * 23 + ['{"prompt": "x"}\n', '{"prompt": "x", "widht": 2}\n', "{}\n"]
+    with pytest.raises(PromptFileErrors) as caught:
+        read_plan([write("a.jsonl", "".join(rows))], {})
+    slip, missing = str(caught.value).splitlines()
+    assert "a.jsonl:1: widht: is not a field of a job" in slip and slip.endswith(" (also lines 2-23, 25)")
+    assert missing.endswith("a.jsonl:26: prompt: is missing")
+    assert caught.value.count == 25
+
+
+def test_an_unknown_field_of_every_job_is_told_once():
+    with pytest.raises(PromptFileErrors) as caught:
+        plan_jobs([{"prompt": "x", "qqq": 1}] * 30)
+    assert len(str(caught.value).splitlines()) == 1 and str(caught.value).endswith(" (also lines 2-30)")
 
 
 @pytest.mark.parametrize(
