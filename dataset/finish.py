@@ -11,9 +11,10 @@ from promptmill.dataset.manifest import MANIFEST, write_manifest
 from promptmill.dataset.pack import SHARD_SIZE, SHARDS_JSON, Shard, pack
 from promptmill.dataset.seal import write_seal
 from promptmill.producer.errors import PromptmillError
-from promptmill.producer.layout import RUN_JSON, page_name
+from promptmill.producer.layout import RUN_JSON
 from promptmill.producer.outputs.output import Existing, Output
 from promptmill.producer.plan import Plan
+from promptmill.producer.plan_files import page_names, read_run
 
 
 class UnfinishedError(PromptmillError):
@@ -43,7 +44,7 @@ def finish(
         _put_manifest(output, scratch / MANIFEST)
         for shard in pack(output, plan, scratch, shard_size):
             progress(shard)
-    pages = (page_name(number) for number in range(len(plan.pages)))
+    pages = page_names(read_run(output) or {})
     write_seal(output, [RUN_JSON, *pages, MANIFEST, SHARDS_JSON])
     return counts
 

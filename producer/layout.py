@@ -3,6 +3,7 @@
     run.json                     the run's settings and counts; plan_files.py
     plan/00000.jsonl.zst         its jobs; plan_files.py
     rejects.jsonl                the rows that were skipped
+    manifest.parquet             a finished run's table; promptmill.dataset
     images/3f/3fa9….png          one object per job
     contact-sheet.png            to look at
 
@@ -21,6 +22,7 @@ from promptmill.producer.outputs.output import Listed
 
 RUN_JSON = "run.json"
 REJECTS = "rejects.jsonl"
+MANIFEST = "manifest.parquet"
 CONTACT_SHEET = "contact-sheet.png"
 IMAGES = "images"
 
@@ -49,9 +51,9 @@ def job_of(name: str) -> JobId | None:
     return JobId(match[2]) if match else None
 
 
-def page_name(number: int) -> str:
-    """A file of the plan under its run's output."""
-    return f"plan/{number:05d}.jsonl.zst"
+def page_name(number: int, digest: str = "") -> str:
+    """A file of the plan under its run's output; those that a change of it made are named by a digest too."""
+    return f"plan/{number:05d}{f'-{digest}' if digest else ''}.jsonl.zst"
 
 
 class Look(enum.Enum):

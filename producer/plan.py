@@ -7,19 +7,16 @@ memory. A row that means the same job as one before it shares that one's image.
 import contextlib
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-import zstandard
-
 from promptmill.producer.errors import JobError, ModelNameError, PlanError, PromptFileError, PromptFileErrors
 from promptmill.producer.fields import ALIASES
 from promptmill.producer.job import Job, Shape, canonical_json
+from promptmill.producer.plan_builder import JOBS_PER_FILE, SHAPE_BITS, PlanBuilder, unpack
 from promptmill.producer.plan_lines import PlannedJob, PlanReader, job_digest, plan_line
 from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.prompts.files import Reading, Row, read_prompt_files
@@ -27,10 +24,7 @@ from promptmill.producer.prompts.rejects import Rejects
 from promptmill.producer.prompts.rows import RowJob, Rows
 from promptmill.producer.spool import ID_BYTES, Heaps, Pages
 
-JOBS_PER_FILE = 10_000
 MOST_NESTED = 100  # lists and objects in a label, one in the other; Python's json gives up near a thousand
-
-SHAPE_BITS = 20  # of an id's number in the heaps; the others are its index in the run
 
 Progress = Callable[[int], None]
 AnyJob = str | Mapping[str, Any] | Job
@@ -45,6 +39,7 @@ class PlanOptions:
     """What turns rows into jobs. `defaults` are fields of jobs for rows that do not say otherwise.
 
     `on_error` "stop": no plan where a row is wrong; "skip": the plan of the others. `rejects`: a file for wrong rows.
+    `start`: the index in its run that the first job will have, from which seeds follow.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -53,6 +48,7 @@ class PlanOptions:
     expansion: Expansion = field(default_factory=Expansion)
     on_error: str = "stop"
     rejects: Path | None = None
+    start: int = 0
 
 
 class Bytes(Protocol):
@@ -66,7 +62,8 @@ class Plan:
     """A run's jobs in order; iteration yields a PlannedJob each, any number of times. Use as a context manager.
 
     `pages` are the plan's files, packed; `rows` were read for it, wrong ones included. `heaps` has each job's id,
-    numbered by its index and its shape's number. `cut` counts jobs whose prompt is longer than its windows.
+    numbered by its index and its shape's number. `start` is the index from which its seeds were counted. `cut` counts
+    jobs whose prompt is longer than its windows.
     """
 
     def __init__(
@@ -82,6 +79,7 @@ class Plan:
         rejects: Rejects | None = None,
         warnings: Callable[[str | None], list[str]] = lambda preset: [],
         cut: int = 0,
+        start: int = 0,
     ) -> None:
         self.pages = pages
         self.heaps = heaps
@@ -93,6 +91,7 @@ class Plan:
         self.rejects = rejects or Rejects()
         self.warnings = warnings
         self.cut = cut
+        self.start = start
         self.shape_list = [Shape.from_key(key) for key in shape_keys]
         self._repeats = bytearray(self.jobs)  # 1: the job of an index before
         self.shapes = dict(zip(self.shape_list, self._count_shapes(), strict=True))
@@ -178,14 +177,6 @@ class Plan:
         return counts
 
 
-def unpack(page: bytes) -> list[str]:
-    """The lines of a file of the plan. Raises PlanError."""
-    try:
-        return zstandard.ZstdDecompressor().decompress(page).decode().split("\n")[:-1]
-    except (zstandard.ZstdError, UnicodeDecodeError) as error:
-        raise PlanError(f"the plan is damaged: a file of it cannot be unpacked: {error}") from error
-
-
 def clean_name(stem: str) -> str:
     """A run name from a file's: letters, digits, `.`, `_` and `-`."""
     name = "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in stem)
@@ -254,20 +245,18 @@ class _Maker:
     """A plan in the making. Packing a page is done by a thread, while the next is filled."""
 
     def __init__(self, options: PlanOptions, stack: contextlib.ExitStack) -> None:
-        self.count = 0
         self._row_count = 0
         self._stop = options.on_error == "stop"
         self._rows = Rows(options.defaults, options.preset, options.expansion)
         self._rejects = Rejects(options.rejects, keep=not self._stop)
-        self._pages, self._heaps = Pages(), Heaps()
-        self._digest = hashlib.sha256()
-        self._lines: list[str] = []
-        self._ids: list[str] = []
-        self._page_jobs = JOBS_PER_FILE
-        self._packer = ThreadPoolExecutor(1, "pack")
-        self._packing: deque[Future[bytes]] = deque()
-        for close in (self._rejects.close, self._pages.close, self._heaps.close, self._packer.shutdown):
-            stack.callback(close)
+        self._start = options.start
+        stack.callback(self._rejects.close)
+        self._built = PlanBuilder(stack, JOBS_PER_FILE)
+
+    @property
+    def count(self) -> int:
+        """The jobs so far."""
+        return self._built.count
 
     def take(self, path: str, row: Row | Job | PromptFileError, number: int) -> None:
         self._row_count += 1
@@ -281,7 +270,7 @@ class _Maker:
     def _take_row(self, path: str, row: Row, number: int) -> None:
         try:
             labels = _labels_json(row.labels) if row.labels else None
-            jobs = self._rows.jobs(row.fields, self.count, f"{path}:{row.line}", row.unused)
+            jobs = self._rows.jobs(row.fields, self._start + self.count, f"{path}:{row.line}", row.unused)
         except JobError as error:
             field = error.field  # under its own name; the user may have written another one
             if field not in row.fields:
@@ -300,20 +289,7 @@ class _Maker:
         text = kind.json(prompt, seed)
         digest = job_digest(text)
         job_id = digest[:ID_BYTES].hex()
-        self._heaps.add(digest, self.count << SHAPE_BITS | kind.shape_number)
-        self._lines.append(plan_line(job_id, self.count, text, labels, drawn))
-        self._ids.append(job_id)
-        self.count += 1
-        if len(self._lines) == self._page_jobs:
-            self._turn_page()
-
-    def _turn_page(self) -> None:
-        self._digest.update("".join(self._ids).encode())
-        self._lines.append("")
-        self._packing.append(self._packer.submit(_pack, "\n".join(self._lines).encode()))
-        self._lines, self._ids = [], []
-        while len(self._packing) > 1:
-            self._pages.append(self._packing.popleft().result())
+        self._built.add(digest, job_id, kind.shape_number, plan_line(job_id, self._built.count, text, labels, drawn))
 
     def plan(self, source: str, needed: bool) -> Plan:
         """Raises PromptFileErrors where rows were wrong that must not be, PromptFileError where there are no jobs."""
@@ -324,30 +300,20 @@ class _Maker:
             if self._rejects.count:
                 raise PromptFileErrors(self._rejects.first, self._rejects.count)
             raise PromptFileError(source, 0, None, "has no prompts")
-        if self._lines:
-            self._turn_page()
-        self._pages_done()
+        digest = self._built.finish()
         return Plan(
-            self._pages,
-            self._heaps,
-            digest=self._digest.hexdigest(),
+            self._built.pages,
+            self._built.heaps,
+            digest=digest,
             shape_keys=list(self._rows.shapes),
             common=self._rows.common or {},
-            page_jobs=self._page_jobs,
+            page_jobs=self._built.page_jobs,
             rows=self._row_count,
             rejects=self._rejects,
             warnings=self._rows.warnings,
             cut=self._rows.doubts.cut,
+            start=self._start,
         )
-
-    def _pages_done(self) -> None:
-        while self._packing:
-            self._pages.append(self._packing.popleft().result())
-        self._packer.shutdown()
-
-
-def _pack(text: bytes) -> bytes:
-    return zstandard.ZstdCompressor(level=3).compress(text)
 
 
 def _labels_json(labels: Mapping[str, Any]) -> str:

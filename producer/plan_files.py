@@ -8,7 +8,7 @@ import datetime
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
@@ -18,7 +18,8 @@ import zstandard
 from promptmill.producer.errors import PlanError
 from promptmill.producer.layout import REJECTS, RUN_JSON, page_name
 from promptmill.producer.outputs.output import Existing, ObjectNotFound, Output
-from promptmill.producer.plan import JOBS_PER_FILE, SHAPE_BITS, Plan, unpack
+from promptmill.producer.plan import Plan
+from promptmill.producer.plan_builder import JOBS_PER_FILE, SHAPE_BITS, unpack
 from promptmill.producer.plan_lines import PlanReader
 from promptmill.producer.spool import Heaps
 
@@ -35,7 +36,8 @@ def write_plan(
     known = read_run(output)
     if known is None:
         with ThreadPoolExecutor(WRITERS, "plan") as writers:
-            for _ in writers.map(lambda number: _put_page(output, number, plan.pages[number]), range(len(plan.pages))):
+            numbers = range(len(plan.pages))
+            for _ in writers.map(lambda number: _put_page(output, page_name(number), plan.pages[number]), numbers):
                 pass
         if plan.rejected:
             output.put_once(REJECTS, b"".join(plan.rejects.lines()), content_type="application/jsonl", ours=_any)
@@ -78,13 +80,16 @@ def describe_run(output: Output, run: str, plan: Plan, sources: Sequence[str]) -
         "plan_files": len(plan.pages),
         "jobs_per_plan_file": plan.page_jobs,
         "digest": plan.digest,
-        "sources": [
-            os.fsencode(source).decode(errors="replace") for source in sources
-        ],  # a file's name may be any bytes
+        "sources": clean_sources(sources),
         "settings": plan.common,
         "shapes": {shape.key: count for shape, count in plan.shapes.items()},
         "versions": {"promptmill": version("promptmill")},
     }
+
+
+def clean_sources(sources: Sequence[str]) -> list[str]:
+    """Names of files as JSON can hold them: a file's name may be any bytes."""
+    return [os.fsencode(source).decode(errors="replace") for source in sources]
 
 
 def load_plan(run_output: Output) -> Plan:
@@ -94,7 +99,7 @@ def load_plan(run_output: Output) -> Plan:
         raise PlanError(f"{run_output.url} has no {RUN_JSON}: no run was submitted there, or not all of it")
     heaps = Heaps()
     try:
-        pages = _Stored(run_output, int(run["plan_files"]))
+        pages = _Stored(run_output, page_names(run))
         digest, shapes = _index(pages, run["settings"], heaps)
         if digest != run["digest"] or len(heaps) != run["jobs"]:
             raise PlanError(f"{run_output.url}: the plan's files are not those that its {RUN_JSON} tells of")
@@ -117,18 +122,18 @@ def load_plan(run_output: Output) -> Plan:
 class _Stored:
     """The plan's files, fetched one at a time."""
 
-    def __init__(self, output: Output, count: int) -> None:
+    def __init__(self, output: Output, names: Sequence[str]) -> None:
         self._output = output
-        self._count = count
+        self._names = names
 
     def __getitem__(self, number: int) -> bytes:
         try:
-            return self._output.get(page_name(number))
+            return self._output.get(self._names[number])
         except ObjectNotFound as error:
-            raise PlanError(f"{self._output.url}/{page_name(number)} is gone: the plan is not whole") from error
+            raise PlanError(f"{self._output.url}/{self._names[number]} is gone: the plan is not whole") from error
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._names)
 
 
 def _index(pages: _Stored, common: dict[str, Any], heaps: Heaps) -> tuple[str, list[str]]:
@@ -143,7 +148,26 @@ def _index(pages: _Stored, common: dict[str, Any], heaps: Heaps) -> tuple[str, l
     return digest.hexdigest(), list(shapes)
 
 
-def _put_page(output: Output, number: int, data: bytes) -> None:
+def page_names(run: Mapping[str, Any]) -> list[str]:
+    """The files of the plan of a `run.json`, in order."""
+    names: list[str] | None = run.get("plan_names")
+    return [page_name(number) for number in range(int(run["plan_files"]))] if names is None else names
+
+
+def put_changed_pages(output: Output, names: Sequence[str], plan: Plan, from_page: int) -> list[str]:
+    """Writes the plan's files from a number on under names of their own; the names of all. `names` are those so far."""
+
+    def put(number: int) -> str:
+        text = zstandard.ZstdDecompressor().decompress(plan.pages[number])
+        name = page_name(number, hashlib.sha256(text).hexdigest()[:12])
+        _put_page(output, name, plan.pages[number])
+        return name
+
+    with ThreadPoolExecutor(WRITERS, "plan") as writers:
+        return [*names[:from_page], *writers.map(put, range(from_page, len(plan.pages)))]
+
+
+def _put_page(output: Output, name: str, data: bytes) -> None:
     def same_text(existing: Existing) -> bool:  # another version of zstd packs the same lines into other bytes
         try:
             return zstandard.ZstdDecompressor().decompress(existing.read()) == zstandard.ZstdDecompressor().decompress(
@@ -152,7 +176,7 @@ def _put_page(output: Output, number: int, data: bytes) -> None:
         except zstandard.ZstdError:
             return False
 
-    output.put_once(page_name(number), data, content_type="application/zstd", ours=same_text)
+    output.put_once(name, data, content_type="application/zstd", ours=same_text)
 
 
 def _any(existing: Existing) -> bool:

@@ -124,7 +124,9 @@ class PlanReader:
 
     def _kind(self, before: str, between: str, after: str) -> tuple[str, str, str, str]:
         fields = json.loads(f'{before}"any"{between}0{after}')
-        own = {name: value for name, value in fields.items() if name not in self._common}
+        common = self._common
+        own = {name: value for name, value in fields.items() if name not in common or common[name] != value}
+        own.update(dict.fromkeys(common.keys() - fields.keys()))  # rows that came later may not share all of it
         if len(self._kinds) >= MOST_KINDS:
             self._kinds.clear()
         made = (Job(**fields).shape.key, *around(own))

@@ -11,7 +11,8 @@ from itertools import islice
 from promptmill.producer.job import JobId, Shape
 from promptmill.producer.layout import IMAGES, Look, image_name, job_of, look
 from promptmill.producer.outputs.output import Listed, ObjectNotFound, Output
-from promptmill.producer.plan import SHAPE_BITS, Plan
+from promptmill.producer.plan import Plan
+from promptmill.producer.plan_builder import SHAPE_BITS
 from promptmill.producer.spool import Heaps
 
 LOOKERS = 16  # threads: of a bucket's objects that do not tell, each costs a round trip or two

@@ -10,11 +10,14 @@ from typing import Any
 import redis
 from redis.client import NEVER_DECODE
 
-from promptmill.producer.outputs.output import Output
+from promptmill.producer.growth import Change, changes_since, placed
+from promptmill.producer.outputs.open import open_output
+from promptmill.producer.outputs.output import Output, OutputError
 from promptmill.producer.plan import Plan
-from promptmill.producer.plan_files import load_plan, write_plan
+from promptmill.producer.plan_files import load_plan, read_run
 from promptmill.producer.plan_lines import PlannedJob
 from promptmill.producer.presence import Present, find_present
+from promptmill.producer.queue.control import purge
 from promptmill.producer.queue.ledger import KEEP_S, REVOKED, Ledger, done_key
 from promptmill.producer.queue.queue import CHUNK, Entry, JobQueue, entered
 
@@ -59,17 +62,26 @@ def submit(
     keep_s: int = KEEP_S,
     there: Present | None = None,
     progress: Callable[[int], None] = lambda entered: None,
+    change: Change = Change.NONE,
 ) -> Submission:
     """Writes the plan to the output, enters the run in Redis, and enqueues what has no image yet.
 
     `output` is where runs lie; this one comes under its name. `there` is what is known to be in the output; without it,
     the output is listed. `max_pending` bounds the run's jobs in Redis: it waits for workers before it enters more.
-    `progress` is told the indexes of the plan that are entered. Raises PlanError, LedgerError, OutputError, and redis'
+    `progress` is told the indexes of the plan that are entered. Where the run has another plan, rows that were appended
+    are entered too, and `change` says what may become of others. Raises PlanError, LedgerError, OutputError, and redis'
     own errors.
     """
-    run_output = output.child(run)
-    write_plan(run_output, run, plan, sources)
-    ledger, queue = Ledger(client), JobQueue(client)
+    with placed(output.child(run), run, plan, sources, change) as whole:
+        _open(whole, output, run, client, priority, keep_s)
+        there = there if whole is plan else None
+        return _enter_all(whole, output.child(run), run, client, max_pending, there, progress)
+
+
+def _open(plan: Plan, output: Output, run: str, client: redis.Redis, priority: str, keep_s: int) -> None:
+    """Enters the run in the ledger, or has the ledger follow a plan that was changed, or an output that was moved."""
+    ledger = Ledger(client)
+    _follow(ledger, output, run, client)
     ledger.open(
         run,
         output=output.url,
@@ -80,6 +92,42 @@ def submit(
         priority=priority,
         keep_s=keep_s,
     )
+
+
+def _follow(ledger: Ledger, output: Output, run: str, client: redis.Redis) -> None:
+    digest, now = ledger.digest(run), read_run(output.child(run))
+    change = changes_since(now, digest) if digest is not None and now is not None else None
+    if digest is None or now is None or change is None:
+        return  # it is not known, or another run: the ledger says so
+    status = ledger.status(run)
+    if status.output != output.url:
+        if status.finished or status.state == "cancelled" or _is_gone(status.output, run):
+            purge(client, run, force=True)
+    elif change is Change.REPLACE:
+        purge(client, run, force=True)
+    elif change is Change.APPEND:
+        ledger.grow(run, digest, digest=now["digest"], jobs=now["jobs"], images=now["images"])
+
+
+def _is_gone(url: str, run: str) -> bool:
+    """Whether an output that was known has the run no more: it was moved."""
+    try:
+        return read_run(open_output(url).child(run)) is None
+    except OutputError:
+        return False
+
+
+def _enter_all(
+    plan: Plan,
+    run_output: Output,
+    run: str,
+    client: redis.Redis,
+    max_pending: int | None,
+    there: Present | None,
+    progress: Callable[[int], None],
+) -> Submission:
+    """Enters what is not in yet, and anew what was given up or has lost its image."""
+    ledger, queue = Ledger(client), JobQueue(client)
     before = ledger.status(run).enqueued
     # Asked before the output is listed: an image that lands in between is not taken for one that was deleted.
     done = done_bits(client, run) if before else b""

@@ -18,10 +18,12 @@ from typing import Any
 
 from promptmill.finished import FinishedImage, Landing
 from promptmill.producer.broker import DEFAULT_URL, connect
+from promptmill.producer.growth import Change, start_of
 from promptmill.producer.job import Job
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Output
 from promptmill.producer.plan import AnyJob, Plan, PlanOptions, check_run_name, plan_jobs, plan_run
+from promptmill.producer.plan_files import read_run
 from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.prompts.frames import Frame, is_frame, read_frame
 from promptmill.producer.queue.control import cancel
@@ -43,6 +45,8 @@ def submit(
     max_pending: int | None = None,
     preset: str | None = None,
     expansion: Expansion | None = None,
+    append: bool = False,
+    replace_plan: bool = False,
     **defaults: Any,
 ) -> "RunHandle":
     """Puts jobs into the queue, for workers to render.
@@ -54,18 +58,31 @@ def submit(
     again. `defaults` are fields of jobs that do not say otherwise: `steps=20`. Braces in prompts are text, unless an
     `expansion` says what becomes of them.
 
-    `max_pending` bounds the jobs in Redis: this waits for workers before it enters more.
+    A run that is named and has another plan grows by jobs that were added at the end; `append` adds all that is new,
+    `replace_plan` makes these jobs the run's. `max_pending` bounds the jobs in Redis: this waits for workers before it
+    enters more.
 
     Raises PromptFileErrors for wrong jobs, before anything is entered; JobError, ModelNameError, PlanError,
     LedgerError, BrokerError, OutputError.
     """
-    options = PlanOptions(defaults=defaults, preset=preset, expansion=expansion or Expansion(plain=True))
-    root = open_output(output)
+    root, sources = open_output(output), _sources(jobs)
+    change = Change.REPLACE if replace_plan else Change.APPEND if append else Change.NONE
+    start = start_of(read_run(root.child(check_run_name(run))), sources, change) if run else 0
+    options = PlanOptions(defaults, preset, expansion=expansion or Expansion(plain=True), start=start)
     with _plan(jobs, options) as plan:
         name = check_run_name(run) if run else plan.default_name("run", root.url)
         root.check()
         client = connect(_broker(broker))
-        submit_plan(plan, output=root, run=name, client=client, priority=priority, max_pending=max_pending)
+        submit_plan(
+            plan,
+            output=root,
+            run=name,
+            client=client,
+            sources=sources,
+            priority=priority,
+            max_pending=max_pending,
+            change=change,
+        )
     return RunHandle(name, broker=broker)
 
 
@@ -147,6 +164,12 @@ def _plan(jobs: Any, options: PlanOptions) -> Plan:
     if is_frame(jobs):
         jobs = read_frame(jobs, options.reading)
     return plan_jobs([jobs] if isinstance(jobs, str | Mapping | Job) else jobs, options)
+
+
+def _sources(jobs: Any) -> list[str]:
+    """The files' names, as the run's record keeps them."""
+    paths = [jobs] if isinstance(jobs, Path) else jobs if isinstance(jobs, list | tuple) else []
+    return [path.name for path in paths if isinstance(path, Path)]
 
 
 def _broker(url: str | None) -> str:

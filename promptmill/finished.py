@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptmill.producer.job import Job, JobId
-from promptmill.producer.layout import image_name, page_name
+from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.output import Output
-from promptmill.producer.plan import JOBS_PER_FILE, unpack
-from promptmill.producer.plan_files import read_run
+from promptmill.producer.plan_builder import JOBS_PER_FILE, unpack
+from promptmill.producer.plan_files import page_names, read_run
 from promptmill.producer.submit import done_bits
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class Landing:
         self._run = run
         self._output = run_output
         self._told = b""
-        self._page_jobs = int((read_run(run_output) or {}).get("jobs_per_plan_file", JOBS_PER_FILE))
         self._page = lru_cache(PAGES_KEPT)(self._read_page)
+        self._look_at_plan()
 
     def new(self) -> Iterator[list[FinishedImage]]:
         """What has landed since the last call, in batches, in the run's order."""
@@ -63,13 +63,20 @@ class Landing:
         self._told = either(self._told, now)
 
     def _image(self, index: int) -> FinishedImage:
+        if index >= self._jobs:  # the run has grown
+            self._look_at_plan()
         number, line = divmod(index, self._page_jobs)
-        said = json.loads(self._page(number)[line])
+        said = json.loads(self._page(self._pages[number])[line])
         url = f"{self._output.url}/{image_name(said['id'])}"
         return FinishedImage(index, said["id"], url, Job(**said["job"]), said.get("labels", {}))
 
-    def _read_page(self, number: int) -> list[str]:
-        return unpack(self._output.get(page_name(number)))
+    def _look_at_plan(self) -> None:
+        run = read_run(self._output) or {"plan_files": 0}
+        self._pages, self._jobs = page_names(run), int(run.get("jobs", 0))
+        self._page_jobs = int(run.get("jobs_per_plan_file", JOBS_PER_FILE))
+
+    def _read_page(self, name: str) -> list[str]:
+        return unpack(self._output.get(name))
 
 
 def new_bits(before: bytes, now: bytes) -> Iterator[int]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from promptmill.producer.errors import PlanError
-from promptmill.producer.layout import image_name, page_name
+from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.output import ObjectNotFound, Output
-from promptmill.producer.plan import JOBS_PER_FILE, unpack
-from promptmill.producer.plan_files import read_run
+from promptmill.producer.plan_builder import JOBS_PER_FILE, unpack
+from promptmill.producer.plan_files import page_names, read_run
 from promptmill.producer.plan_lines import PlannedJob, PlanReader
 
 
@@ -59,18 +59,18 @@ def jobs_of(output: Output, wanted: Wanted, failures: Mapping[int, str]) -> Iter
         raise PlanError(f"{output.url} has no run")
     page_jobs = int(run.get("jobs_per_plan_file", JOBS_PER_FILE))
     reader = PlanReader(run["settings"])
-    for number in range(int(run["plan_files"])):
+    for number, name in enumerate(page_names(run)):
         if wanted.page(number * page_jobs, page_jobs):
-            yield from _in_page(output, reader, number, wanted, failures)
+            yield from _in_page(output, reader, name, wanted, failures)
 
 
 def _in_page(
-    output: Output, reader: PlanReader, number: int, wanted: Wanted, failures: Mapping[int, str]
+    output: Output, reader: PlanReader, name: str, wanted: Wanted, failures: Mapping[int, str]
 ) -> Iterator[FoundJob]:
     try:
-        lines = unpack(output.get(page_name(number)))
+        lines = unpack(output.get(name))
     except ObjectNotFound as error:
-        raise PlanError(f"{output.url}/{page_name(number)} is gone: the plan is not whole") from error
+        raise PlanError(f"{output.url}/{name} is gone: the plan is not whole") from error
     for line in lines:
         job = reader.job(line, False)
         own = json.loads(job.own_json)

@@ -142,6 +142,13 @@ class Folder:
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile, or a link to nothing
                     yield Listed(name, entry.stat().st_size)
 
+    def children(self, prefix: str = "") -> Iterator[str]:
+        with _folder_errors("list", self.root, self.root):
+            if not self.root.exists():
+                return
+            with os.scandir(self.root) as entries:
+                yield from (entry.name for entry in entries if entry.is_dir() and entry.name.startswith(prefix))
+
     def child(self, name: str) -> Folder:
         return Folder(self._path(name))
 

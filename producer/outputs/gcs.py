@@ -197,6 +197,19 @@ class Bucket:
                 if not blob.name.endswith("/"):
                     yield blob
 
+    def children(self, prefix: str = "") -> Iterator[str]:
+        with self._errors(f"list {self.url}/{prefix}"):
+            listing = self.client.list_blobs(
+                self.bucket,
+                prefix=self.prefix + prefix,
+                delimiter="/",
+                fields="prefixes,nextPageToken",
+                timeout=_REQUEST_TIMEOUT_SECONDS,
+                retry=_retry(),
+            )
+            for page in listing.pages:
+                yield from (name.removeprefix(self.prefix).rstrip("/") for name in page.prefixes)
+
     def child(self, name: str) -> Bucket:
         return Bucket(self.client, self.bucket, f"{self.prefix}{check_name(name)}/")
 

@@ -166,6 +166,9 @@ class Output(Protocol):
     def scan(self, prefix: str = "") -> Iterator[Listed]:
         """The same with sizes, and of the metadata what SCANNED names."""
 
+    def children(self, prefix: str = "") -> Iterator[str]:
+        """The names of the outputs inside this one that hold anything and begin with `prefix`."""
+
     def child(self, name: str) -> Output:
         """The output inside this one: `OUTPUT` -> `OUTPUT/RUN`."""
 

@@ -125,6 +125,7 @@ class Ledger:
     def __init__(self, client: redis.Redis) -> None:
         self._redis: Any = client  # redis-py types every answer as "or awaitable"
         self._open = scripts.Script(client, scripts.OPEN)
+        self._grow = scripts.Script(client, scripts.GROW)
         self._sweep = scripts.Script(client, scripts.SWEEP)
 
     def open(
@@ -150,6 +151,15 @@ class Ledger:
         if known != [output, digest]:
             what = f"at {known[0]}" if known[0] != output else "with other jobs"
             raise LedgerError(f"run {run!r} is known to this Redis {what}: name this run otherwise with --run")
+
+    def grow(self, run: str, before: str, *, digest: str, jobs: int, images: int) -> None:
+        """The plan of the digest `before` has grown to this one. Does nothing where the run has another by now."""
+        self._grow(run, before, digest, jobs, images)
+
+    def digest(self, run: str) -> str | None:
+        """That of the run's plan, None for an unknown run."""
+        digest: str | None = self._redis.hget(run_key(run), "digest")
+        return digest
 
     def status(self, run: str) -> RunStatus:
         """Raises LedgerError for a run that this Redis does not know."""

@@ -224,6 +224,16 @@ if over(run) then let_expire(run) end
 return {ARGV[2], ARGV[3]}
 """
 
+# ARGV: run, the digest that it had, digest, jobs, images. The run's plan has grown: what is in stays, under its index.
+# Returns 1, or 0 where it has another digest by now, or is not known.
+GROW = """
+local run = ARGV[1]
+if redis.call('HGET', key(run), 'digest') ~= ARGV[2] then return 0 end
+redis.call('HSET', key(run), 'digest', ARGV[3], 'jobs', ARGV[4], 'images', ARGV[5])
+keep(run)
+return 1
+"""
+
 # ARGV: run. Takes the name off the list, if its hash has expired.
 SWEEP = """
 if redis.call('EXISTS', key(ARGV[1])) == 1 then return 0 end

@@ -72,7 +72,7 @@ def dry_run(
     options = dataclasses.replace(plan_options(given), on_error="skip", rejects=None)
     with make_plan(files, options, needed=False) as plan:
         root = open_output(output)
-        name = name_run(run, plan, files, root.url)
+        name = name_run(run, plan, files, root)
         warn(plan, given["preset"])
         present = find_present(plan, root.child(name))
         works = estimate.work_to_do(plan, present)

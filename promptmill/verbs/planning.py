@@ -12,6 +12,8 @@ from promptmill.verbs.options import job_defaults, job_matrix, job_options
 from promptmill.verbs.reading_options import reading_of, reading_options
 
 if TYPE_CHECKING:
+    from promptmill.producer.growth import Change
+    from promptmill.producer.outputs.output import Output
     from promptmill.producer.plan import Plan, PlanOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,8 +42,8 @@ def prompt_file_options(function: F) -> F:
     return click.argument("files", nargs=-1, required=True, metavar="FILE...")(function)
 
 
-def plan_options(given: Mapping[str, Any]) -> "PlanOptions":
-    """What the flags say about rows."""
+def plan_options(given: Mapping[str, Any], start: int = 0) -> "PlanOptions":
+    """What the flags say about rows, of which the first has the index `start` in its run."""
     from promptmill.producer.plan import PlanOptions
 
     return PlanOptions(
@@ -51,6 +53,7 @@ def plan_options(given: Mapping[str, Any]) -> "PlanOptions":
         expansion=expansion_of(given, job_matrix(given)),
         on_error=given["on_error"],
         rejects=given["rejects"],
+        start=start,
     )
 
 
@@ -70,11 +73,17 @@ def tell_skipped(plan: "Plan") -> None:
         click.secho(f"... and {plan.rejects.unlisted} more rows", err=True, fg="yellow")
 
 
-def name_run(run: str | None, plan: "Plan", files: Sequence[str], output_url: str) -> str:
-    """The run's name: as given, or from the first file's and the jobs. Raises PlanError."""
+def name_run(
+    run: str | None, plan: "Plan", files: Sequence[str], root: "Output", change: "Change | None" = None
+) -> str:
+    """The run's name: as given, or that of the files' run in `root`, or a new one. Raises PlanError, OutputError."""
+    from promptmill.producer.growth import Change
     from promptmill.producer.plan import check_run_name
+    from promptmill.producer.run_names import find_name
 
-    return check_run_name(run) if run else plan.default_name(stem_of(files[0]), output_url)
+    if run:
+        return check_run_name(run)
+    return find_name(root, stem_of(files[0]), plan, source_names(files), change or Change.NONE)
 
 
 def stem_of(file: str) -> str:

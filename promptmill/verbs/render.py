@@ -14,16 +14,17 @@ import redis
 
 from promptmill.local_worker import LocalWorker, WorkerFailed
 from promptmill.producer.broker import connect, embedded_server
+from promptmill.producer.growth import placed
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Output
 from promptmill.producer.plan import Plan
-from promptmill.producer.plan_files import write_plan
 from promptmill.producer.presence import Present, find_present
 from promptmill.producer.queue.ledger import Failure, Ledger, RunStatus
 from promptmill.producer.queue.workers import WorkerReport, Workers
 from promptmill.producer.submit import submit
 from promptmill.progress import Progress
 from promptmill.verbs.dry_run import dry_run, dry_run_options
+from promptmill.verbs.growing_options import change_of, growing_options, start_in
 from promptmill.verbs.options import broker_option, json_option, run_option
 from promptmill.verbs.planning import (
     make_plan,
@@ -73,6 +74,7 @@ class Report:
 @run_option
 @broker_option
 @click.option("--verbose", "-v", is_flag=True, help="Show the worker's log.")
+@growing_options
 @dry_run_options
 @json_option
 @check_options
@@ -93,9 +95,14 @@ def command(
     """
     if given["dry_run"]:
         return dry_run(files, output, run, broker, as_json, given)
-    started = time.time()
-    with make_plan(files, plan_options(given)) as plan:
-        report = _render_plan(plan, files, output, run, broker, verbose, started, given)
+    started, change, root = time.time(), change_of(given), open_output(output)
+    with make_plan(files, plan_options(given, start_in(root, run, source_names(files), change))) as plan:
+        tell_skipped(plan)
+        root.check()
+        run = name_run(run, plan, files, root, change)
+        warn(plan, given["preset"])
+        with placed(root.child(run), run, plan, source_names(files), change) as whole:
+            report = _render_plan(whole, files, root, run, broker, verbose, started, given)
     _tell(report, as_json)
     return 1 if report.failed else 0
 
@@ -103,20 +110,14 @@ def command(
 def _render_plan(
     plan: Plan,
     files: Sequence[str],
-    output: str,
-    run: str | None,
+    root: Output,
+    run: str,
     broker: str | None,
     verbose: bool,
     started: float,
     given: Mapping[str, Any],
 ) -> Report:
-    tell_skipped(plan)
-    root = open_output(output)
-    root.check()
-    run = name_run(run, plan, files, root.url)
-    warn(plan, given["preset"])
     sources, run_output = source_names(files), root.child(run)
-    write_plan(run_output, run, plan, sources)
     there = find_present(plan, run_output)
     warn_of_images(run_output.url, there.broken, there.taken, there.names)
     if there.images == plan.images:

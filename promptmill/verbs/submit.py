@@ -8,6 +8,7 @@ import click
 
 from promptmill.progress import Progress
 from promptmill.verbs.dry_run import dry_run, dry_run_options
+from promptmill.verbs.growing_options import change_of, growing_options, start_in
 from promptmill.verbs.options import broker_option, json_option, run_option
 from promptmill.verbs.planning import (
     make_plan,
@@ -41,6 +42,7 @@ PRIORITIES = ("urgent", "normal", "low")  # queue/ledger.py's, which is loaded l
     metavar="N",
     help="Keep at most N jobs in Redis, and wait for workers before entering more.  [all at once]",
 )
+@growing_options
 @dry_run_options
 @json_option
 def command(
@@ -56,7 +58,8 @@ def command(
     """Put prompt files into the queue, for workers to render.
 
     Every row of a FILE (docs/prompt-files.md) becomes a job, or several. The flags named after a job's fields are the
-    defaults of rows that do not say otherwise. Submitting the same again enqueues nothing twice. Prints the run's name.
+    defaults of rows that do not say otherwise. Submitting the same again enqueues nothing twice, and of a file to which
+    rows were appended what is new. Prints the run's name.
     """
     from promptmill.producer.broker import DEFAULT_URL, connect
     from promptmill.producer.outputs.open import open_output
@@ -64,10 +67,10 @@ def command(
 
     if given["dry_run"]:
         return dry_run(files, output, run, broker, as_json, given)
-    with make_plan(files, plan_options(given)) as plan:
+    change, root, sources = change_of(given), open_output(output), source_names(files)
+    with make_plan(files, plan_options(given, start_in(root, run, sources, change))) as plan:
         tell_skipped(plan)
-        root = open_output(output)
-        run = name_run(run, plan, files, root.url)
+        run = name_run(run, plan, files, root, change)
         root.check()
         client = connect(broker or DEFAULT_URL)
         warn(plan, given["preset"])
@@ -77,10 +80,11 @@ def command(
                 output=root,
                 run=run,
                 client=client,
-                sources=source_names(files),
+                sources=sources,
                 priority=priority,
                 max_pending=max_pending,
                 progress=progress.to,
+                change=change,
             )
         rate = f" ({progress.rate:,.0f} jobs/s)" if progress.rate else ""
     warn_of_images(result.output, result.broken, result.taken, result.taken_names)

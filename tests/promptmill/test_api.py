@@ -18,7 +18,8 @@ from promptmill import RunHandle
 from promptmill.producer.errors import JobError, LedgerError, PlanError, PromptmillError
 from promptmill.producer.job import Job
 from promptmill.producer.layout import image_name
-from promptmill.producer.plan import JOBS_PER_FILE, AnyJob
+from promptmill.producer.plan import AnyJob
+from promptmill.producer.plan_builder import JOBS_PER_FILE
 from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.queue.queue import JobQueue
 from tests.images import image_of

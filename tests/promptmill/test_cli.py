@@ -218,6 +218,28 @@ def test_a_prompt_file_may_have_any_name(client, at_redis, here, promptmill):
     assert (ran.code, len(submitted(client))) == (0, 1)
 
 
+def test_a_file_that_grew_is_the_same_run_and_an_edited_one_asks(client, at_redis, here, promptmill):
+    submit = ("submit", "cats.txt", "--output", "out")
+    run = promptmill(*submit).out
+    (here / "cats.txt").write_text((here / "cats.txt").read_text() + "a third cat\n")
+    grown = promptmill(*submit)
+    assert grown.out == run
+    assert "3 jobs, 3 images: 1 enqueued now" in grown.err
+    lines = (here / "cats.txt").read_text().splitlines()
+    (here / "cats.txt").write_text("\n".join([lines[0], "edited", lines[2]]))
+    asked = promptmill(*submit)
+    assert (asked.code, asked.out) == (2, "")
+    assert "1 jobs are new, 1 gone, 2 kept; --append" in asked.err
+    assert promptmill(*submit, "--append", "--replace-plan").code == 2
+    assert "4 jobs, 4 images: 1 enqueued now" in promptmill(*submit, "--append").err
+    (here / "dogs.txt").write_text("a dog\n")
+    assert "--run NAME" in promptmill("submit", "dogs.txt", "--output", "out", "--append").err
+    more = promptmill("submit", "dogs.txt", "--output", "out", "--append", "--run", run.strip())
+    assert "5 jobs, 5 images: 1 enqueued now" in more.err
+    replaced = promptmill("submit", "dogs.txt", "--output", "out", "--replace-plan", "--run", run.strip())
+    assert "1 jobs, 1 images: 1 enqueued now" in replaced.err
+
+
 # --- render, where there is nothing to render
 
 

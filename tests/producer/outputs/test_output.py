@@ -280,6 +280,15 @@ def test_a_child_is_a_folder_inside(output: Output) -> None:
     assert open_output(run.url).get("run.json") == b"{}"
 
 
+def test_the_children_that_hold_something_are_found_by_prefix(output: Output) -> None:
+    assert list(output.children()) == []
+    for name in ("cats-1/run.json", "cats-1/plan/0", "cats-2/run.json", "dogs/run.json", "cats.txt"):
+        output.put_once(name, b"")
+    assert sorted(output.children("cats")) == ["cats-1", "cats-2"]
+    assert sorted(output.children()) == ["cats-1", "cats-2", "dogs"]
+    assert list(output.child("cats-1").children()) == ["plan"]
+
+
 def test_a_usable_place_passes_the_check_and_stays_empty(output: Output) -> None:
     output.check()
     output.check()
