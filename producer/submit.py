@@ -18,7 +18,8 @@ from promptmill.producer.plan_files import load_plan, read_run
 from promptmill.producer.plan_lines import PlannedJob
 from promptmill.producer.presence import Present, find_present
 from promptmill.producer.queue.control import purge
-from promptmill.producer.queue.ledger import KEEP_S, REVOKED, Ledger, done_key
+from promptmill.producer.queue.keys import done_key
+from promptmill.producer.queue.ledger import KEEP_S, REVOKED, Ledger
 from promptmill.producer.queue.queue import CHUNK, Entry, JobQueue, entered
 
 CHUNKS_A_TRIP = 4

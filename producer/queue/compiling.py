@@ -1,9 +1,9 @@
 """Shapes that workers are loading, compiling or warming up, and those that killed whoever tried.
 
-    promptmill:compiling:SHAPE   hash     consumer -> when it was last seen at it (microseconds); a day after the last
-                                          change it expires
-    promptmill:unmade:SHAPE      string   since when no worker could make its program (seconds); expires when nobody
-                                          says so any more
+    promptmill:compiling:SHAPE   consumer -> when it was last seen at it (microseconds); a day after the last change it
+                                 expires
+    promptmill:unmade:SHAPE      since when no worker could make its program (seconds); expires when nobody says so any
+                                 more
 
 A worker enters itself before it begins, renews its mark as it renews leases, and takes it away however its attempt
 ends, but by its death. So a mark that is not renewed is a death; and so is one of which there is a newer one of the
@@ -18,6 +18,7 @@ from typing import Any
 import redis
 
 from promptmill.producer.job import Shape
+from promptmill.producer.queue.keys import compiling_key, unmade_key
 from promptmill.producer.queue.scripts import Script
 
 MAX_DEATHS = 3
@@ -25,38 +26,6 @@ MAX_DEATHS = 3
 
 FORGIVEN_S = 60  # after it was given up; jobs that are submitted then have another three tries
 UNMADE_S = 600  # after this without a word from anybody, the time that jobs have waited for a program counts anew
-
-# ARGV: shape key, consumer, lease in ms, 1 to begin, how many deaths are too many. Returns the deaths, how many others
-# are at it, and 1 if the consumer was entered: it is not where deaths are too many, or some and another is trying.
-_LOOK = """
-local name, me, now = 'promptmill:compiling:' .. ARGV[1], ARGV[2], microseconds()
-local function host(consumer) return string.match(consumer, '^(.*)/') or consumer end
-local marks, newest = redis.call('HGETALL', name), {[host(me)] = math.huge}
-for k = 1, #marks, 2 do
-  newest[host(marks[k])] = math.max(newest[host(marks[k])] or 0, tonumber(marks[k + 1]))
-end
-local deaths, others = 0, 0
-for k = 1, #marks, 2 do
-  local seen = tonumber(marks[k + 1])
-  if marks[k] ~= me then
-    if seen == newest[host(marks[k])] and now - seen <= 1000 * ARGV[3] then others = others + 1
-    else deaths = deaths + 1 end
-  end
-end
-if ARGV[4] == '1' and deaths < tonumber(ARGV[5]) and (deaths == 0 or others == 0) then
-  redis.call('HSET', name, me, now)
-  redis.call('EXPIRE', name, 86400)
-  return {deaths, others, 1}
-end
-return {deaths, others, 0}
-"""
-
-# ARGV: shape key, consumer. Renews a mark that is there.
-_RENEW = """
-local name = 'promptmill:compiling:' .. ARGV[1]
-if redis.call('HEXISTS', name, ARGV[2]) == 1 then redis.call('HSET', name, ARGV[2], microseconds()) end
-return 1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +50,7 @@ class Compiling:
         self._redis: Any = client
         self._consumer = consumer
         self._lease_ms = int(lease_s * 1000)
-        self._look, self._renew = Script(client, _LOOK), Script(client, _RENEW)
+        self._look, self._renew = Script(client, "compiling_look"), Script(client, "compiling_renew")
 
     def begin(self, shape: Shape) -> Attempt:
         """Enter this worker as one that makes the shape's program, unless that is hopeless, or dangerous and tried."""
@@ -97,32 +66,24 @@ class Compiling:
 
     def succeeded(self, shape: Shape) -> None:
         """The shape is proven."""
-        self._redis.delete(_key(shape), _unmade(shape))
+        self._redis.delete(compiling_key(shape), unmade_key(shape))
 
     def ended(self, shape: Shape) -> None:
         """This worker's attempt ended without a program, and not by its death."""
-        self._redis.hdel(_key(shape), self._consumer)
+        self._redis.hdel(compiling_key(shape), self._consumer)
 
     def refused(self, shape: Shape) -> float:
         """This worker cannot make the shape's program. For how long no worker could, in seconds."""
         seconds, microseconds = self._redis.time()
         now = seconds + microseconds / 1e6
-        self._redis.set(_unmade(shape), now, nx=True)
-        self._redis.expire(_unmade(shape), UNMADE_S)
-        return float(now - float(self._redis.get(_unmade(shape)) or now))
+        self._redis.set(unmade_key(shape), now, nx=True)
+        self._redis.expire(unmade_key(shape), UNMADE_S)
+        return float(now - float(self._redis.get(unmade_key(shape)) or now))
 
     def given_up(self, shape: Shape) -> None:
         """The jobs that are there were failed; in FORGIVEN_S seconds the shape is as good as new."""
-        self._redis.expire(_key(shape), FORGIVEN_S)
+        self._redis.expire(compiling_key(shape), FORGIVEN_S)
 
     def _ask(self, shape: Shape, *, begin: bool) -> Attempt:
         deaths, others, begun = self._look(shape.key, self._consumer, self._lease_ms, int(begin), MAX_DEATHS)
         return Attempt(deaths, others, bool(begun))
-
-
-def _key(shape: Shape) -> str:
-    return f"promptmill:compiling:{shape.key}"
-
-
-def _unmade(shape: Shape) -> str:
-    return f"promptmill:unmade:{shape.key}"

@@ -7,8 +7,8 @@ of it they finish, which is a batch or two.
 import redis
 
 from promptmill.producer.errors import LedgerError
-from promptmill.producer.queue import scripts
 from promptmill.producer.queue.ledger import PRIORITIES, check_priority
+from promptmill.producer.queue.scripts import Script
 
 __all__ = ["PRIORITIES", "cancel", "pause", "purge", "set_priority", "unpause"]
 
@@ -18,23 +18,23 @@ def cancel(client: redis.Redis, run: str) -> int:
 
     A cancelled run begins anew when it is submitted or resumed. Raises LedgerError for an unknown run.
     """
-    return _known(run, scripts.Script(client, scripts.CANCEL)(run))
+    return _known(run, Script(client, "cancel")(run))
 
 
 def pause(client: redis.Redis, run: str) -> None:
     """Lets nothing more of a run be claimed, for now. Of a run that is over: nothing. Raises LedgerError."""
-    _known(run, scripts.Script(client, scripts.CHANGE)(run, "state", "paused"))
+    _known(run, Script(client, "change")(run, "state", "paused"))
 
 
 def unpause(client: redis.Redis, run: str) -> None:
     """Ends a pause. Raises LedgerError."""
-    _known(run, scripts.Script(client, scripts.CHANGE)(run, "state", "running"))
+    _known(run, Script(client, "change")(run, "state", "running"))
 
 
 def set_priority(client: redis.Redis, run: str, name: str) -> None:
     """Puts a run before or behind others from the next batch on. `name` is one of PRIORITIES. Raises LedgerError."""
     check_priority(name)
-    _known(run, scripts.Script(client, scripts.CHANGE)(run, "priority", name))
+    _known(run, Script(client, "change")(run, "priority", name))
 
 
 def purge(client: redis.Redis, run: str, *, force: bool = False) -> None:
@@ -42,7 +42,7 @@ def purge(client: redis.Redis, run: str, *, force: bool = False) -> None:
 
     Raises LedgerError for an unknown run, and for one that is neither finished nor cancelled, unless `force` is set.
     """
-    if not _known(run, scripts.Script(client, scripts.PURGE)(run, int(force))):
+    if not _known(run, Script(client, "purge")(run, int(force))):
         raise LedgerError(f"run {run!r} is not finished: cancel it first, or purge it with --force")
 
 

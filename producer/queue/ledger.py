@@ -1,20 +1,13 @@
 """The run in Redis: submitted, done, failed, cancelled.
 
-Keys, all of them per run, so that ten million jobs cost about two megabytes (scripts.py lists the others):
-
-    promptmill:runs                  sorted set   run names, scored by their creation (seconds since the epoch)
-    promptmill:run:RUN               hash         output, digest, jobs, images, created, common (JSON of the fields that
-                                                  all jobs share), state (running, paused or cancelled), priority,
-                                                  keep_s, enqueued (indexes of the plan that are in), queued (jobs in
-                                                  streams), present (images that were there before), done (those
-                                                  included), failed, first_done, last_done (seconds since the epoch),
-                                                  served_at (microseconds, when one of its jobs was last claimed)
-    promptmill:run:RUN:done          bitmap       bit i: the job at index i of the run has its image
-    promptmill:run:RUN:failed        bitmap       bit i: the job at index i has failed
-    promptmill:run:RUN:failures      hash         index -> reason, as JSON {"id", "reason"}
+All of its keys (keys.py) are per run, so that ten million jobs cost about two megabytes. The run's hash holds output,
+digest, jobs, images, created, common (JSON of the fields that all jobs share), state (running, paused or cancelled),
+priority, keep_s, enqueued (indexes of the plan that are in), queued (jobs in streams), present (images that were there
+before), done (those included), failed, first_done, last_done (seconds since the epoch), served_at (microseconds, when
+one of its jobs was last claimed).
 
 Bits are those of a job's first index: rows that mean the same job share one image, so `done + failed` ends at `images`,
-not at `jobs`. The counts are kept by the scripts of scripts.py, which move a job and its bit in one step. What is
+not at `jobs`. The counts are kept by the scripts, which move a job and its bit in one step. What is
 cancelled is not counted but computed: a worker that held a job when its run was cancelled may still bring the image.
 
 Once nothing more will happen to a run by itself, all of its keys expire together after `keep_s` seconds.
@@ -32,9 +25,8 @@ from redis.client import NEVER_DECODE
 
 from promptmill.producer.errors import LedgerError
 from promptmill.producer.job import canonical_json
-from promptmill.producer.queue import scripts
-
-RUNS = "promptmill:runs"
+from promptmill.producer.queue.keys import RUNS, failed_key, failures_key, run_key
+from promptmill.producer.queue.scripts import Script
 
 PRIORITIES = {"urgent": 2, "normal": 1, "low": 0}
 """What a run's priority may be, and how much that is."""
@@ -44,22 +36,6 @@ REVOKED = "revoked"
 
 KEEP_S = 7 * 24 * 3600
 """For how long Redis knows a run after its end, in seconds."""
-
-
-def run_key(run: str) -> str:
-    return f"promptmill:run:{run}"
-
-
-def done_key(run: str) -> str:
-    return f"promptmill:run:{run}:done"
-
-
-def failed_key(run: str) -> str:
-    return f"promptmill:run:{run}:failed"
-
-
-def failures_key(run: str) -> str:
-    return f"promptmill:run:{run}:failures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +100,9 @@ class Ledger:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis: Any = client  # redis-py types every answer as "or awaitable"
-        self._open = scripts.Script(client, scripts.OPEN)
-        self._grow = scripts.Script(client, scripts.GROW)
-        self._sweep = scripts.Script(client, scripts.SWEEP)
+        self._open = Script(client, "open")
+        self._grow = Script(client, "grow")
+        self._sweep = Script(client, "sweep")
 
     def open(
         self,

@@ -1,7 +1,7 @@
-"""The job streams: enqueue, claim, renew, release, settle. One Redis Stream a run and shape, with one consumer group.
+"""The job streams: enqueue, claim, renew, release, settle. One Redis Stream per run and shape, with one consumer group.
 
 A claim is an entry in the group's list of pending entries: its consumer is the worker, its idle time what is used up of
-the lease, its delivery count how many workers have had it. scripts.py has the keys, and what Redis does in one
+the lease, its delivery count how many workers have had it. keys.py has the keys, scripts/ what Redis does in one
 step: a crash between two steps leaves a job either where it was or where it was going.
 
 At least once, and once in the end: a job leaves its stream only by `settle`, after its object is safe; one that two
@@ -20,20 +20,16 @@ import redis
 
 from promptmill.producer.errors import JobError, LedgerError
 from promptmill.producer.job import Job, Shape
-from promptmill.producer.queue import scripts
 from promptmill.producer.queue.ledger import PRIORITIES
+from promptmill.producer.queue.scripts import Script
 
 MAX_DELIVERIES = 3
 """A job that this many workers had and did not settle is given up: it may be what killed them."""
 
-CHUNK = 500  # jobs a script call: some 100 kB, a few milliseconds of Redis' one thread
+CHUNK = 500  # jobs per script call: some 100 kB, a few milliseconds of Redis' one thread
 
 Entry = tuple[int, str, str]
 """A job to enter: its index in the run, its shape's key, canonical JSON of its fields that the run does not share."""
-
-
-def queue_key(run: str, shape: Shape) -> str:
-    return f"promptmill:queue:{run}:{shape.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +79,14 @@ class JobQueue:
         self._consumer = consumer
         self._lease_ms = int(lease_s * 1000)
         self._client: Any = client
-        self._enqueue, self._reenter = self._script(scripts.ENQUEUE), self._script(scripts.REENTER)
-        self._claimable, self._claim = self._script(scripts.CLAIMABLE), self._script(scripts.CLAIM)
-        self._promise, self._renew = self._script(scripts.PROMISE), self._script(scripts.RENEW)
-        self._release, self._settle = self._script(scripts.RELEASE), self._script(scripts.SETTLE)
-        self._leave, self._backlog = self._script(scripts.LEAVE), self._script(scripts.BACKLOG)
+        self._enqueue, self._reenter = self._script("enqueue"), self._script("reenter")
+        self._claimable, self._claim = self._script("claimable"), self._script("claim")
+        self._promise, self._renew = self._script("promise"), self._script("renew")
+        self._release, self._settle = self._script("release"), self._script("settle")
+        self._leave, self._backlog = self._script("leave"), self._script("backlog")
 
-    def _script(self, body: str) -> scripts.Script:
-        return scripts.Script(self._client, body)
+    def _script(self, name: str) -> Script:
+        return Script(self._client, name)
 
     # What a submitter does.
 

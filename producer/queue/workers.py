@@ -12,8 +12,8 @@ from typing import Any
 import redis
 
 from promptmill.producer.job import canonical_json
+from promptmill.producer.queue.keys import WORKERS
 
-WORKERS = "promptmill:workers"
 REPORT_EVERY_S = 2.0
 STALE_S = 15.0
 

@@ -37,7 +37,8 @@ def connected(broker: str | None) -> "redis.Redis":
 def find_run(client: "redis.Redis", run: str) -> "RunStatus":
     """Where the run stands. Raises LedgerError for an unknown one, with the names that are like it."""
     from promptmill.producer.errors import LedgerError
-    from promptmill.producer.queue.ledger import Ledger, run_key
+    from promptmill.producer.queue.keys import run_key
+    from promptmill.producer.queue.ledger import Ledger
 
     if not client.exists(run_key(run)):
         near = difflib.get_close_matches(run, [status.run for status in Ledger(client).runs()], n=3)

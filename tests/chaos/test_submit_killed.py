@@ -17,8 +17,9 @@ import redis
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.folder import Folder
 from promptmill.producer.plan_files import load_plan, read_run
-from promptmill.producer.queue.ledger import Ledger, run_key
-from promptmill.producer.queue.queue import JobQueue, queue_key
+from promptmill.producer.queue.keys import queue_key, run_key
+from promptmill.producer.queue.ledger import Ledger
+from promptmill.producer.queue.queue import JobQueue
 from promptmill.producer.submit import done_bits, set_indexes
 from tests.entries import indexes_in
 from tests.images import image_of

@@ -18,8 +18,9 @@ from promptmill.producer.outputs.output import Listed
 from promptmill.producer.plan_files import read_run
 from promptmill.producer.presence import images_present
 from promptmill.producer.queue.control import cancel
-from promptmill.producer.queue.ledger import REVOKED, Ledger, done_key, run_key
-from promptmill.producer.queue.queue import CHUNK, JobQueue, queue_key
+from promptmill.producer.queue.keys import done_key, queue_key, run_key
+from promptmill.producer.queue.ledger import REVOKED, Ledger
+from promptmill.producer.queue.queue import CHUNK, JobQueue
 from promptmill.producer.submit import Submission, resume, retry, submit
 from tests.entries import indexes_in
 from tests.images import image_of

@@ -8,8 +8,9 @@ import redis
 from promptmill.producer.errors import LedgerError
 from promptmill.producer.job import Job
 from promptmill.producer.queue.control import PRIORITIES, cancel, pause, purge, set_priority, unpause
+from promptmill.producer.queue.keys import queue_key
 from promptmill.producer.queue.ledger import Ledger
-from promptmill.producer.queue.queue import JobQueue, queue_key
+from promptmill.producer.queue.queue import JobQueue
 from tests.entries import as_entries
 
 JOBS = [Job(prompt=f"{n}", width=64, height=64) for n in range(40)]

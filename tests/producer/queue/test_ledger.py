@@ -9,16 +9,12 @@ import redis
 
 from promptmill.producer.errors import LedgerError
 from promptmill.producer.job import Job
+from promptmill.producer.queue.keys import RUNS, done_key, failed_key, failures_key, run_key
 from promptmill.producer.queue.ledger import (
     KEEP_S,
-    RUNS,
     Failure,
     Ledger,
     RunStatus,
-    done_key,
-    failed_key,
-    failures_key,
-    run_key,
 )
 from promptmill.producer.queue.queue import Claim, JobQueue
 from tests.entries import as_entries

@@ -8,8 +8,9 @@ import redis
 
 from promptmill.producer.errors import LedgerError
 from promptmill.producer.job import Job, canonical_json
-from promptmill.producer.queue.ledger import Ledger, run_key
-from promptmill.producer.queue.queue import CHUNK, MAX_DELIVERIES, Claim, JobQueue, Ready, queue_key
+from promptmill.producer.queue.keys import queue_key, run_key
+from promptmill.producer.queue.ledger import Ledger
+from promptmill.producer.queue.queue import CHUNK, MAX_DELIVERIES, Claim, JobQueue, Ready
 from tests.entries import as_entries, shared_fields
 
 LEASE_S = 0.2

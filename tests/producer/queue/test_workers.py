@@ -5,7 +5,8 @@ import json
 import pytest
 import redis
 
-from promptmill.producer.queue.workers import STALE_S, WORKERS, WorkerReport, Workers
+from promptmill.producer.queue.keys import WORKERS
+from promptmill.producer.queue.workers import STALE_S, WorkerReport, Workers
 
 
 @pytest.fixture

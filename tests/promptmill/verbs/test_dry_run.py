@@ -9,8 +9,9 @@ import redis
 from promptmill.producer.estimate import DEVICES
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.folder import Folder
+from promptmill.producer.queue.keys import WORKERS
 from promptmill.producer.queue.ledger import PRIORITIES
-from promptmill.producer.queue.workers import WORKERS, WorkerReport, Workers
+from promptmill.producer.queue.workers import WorkerReport, Workers
 from promptmill.verbs import dry_run, submit
 from promptmill.verbs.planning import stem_of
 from tests.images import image_of

@@ -1,0 +1,5 @@
+-- ARGV: shape key, consumer. Renews a mark that is there.
+
+local name = compiling(ARGV[1])
+if redis.call('HEXISTS', name, ARGV[2]) == 1 then redis.call('HSET', name, ARGV[2], microseconds()) end
+return 1

@@ -1,0 +1,164 @@
+-- What the scripts share; the loader puts it before each. Names of keys are keys.py's.
+
+local BAND, PAUSED, RANKS = 1e14, 3, {urgent = 0, normal = 1, low = 2}
+
+local RUNS, SHAPES = 'promptmill:runs', 'promptmill:shapes'
+local function key(run, part) return 'promptmill:run:' .. run .. (part and ':' .. part or '') end
+local function stream(run, shape) return 'promptmill:queue:' .. run .. ':' .. shape end
+local function turns(shape) return 'promptmill:turns:' .. shape end
+local function held(shape) return 'promptmill:held:' .. shape end
+local function lane(shape) return 'promptmill:shape:' .. shape end
+local function compiling(shape) return 'promptmill:compiling:' .. shape end
+
+local function microseconds()
+  local time = redis.call('TIME')
+  return time[1] * 1e6 + time[2]
+end
+
+local function seconds()
+  local time = redis.call('TIME')
+  return time[1] .. '.' .. string.format('%06d', tonumber(time[2]))
+end
+
+local function count(run, field) return tonumber(redis.call('HGET', key(run), field)) end
+
+-- Puts the run behind those of its rank that have jobs of the shape to claim.
+local function line_up(run, shape)
+  local said = redis.call('HMGET', key(run), 'state', 'priority')
+  local rank = said[1] == 'paused' and PAUSED or RANKS[said[2]]
+  if redis.call('SADD', SHAPES, shape) == 1 then
+    redis.call('HSET', lane(shape), 'served_at', microseconds())
+  end
+  redis.call('ZREM', held(shape), run)
+  redis.call('ZREM', turns(shape), run)
+  local from, to = '(' .. (rank + 1) * BAND, rank * BAND
+  local last = redis.call('ZRANGE', turns(shape), from, to, 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')[2]
+  redis.call('ZADD', turns(shape), last and last + 1 or rank * BAND, run)
+end
+
+-- For a run that has something to claim again.
+local function come_back(run, shape)
+  if not redis.call('ZSCORE', turns(shape), run) then line_up(run, shape) end
+end
+
+-- Takes the run out of the line, as all its jobs of the shape are with workers, until the first lease may run out.
+local function step_aside(run, shape, lease)
+  local longest = 0
+  for _, p in ipairs(redis.call('XPENDING', stream(run, shape), 'workers', '-', '+', 100)) do
+    longest = math.max(longest, p[3])
+  end
+  redis.call('ZREM', turns(shape), run)
+  redis.call('ZADD', held(shape), microseconds() + 1000 * math.max(lease - longest, lease / 10), run)
+end
+
+-- Takes the run's stream away, with whatever is in it.
+local function drop_stream(run, shape)
+  redis.call('UNLINK', stream(run, shape))
+  redis.call('SREM', key(run, 'shapes'), shape)
+  redis.call('ZREM', turns(shape), run)
+  redis.call('ZREM', held(shape), run)
+  if redis.call('EXISTS', turns(shape), held(shape)) == 0 then
+    redis.call('SREM', SHAPES, shape)
+    redis.call('DEL', lane(shape))
+  end
+end
+
+local function drop_streams(run)
+  for _, shape in ipairs(redis.call('SMEMBERS', key(run, 'shapes'))) do drop_stream(run, shape) end
+end
+
+-- A stream of the run to enter jobs into: there, with its group, and in line.
+local function open_stream(run, shape)
+  local name = stream(run, shape)
+  if redis.call('EXISTS', name) == 0 then
+    redis.call('XGROUP', 'CREATE', name, 'workers', '0', 'MKSTREAM')
+    redis.call('SADD', key(run, 'shapes'), shape)
+  end
+  come_back(run, shape)
+  return name
+end
+
+-- Whether the run's output is among the ARGV from `first` on: those into which whoever asks cannot write now.
+local function passed_over(run, first)
+  if #ARGV < first then return false end
+  local output = redis.call('HGET', key(run), 'output')
+  for a = first, #ARGV do
+    if ARGV[a] == output then return true end
+  end
+  return false
+end
+
+local PARTS = {'done', 'failed', 'failures'}
+
+-- Nothing more will happen to the run by itself: what it leaves behind is kept for a while.
+local function let_expire(run)
+  drop_streams(run)
+  redis.call('HSET', key(run), 'queued', 0)
+  local keep = count(run, 'keep_s')
+  if keep <= 0 then return end
+  redis.call('EXPIRE', key(run), keep)
+  for _, part in ipairs(PARTS) do redis.call('EXPIRE', key(run, part), keep) end
+end
+
+local function keep(run)
+  redis.call('PERSIST', key(run))
+  for _, part in ipairs(PARTS) do redis.call('PERSIST', key(run, part)) end
+end
+
+local function over(run)
+  local counts = redis.call('HMGET', key(run), 'done', 'failed', 'images')
+  return counts[1] + counts[2] >= tonumber(counts[3])
+end
+
+-- Unsets the bit of a failed index; 1 if it was set.
+local function forgive(run, index)
+  if redis.call('GETBIT', key(run, 'failed'), index) == 0 then return 0 end
+  redis.call('SETBIT', key(run, 'failed'), index, 0)
+  redis.call('HINCRBY', key(run), 'failed', -1)
+  redis.call('HDEL', key(run, 'failures'), index)
+  return 1
+end
+
+-- Sets the bit of an index whose image is there; 1 if it was not set, and the index is counted now.
+local function mark_done(run, index)
+  if redis.call('SETBIT', key(run, 'done'), index, 1) == 1 then return 0 end
+  redis.call('HINCRBY', key(run), 'done', 1)
+  forgive(run, index)
+  return 1
+end
+
+-- Whether a worker could claim of the run now.
+local function able(run, shape, lease)
+  local name = stream(run, shape)
+  local pending = redis.pcall('XPENDING', name, 'workers')
+  if pending.err then return false end
+  if redis.call('XLEN', name) > pending[1] then return true end
+  return pending[1] > 0 and #redis.call('XPENDING', name, 'workers', 'IDLE', lease, '-', '+', 1) > 0
+end
+
+-- Lines up those whose leases may have run out, where one has.
+local function look_for_the_dead(shape, lease)
+  for _, run in ipairs(redis.call('ZRANGE', held(shape), '-inf', microseconds(), 'BYSCORE', 'LIMIT', 0, 100)) do
+    if able(run, shape, lease) then line_up(run, shape) else step_aside(run, shape, lease) end
+  end
+end
+
+-- All runs that have a stream of the shape.
+local function runs_of(shape)
+  local runs = redis.call('ZRANGE', turns(shape), 0, -1)
+  for _, run in ipairs(redis.call('ZRANGE', held(shape), 0, -1)) do runs[#runs + 1] = run end
+  return runs
+end
+
+-- The runs in line, and their scores: page after page, until `visit` has seen enough. It must not change the line.
+local function in_turn(shape, visit)
+  local page = 50
+  for from = 0, math.huge, page do
+    local flat = redis.call(
+      'ZRANGE', turns(shape), '-inf', '(' .. PAUSED * BAND, 'BYSCORE', 'LIMIT', from, page, 'WITHSCORES')
+    for k = 1, #flat, 2 do
+      if visit(flat[k], tonumber(flat[k + 1])) then return end
+    end
+    if #flat < 2 * page then return end
+  end
+end

@@ -1,0 +1,28 @@
+-- ARGV: run, shape key, entry, index, '' or the failure as JSON, the run's time of creation or ''. Takes the job out of
+-- its stream and sets its bit; counts it the first time only. A job that is done stays done, one that had failed may
+-- still turn out to be done. Nothing happens where the run was purged, or is another of the same name.
+
+local run, shape, entry, index, failure = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local created = redis.call('HGET', key(run), 'created')
+if not created or (ARGV[6] ~= '' and ARGV[6] ~= created) then return 0 end
+local name = stream(run, shape)
+local there = redis.call('XRANGE', name, entry, entry)[1]
+if there and there[2][2] == index then -- else: the run was cancelled, and entered anew
+  redis.call('XACK', name, 'workers', entry)
+  redis.call('XDEL', name, entry)
+  redis.call('HINCRBY', key(run), 'queued', -1)
+  if redis.call('XLEN', name) == 0 then drop_stream(run, shape) end
+end
+if failure == '' then
+  if mark_done(run, index) == 0 then return 0 end
+  local now = seconds()
+  redis.call('HSETNX', key(run), 'first_done', now)
+  redis.call('HSET', key(run), 'last_done', now)
+else
+  if redis.call('GETBIT', key(run, 'done'), index) == 1 then return 0 end
+  if redis.call('SETBIT', key(run, 'failed'), index, 1) == 1 then return 0 end
+  redis.call('HINCRBY', key(run), 'failed', 1)
+  redis.call('HSET', key(run, 'failures'), index, failure)
+end
+if over(run) or redis.call('HGET', key(run), 'state') == 'cancelled' then let_expire(run) end
+return 1
