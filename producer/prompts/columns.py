@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,6 +15,9 @@ NEAR = 0.8
 """How alike (difflib's ratio) a column's name is to a field's when it was surely meant for it."""
 NEAR_WORD = 0.6
 """The same for what is left of both without their common first words: `prompt_id` is no `prompt_2`."""
+
+PROMPT_NAMES = ("prompt", "caption", "text")
+"""What a column of prompts may be called, in any case; the first that is there counts."""
 
 REJECTED = "_rejected"
 """Why a row is in a file of rejects (rejects.py): read back, it is passed over."""
@@ -142,11 +145,23 @@ def _alike_at_its_end(column: str, name: str) -> bool:
     return difflib.SequenceMatcher(None, "_".join(ours), "_".join(theirs)).ratio() >= NEAR_WORD
 
 
+def with_prompt(names: Sequence[str], reading: Reading) -> Reading:
+    """The reading with the column of the prompts, where no flag and no `prompt` says it: the first of PROMPT_NAMES."""
+    if "prompt" in reading.columns or "prompt" in names:
+        return reading
+    for wanted in PROMPT_NAMES:
+        found = [name for name in names if name.strip().lower() == wanted and name not in reading.labels]
+        if len(found) == 1:
+            return replace(reading, columns={"prompt": found[0], **reading.columns})
+    return reading
+
+
 def columns_of_table(names: Sequence[str], reading: Reading, converters: Converters) -> Columns:
     """A table's columns, which must have a prompt and all that flags name. Raises JobError."""
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
         raise JobError(shown_name(twice), "is there twice")
+    reading = with_prompt(names, reading)
     columns = Columns(names, reading, converters)
     for column in {"prompt": "prompt", **reading.columns}.values():
         if column not in names:

@@ -58,7 +58,7 @@ DOUBTS = (
         "they are read as words of the prompt (--dialect kohya reads them as options)",
     ),
     Doubt(
-        _shown(r"(?<=\S)\s--(?:ar|aspect|v|stylize|style|chaos|niji|no|q|quality|seed|iw|tile|weird|raw)\b"),
+        _shown(r"(?<=\S)\s--(?:ar|aspect|v|stylize|style|chaos|niji|no|q|quality|iw|tile|weird|raw)\b"),
         "options of Midjourney in the prompt",
         "they are read as words of the prompt; fields of a job are columns or flags here (--width, --seed)",
     ),

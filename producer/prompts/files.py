@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from promptmill.producer.errors import JobError, PromptFileError
-from promptmill.producer.prompts.columns import REJECTED, Columns, Reading, Row
+from promptmill.producer.prompts.columns import REJECTED, Columns, Reading, Row, with_prompt
 from promptmill.producer.prompts.dialects import DIALECTS
 from promptmill.producer.prompts.invisible import bare
 from promptmill.producer.prompts.lines import byte_lines, not_utf8
@@ -144,7 +144,7 @@ class _Objects:
     def _layout(self, names: tuple[str, ...]) -> Columns:
         if len(self._layouts) >= MOST_LAYOUTS:
             self._layouts.clear()
-        columns = self._layouts[names] = Columns(names, self._reading)
+        columns = self._layouts[names] = Columns(names, with_prompt(names, self._reading))
         return columns
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from promptmill.producer.errors import JobError
 from promptmill.producer.models import BUILT_IN, HUB_ID
-from promptmill.producer.prompts.columns import IMAGES, NAMES, Said
+from promptmill.producer.prompts.columns import IMAGES, NAMES, Said, shown_name
 
 URL = "/v1/images/generations"
 CUSTOM_ID = "custom_id"
@@ -38,7 +38,9 @@ def request(row: Mapping[str, Any]) -> Said:
     if not isinstance(body, dict):
         raise JobError("body", f"must be a JSON object, got {type(body).__name__}")
     fields, unused = _of_body(body)
-    return Said(fields, {CUSTOM_ID: row[CUSTOM_ID]}, (*unused, *(name for name in row if name not in _REQUEST)))
+    return Said(
+        fields, {CUSTOM_ID: row[CUSTOM_ID]}, (*unused, *(shown_name(name) for name in row if name not in _REQUEST))
+    )
 
 
 def _of_body(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -56,7 +58,7 @@ def _of_body(body: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         elif name in NAMES:
             fields[name] = value
         else:
-            unused.append(name)
+            unused.append(shown_name(name))
     return fields, unused
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from promptmill.producer.errors import JobError
-from promptmill.producer.prompts.columns import IMAGES, Said, cell_converter
+from promptmill.producer.prompts.columns import IMAGES, Said, cell_converter, shown_name
 
 _KOHYA_OPTION = re.compile(r"\s--(?=\S)")
 _KOHYA = {
@@ -48,7 +48,9 @@ def kohya(line: str) -> Said:
     for option in options:
         name, _, text = option.partition(" ")
         if name.lower() not in _KOHYA:
-            raise JobError(f"--{name[:20]}", f"is not an option of kohya's lines here (known: {_listed(_KOHYA)})")
+            raise JobError(
+                shown_name(f"--{name}"), f"is not an option of kohya's lines here (known: {_listed(_KOHYA)})"
+            )
         field = _KOHYA[name.lower()]
         if field in fields:
             raise JobError(field, f"is given twice, the second time as --{name}")

@@ -15,13 +15,16 @@ class Records:
     """The records of a table that are not blank, or what is wrong with one.
 
     A quote that is not closed where its cell ends would swallow lines: of such a record only the first line is given
-    up, and the next one is read anew.
+    up, and the next one is read anew. Many a TSV has quotes that are text: there such a line is taken as it stands,
+    where it has `width` cells so.
     """
 
     def __init__(self, name: str, file: BinaryIO, delimiter: str) -> None:
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
         self._lines = _Lines(name, file)
         self._name = name
+        self._delimiter = delimiter
+        self.width: int | None = None
         self._reader = csv.reader(self._lines, delimiter=delimiter, strict=True)
 
     @property
@@ -48,7 +51,7 @@ class Records:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield self._unbalanced(error)
+                yield self._as_it_stands() or self._unbalanced(error)
                 lines.again()
                 continue
             if lines.wrong:
@@ -56,6 +59,15 @@ class Records:
                 lines.wrong.clear()
             elif cells and (cells[0].strip() or any(cell.strip() for cell in cells)):
                 yield cells
+
+    def _as_it_stands(self) -> list[str] | None:
+        """The cells of a TSV's line whose quotes are text, or None."""
+        line = self._lines.held[0][1].rstrip("\r\n")
+        cells = line.split("\t")
+        if self._delimiter != "\t" or len(cells) != self.width or not _is_unicode(line):
+            return None
+        self._lines.wrong.clear()
+        return cells
 
     def _unbalanced(self, error: csv.Error) -> PromptFileError:
         self._lines.wrong.clear()
@@ -67,6 +79,14 @@ class Records:
         else:
             problem = f'has a " that is not closed where its cell ends, at line {self.last}; within a cell write ""'
         return PromptFileError(self._name, self.line, None, problem, self._lines.held[0][1].rstrip("\r\n"))
+
+
+def _is_unicode(line: str) -> bool:
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # it was not UTF-8
+        return False
+    return True
 
 
 class _Lines:

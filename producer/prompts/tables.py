@@ -21,6 +21,7 @@ from promptmill.producer.prompts.columns import (
     Row,
     cell_converter,
     columns_of_table,
+    with_prompt,
 )
 from promptmill.producer.prompts.records import Records
 from promptmill.producer.prompts.sources import HUB, one_line
@@ -51,6 +52,7 @@ def _separated(name: str, file: BinaryIO, reading: Reading, delimiter: str) -> I
             raise record
         else:
             columns = _columns(name, records.line, record, reading, cell_converter)
+            records.width = len(record)
 
 
 def _columns(name: str, line: int, names: Sequence[str], reading: Reading, converters: Converters) -> Columns:
@@ -99,6 +101,7 @@ def _parquet_rows(name: str, file: BinaryIO, reading: Reading) -> Iterator[Row |
     import pyarrow.parquet
 
     table = pyarrow.parquet.ParquetFile(file, buffer_size=_READ_BYTES)
+    reading = with_prompt(table.schema_arrow.names, reading)
     converters = partial(_converter, exact=_exact_wholes(table.schema_arrow))
     columns = _columns(name, 0, table.schema_arrow.names, reading, converters)
     wanted = {*reading.columns.values(), *NAMES}

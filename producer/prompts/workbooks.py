@@ -7,12 +7,10 @@ number, formulas that failed, whole numbers as floats.
 import datetime
 import json
 import tempfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from shutil import copyfileobj
 from typing import Any, BinaryIO
-from xml.etree.ElementTree import ParseError
 
 from promptmill.producer.errors import JobError, PromptFileError
 from promptmill.producer.prompts.columns import (
@@ -28,9 +26,6 @@ from promptmill.producer.prompts.sources import one_line
 
 FAILED = ("#N/A", "#REF!", "#DIV/0!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#CALC!")
 """What a formula shows that has no value."""
-
-_NO_WORKBOOK = (zipfile.BadZipFile, KeyError, ValueError, TypeError, IndexError, AttributeError, ParseError, EOFError)
-"""What openpyxl raises for files that are damaged, or no workbooks."""
 
 Cells = Sequence[Any]
 
@@ -51,7 +46,9 @@ def read_xlsx(name: str, file: BinaryIO, reading: Reading) -> Iterator[Row | Pro
             sheet.reset_dimensions()  # other programs write wrong ones
             lines = enumerate(sheet.iter_rows(values_only=True), start=1)
             yield from _rows(name, lines, reading)
-        except _NO_WORKBOOK as error:
+        except (PromptFileError, OSError):
+            raise
+        except Exception as error:  # openpyxl and zipfile raise what they come upon: damage has no end of kinds
             raise PromptFileError(name, 0, None, f"is not an Excel workbook (.xlsx): {one_line(error)}") from error
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
@@ -28,16 +29,29 @@ def in_format(suffix: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
         return "".join(f"{row['prompt']}\n" for row in rows).encode()
     if suffix == ".jsonl":
         return "\n".join(map(json.dumps, rows)).encode()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if suffix == ".xlsx":
+        return _workbook([names, *([row.get(name) for name in names] for row in rows)])
     if suffix == ".parquet":
         out = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(list(rows)), out)
         return out.getvalue()
     text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, names, delimiter="\t" if suffix == ".tsv" else ",")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def _workbook(rows: Sequence[Sequence[Any]]) -> bytes:
+    book, data = openpyxl.Workbook(), io.BytesIO()
+    for line, cells in enumerate(rows, start=1):
+        for column, value in enumerate(cells, start=1):
+            cell = book.active.cell(line, column, value)
+            if isinstance(value, str):
+                cell.data_type = "s"  # `=1+1` is text here, and no formula
+    book.save(data)
+    return data.getvalue()
 
 
 def read(*names: object, **reading: Any) -> list[Row | PromptFileError]:

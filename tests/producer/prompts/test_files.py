@@ -224,7 +224,8 @@ def test_a_file_that_cannot_be_one_is_told_by_its_name(tmp_path: Path, name: str
     path = f"{tmp_path}/{name}"
     with pytest.raises(PromptFileError) as caught:
         read_plan([path], {})
-    assert str(caught.value).startswith(f"{path}: {problem}")
+    shown = path.replace("\0", "\\x00")
+    assert str(caught.value).startswith(f"{shown}: {problem}")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "# only\n# comments"])

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import fields
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ from promptmill.producer.errors import PromptFileError
 from promptmill.producer.families.samplers import SAMPLERS
 from promptmill.producer.job import Job
 from promptmill.producer.plan import PlanOptions, plan_run
+from promptmill.producer.prompts.columns import Reading
+from promptmill.producer.prompts.dialects import DIALECTS
+from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.prompts.invisible import bare
 from tests.producer.prompts.formats import PACK, in_format, prompts, read, said
 
@@ -105,10 +109,18 @@ def test_a_job_in_a_csv_is_that_job(tmp_path_factory: Folder, prompt: str, given
 # --- damage ----------------------------------------------------------------------------------------------
 
 SOUND = [{"prompt": f"a {thing}, red", "seed": n, "author": "ann"} for n, thing in enumerate(("cat", "dog", "fox"))]
-SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".xlsx")
 WHOLE = {
     f"{suffix}{packed}": pack(in_format(suffix, SOUND)) for suffix in SUFFIXES for packed, pack in PACK.items()
 } | {".csv ": in_format(".csv", SOUND).decode().encode("utf-16"), ".txt ": "a\nb\nc".encode("utf-32")}
+
+URL = "/v1/images/generations"
+LINES = {
+    "kohya": b"a red apple --n blurry, text --w 128 --h 64 --d 7 --l 5.5 --s 12\na pear --ss k_euler\n",
+    "a1111": b'--prompt "a red apple" --negative_prompt "x" --steps 12 --n_iter 2\n--prompt a pear --sampler_name x\n',
+    "openai": f'{{"custom_id": "a", "method": "POST", "url": "{URL}", "body": {{"prompt": "x", "n": 2}}}}\n'.encode()
+    * 2,
+}
 
 Change = tuple[int, int, bytes]
 changes = st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 4), st.binary(max_size=4)), min_size=1, max_size=4)
@@ -121,13 +133,15 @@ def damaged(data: bytes, changes: list[Change]) -> bytes:
     return data
 
 
-def tells_or_reads(path: Any) -> None:
+def tells_or_reads(path: Any, dialect: str | None = None, **expansion: Any) -> None:
     """Rows, or sentences that name the file; nothing else may come of a file."""
     try:
-        for row in read(path):
+        for row in read(path, dialect=dialect):
             assert not isinstance(row, PromptFileError) or is_told(path, row)
-        with plan_run([str(path)], PlanOptions(on_error="skip")) as plan:
-            assert plan.jobs <= plan.rows
+        options = PlanOptions(on_error="skip", reading=Reading(dialect=dialect), expansion=Expansion(**expansion))
+        with plan_run([str(path)], options) as plan:
+            assert plan.jobs <= plan.rows or dialect
+            assert all(line.isprintable() for line in plan.warnings(None))
     except PromptFileError as error:
         assert is_told(path, error)
 
@@ -143,6 +157,54 @@ def test_a_damaged_file_is_read_or_told(tmp_path_factory: Folder, kind: str, cha
     path = tmp_path_factory.getbasetemp() / f"damaged{kind.strip()}"
     path.write_bytes(damaged(WHOLE[kind], changes))
     tells_or_reads(path)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(sorted(LINES)), changes)
+def test_damaged_lines_of_other_programs_are_read_or_told(
+    tmp_path_factory: Folder, dialect: str, changes: list[Change]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"damaged{DIALECTS[dialect].format}"
+    path.write_bytes(damaged(LINES[dialect], changes))
+    tells_or_reads(path, dialect)
+
+
+FUZZED = 10_000
+SNIPPETS = [
+    *(bytes([byte]) for byte in b'{}|,"\\#\t\n\x00\xff\xc3'),
+    *b"$$ :: __ -- --w prompt seed null NaN custom_id PAR1 <lora:x:1> a1111".split(),
+    *(
+        text.encode()
+        for text in ("\ufeff", "\u200b", "👩", "a red apple", " --s ", '{"prompt": ', '"seed": 1e17', "\r\n")
+    ),
+    *(b"[" * 40, b"9" * 25, b'{"_rejected": {', b"\xed\xa0\x80", b"PK\x03\x04", b"\x1f\x8b"),
+]
+
+
+def fuzzed(random: Random) -> tuple[str, bytes]:
+    """A prompt file of any format: sound and then damaged, or made of what trips readers up."""
+    kind = random.choice(sorted(WHOLE))
+    data = WHOLE[kind] if random.random() < 0.5 else b"".join(random.choices(SNIPPETS, k=random.randrange(30)))
+    for _ in range(random.randrange(5)):
+        at = random.randrange(len(data) + 1)
+        data = data[:at] + random.choice(SNIPPETS) + data[at + random.randrange(4) :]
+    if random.random() < 0.3:
+        data = PACK[next((pack for pack in PACK if pack and kind.endswith(pack)), "")](data)
+    return kind.strip(), data
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ten_thousand_fuzzed_files_make_no_traceback(tmp_path: Any) -> None:
+    random = Random(20)
+    for number in range(FUZZED):
+        kind, data = fuzzed(random)
+        fitting = [name for name, one in DIALECTS.items() if kind.startswith(one.format)]
+        dialect = random.choice([*fitting, None, None])
+        path = tmp_path / f"{number}{kind}"
+        path.write_bytes(data)
+        tells_or_reads(path, dialect, plain=random.random() < 0.5)
+        path.unlink()
 
 
 @settings(deadline=None, max_examples=200)

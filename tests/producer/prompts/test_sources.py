@@ -295,8 +295,9 @@ def test_a_dataset_is_read_row_by_row(tmp_path: Path, monkeypatch: pytest.Monkey
     for query, split in (("", "train"), ("?split=test", "test")):
         rows = read(f"hf://owner/name{query}", columns={"prompt": "text"})
         assert said(rows) == [({"prompt": f"a {split} cat", "seed": 7}, {"by": "ann"})]
-    with pytest.raises(PromptFileError, match=r"^hf://owner/name: prompt: no such column"):
-        read("hf://owner/name")
+    assert prompts(read("hf://owner/name")) == ["a train cat"]  # `text` is a name for prompts
+    with pytest.raises(PromptFileError, match=r"^hf://owner/name: pic2: no such column"):
+        read("hf://owner/name", columns={"prompt": "pic2"})
     with pytest.raises(PromptFileError, match=r"^hf://owner/name.split=none: cannot be read: "):
         read("hf://owner/name?split=none")
 

@@ -124,7 +124,7 @@ def test_a_line_that_is_not_utf_8_is_told_by_its_byte(write: Write) -> None:
             "'Steps ': is not a field of a job; did you mean 'steps'? "
             "(--column steps='Steps ', or a label: --label 'Steps ')",
         ),
-        ("caption,seed", "prompt: no such column (there are: caption, seed); --prompt-column names another"),
+        ("words,seed", "prompt: no such column (there are: words, seed); --prompt-column names another"),
         ("prompt,seed,seed", "seed: is there twice"),
         ("prompt,no\ttab\x07", "a column's name: has a control character (U+0007) at character 7"),
         ('"prompt,seed', 'has a " that is never closed'),
@@ -272,3 +272,26 @@ except PromptFileError as error:
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.stdout == f"{path}: Parquet needs pyarrow: pip install 'promptmill[parquet]'\n", ran.stderr
+
+
+def test_quotes_of_a_tsv_may_be_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(
+        'prompt\tby\n"Safe" in neon\tann\na sign "no"\tbo\n"a\tb"\tcy\n"open\tdi\n"two ""quotes"""\ted\nlast\tfay\n'
+    )
+    assert [(fields["prompt"], labels["by"]) for fields, labels in said(read(path))] == [
+        ('"Safe" in neon', "ann"),
+        ('a sign "no"', "bo"),
+        ("a\tb", "cy"),
+        ('"open', "di"),
+        ('two "quotes"', "ed"),
+        ("last", "fay"),
+    ]
+
+
+def test_a_csv_has_no_quotes_that_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('prompt,by\n"Safe" in neon,ann\nlast,fay\n')
+    wrong, last = read(path)
+    assert isinstance(wrong, PromptFileError) and "is not closed where its cell ends" in wrong.problem
+    assert said([last]) == [({"prompt": "last"}, {"by": "fay"})]

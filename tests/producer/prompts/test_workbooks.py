@@ -90,8 +90,8 @@ def test_line_ends_within_a_cell_are_newlines(sheet):
 
 
 def test_a_sheet_without_prompts_names_what_there_is(sheet):
-    with pytest.raises(PromptFileError, match=r"a.xlsx:1: prompt: no such column \(there are: text, seed\)"):
-        read(sheet(["text", "seed"], ["x", 1]))
+    with pytest.raises(PromptFileError, match=r"a.xlsx:1: prompt: no such column \(there are: words, seed\)"):
+        read(sheet(["words", "seed"], ["x", 1]))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"prompt,seed\nx,1\n", b"\xd0\xcf\x11\xe0" * 200])
