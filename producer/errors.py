@@ -1,16 +1,21 @@
 """The errors a user can meet, one tree.
 
-    PromptmillError
-    ├── JobError             a field of a job is wrong; names the field
-    ├── PromptFileError      a row of a prompt file is wrong; names file, line and field
-    │   └── PromptFileErrors several of them
-    ├── ModelNameError       no such model folder, or not the name of a model
-    ├── ExpansionError       no such folder of wildcards, or an expansion that cannot be
-    ├── PlanError            the run's plan cannot be written, or another one lies there already
-    ├── LedgerError          Redis knows this run otherwise, or not at all
-    └── BrokerError          Redis cannot be reached, started, or used
-
-promptmill.producer.outputs.output adds OutputError and what lies under it.
+PromptmillError
+├── JobError             a field of a job is wrong; names the field
+├── PromptFileError      a row of a prompt file is wrong; names file, line and field
+│   └── PromptFileErrors several of them
+├── ModelNameError       no such model folder, or not the name of a model
+├── ExpansionError       no such folder of wildcards, or an expansion that cannot be
+├── PlanError            the run's plan cannot be written, or another one lies there already
+├── PresetError          no such preset
+├── LedgerError          the run's name is unknown to Redis, or taken by a different plan
+├── BrokerError          Redis cannot be reached, started, or used
+├── OutputError          a folder or bucket cannot be read or written (producer/outputs/output.py)
+├── ModelError           a model cannot be loaded, or not render a request (worker/errors.py)
+├── CheckError           a check of images cannot be loaded, or did not answer (worker/checks.py)
+├── BrokenImageError     the model gave no image (promptmill/pipeline.py)
+├── CheckpointError      a file cannot be imported (promptmill/importing/errors.py)
+└── and those of dataset/, for runs that cannot be packed
 """
 
 from collections.abc import Mapping, Sequence
@@ -108,7 +113,7 @@ class PlanError(PromptmillError):
 
 
 class LedgerError(PromptmillError):
-    """Redis knows this run otherwise, or not at all."""
+    """The run's name is unknown to Redis, or taken by a different plan."""
 
 
 class BrokerError(PromptmillError):

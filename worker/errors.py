@@ -1,19 +1,21 @@
 """What can go wrong between a model's name and its pixels.
 
-ModelError
+ModelError (a PromptmillError)
     ModelNotFoundError   no such folder, and no such model on the hub
     ConfigError          the folder's JSON asks for something that is not implemented here
     WeightsError         keys or shapes of the safetensors files do not fit the configuration
     RequestError         a request does not fit the program that it was given to
 """
 
+from promptmill.producer.errors import PromptmillError
 
-class ModelError(Exception):
+
+class ModelError(PromptmillError):
     """Anything that keeps a model from rendering a request."""
 
 
 class ModelNotFoundError(ModelError):
-    """Neither a folder nor a model that the hub gives us."""
+    """Not a local folder and not found on the hub."""
 
 
 class ConfigError(ModelError):

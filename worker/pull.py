@@ -11,7 +11,7 @@ from promptmill.producer.job import Shape
 from promptmill.producer.queue.queue import Claim
 from promptmill.worker.checks import Checks, load_checks
 from promptmill.worker.compiler import Compiler
-from promptmill.worker.errors import ModelError, RequestError
+from promptmill.worker.errors import RequestError
 from promptmill.worker.host import Host
 from promptmill.worker.in_flight import Slot
 from promptmill.worker.programs import Programs, default_shape, is_out_of_memory
@@ -41,7 +41,7 @@ class Puller:
         try:
             self._get_ready()
         except Exception as error:
-            known = isinstance(error, PromptmillError | ModelError)
+            known = isinstance(error, PromptmillError)
             logger.critical("this worker cannot start: %s", error, exc_info=None if known else error)
             host.end(f"this worker cannot start: {error}")
         while not host.stopping.is_set():
