@@ -32,6 +32,7 @@ VERBS = {
     "retry": "Enter a run's failed jobs anew.",
     "resume": "Enter what a run lacks, from its output alone.",
     "purge": "Take a run out of Redis.",
+    "sheet": "Draw a run's images on one sheet.",
     "pack": "Make a dataset of a finished run: manifest and shards.",
     "verify": "Check a run's images, manifest and shards, byte by byte.",
     "export": "Bring a run's images into a folder, under names that people can read.",

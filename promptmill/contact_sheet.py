@@ -1,55 +1,108 @@
 """A run's images on one sheet, each with its prompt: what one looks at first."""
 
 import io
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from promptmill.producer.layout import image_name
-from promptmill.producer.outputs.output import Output
+from promptmill.producer.layout import CONTACT_SHEET, image_name
+from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageFont
+    from PIL import Image, ImageDraw
 
-NAME = "contact-sheet.png"
 COLUMNS = 8
 SIDE = 128  # pixels of an image, the longer side at most
 MARGIN = 6  # pixels
 LINES = 2  # of a prompt, under its image
 LINE_HEIGHT = 13  # pixels
-MOST = 256  # images: a sheet is for looking, and beyond this nobody looks
+MOST = 256
+"""Images: a sheet is for looking, and beyond this nobody looks."""
+
+GREY = (200, 200, 200)
 
 
-def write_contact_sheet(output: Output, plan: Plan, extension: str = "png") -> str:
-    """Puts the sheet beside the run's images, which must all be there; its name in `output`, the run's own index.
+@dataclass(frozen=True)
+class Sheet:
+    """A PNG of `shown` images, of the `images` that there are."""
 
-    A run of more than MOST images shows its first. Raises OutputError.
+    png: bytes
+    shown: int
+    images: int
+
+    @property
+    def sentence(self) -> str:
+        """What is on it."""
+        if self.shown == self.images:
+            return "all on one sheet"
+        return f"{self.shown:,} of {self.images:,} images on a sheet"
+
+
+def make_sheet(
+    output: Output, plan: Plan, indexes: Sequence[int], *, columns: int = COLUMNS, most: int = MOST
+) -> Sheet:
+    """The sheet of the images at these indexes of a run, evenly picked where they are more than `most`.
+
+    `output` is the run's own. An image that cannot be read is a grey cell that says why. Raises OutputError.
     """
-    shown = islice((job for job in plan if job.first), MOST)
-    images = [(output.get(image_name(job.id, extension)), plan.whole(job).prompt) for job in shown]
-    output.put_once(NAME, draw_sheet(images), content_type="image/png", ours=lambda existing: True)
-    return NAME
+    picked = [indexes[number * len(indexes) // most] for number in range(most)] if len(indexes) > most else indexes
+    cells = []
+    for job in plan.at(picked):
+        try:
+            cells.append((output.get(image_name(job.id)), plan.whole(job).prompt))
+        except ObjectNotFound:
+            cells.append((b"", plan.whole(job).prompt))
+    return Sheet(draw_sheet(cells, columns), len(picked), len(indexes))
 
 
-def draw_sheet(images: list[tuple[bytes, str]]) -> bytes:
-    """A PNG of image files with a text under each, in rows of COLUMNS."""
-    from PIL import Image, ImageDraw, ImageFont
+def write_sheet(output: Output, sheet: Sheet) -> str:
+    """Put the sheet beside the run's images, in the place of an older one; its URL. Raises OutputError."""
+    output.put_once(CONTACT_SHEET, sheet.png, content_type="image/png", broken=lambda existing: True)
+    return f"{output.url}/{CONTACT_SHEET}"
+
+
+def draw_sheet(cells: Sequence[tuple[bytes, str]], columns: int = COLUMNS) -> bytes:
+    """A PNG of image files with a text under each, in rows of `columns`."""
+    from PIL import Image, ImageDraw
 
     cell_width, cell_height = SIDE + MARGIN, SIDE + LINES * LINE_HEIGHT + MARGIN
-    rows = -(-len(images) // COLUMNS)
-    columns = min(COLUMNS, len(images))
-    sheet = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
-    for index, (data, text) in enumerate(images):
-        left, top = (MARGIN + index % COLUMNS * cell_width, MARGIN + index // COLUMNS * cell_height)
-        with Image.open(io.BytesIO(data)) as file:
-            image = _fitted(file.convert("RGB"))
+    rows = -(-len(cells) // columns)
+    width = min(columns, len(cells)) * cell_width + MARGIN
+    sheet = Image.new("RGB", (width, rows * cell_height + MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (data, text) in enumerate(cells):
+        left, top = MARGIN + index % columns * cell_width, MARGIN + index // columns * cell_height
+        image = _read(data)
         sheet.paste(image, (left + (SIDE - image.width) // 2, top + (SIDE - image.height) // 2))
-        for number, line in enumerate(wrap(text, font)):
-            draw.text((left, top + SIDE + 1 + number * LINE_HEIGHT), line, "black", font)
+        _write(draw, left, top + SIDE + 1, text)
     png = io.BytesIO()
     sheet.save(png, "PNG", optimize=True)
     return png.getvalue()
+
+
+def _read(data: bytes) -> "Image.Image":
+    """The image, fitted into its cell; grey, with the reason, where it cannot be read."""
+    from PIL import Image, ImageDraw
+
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            return _fitted(file.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        grey = Image.new("RGB", (SIDE, SIDE), GREY)
+        reason = "damaged" if data else "empty or gone"
+        _write(ImageDraw.Draw(grey), MARGIN, SIDE // 2, f"{reason} ({type(error).__name__})")
+        return grey
+
+
+def _write(draw: "ImageDraw.ImageDraw", left: int, top: int, text: str) -> None:
+    from promptmill.sheet_text import length, runs, wrap
+
+    for number, line in enumerate(wrap(text, LINES, SIDE)):
+        at = float(left)
+        for piece, font in runs(line):
+            draw.text((at, top + number * LINE_HEIGHT), piece, "black", font)
+            at += length(piece)
 
 
 def _fitted(image: "Image.Image") -> "Image.Image":
@@ -59,25 +112,3 @@ def _fitted(image: "Image.Image") -> "Image.Image":
     scale = SIDE / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
-
-
-def wrap(text: str, font: "ImageFont.ImageFont | ImageFont.FreeTypeFont") -> list[str]:
-    """The text in at most LINES lines of an image's width; what does not fit ends in dots."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if not lines[-1] or font.getlength(longer) <= SIDE:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    cut = len(lines) > LINES
-    lines = lines[:LINES]
-    if cut:
-        lines[-1] += " …"
-    return [_clipped(line, font) for line in lines]
-
-
-def _clipped(line: str, font: "ImageFont.ImageFont | ImageFont.FreeTypeFont") -> str:
-    while font.getlength(line) > SIDE:
-        line = f"{line.rstrip('…')[:-1]}…"
-    return line

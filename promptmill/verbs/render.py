@@ -15,8 +15,9 @@ import redis
 from promptmill.local_worker import LocalWorker, WorkerFailed
 from promptmill.producer.broker import connect, embedded_server
 from promptmill.producer.growth import placed
+from promptmill.producer.layout import CONTACT_SHEET
 from promptmill.producer.outputs.open import open_output
-from promptmill.producer.outputs.output import Output
+from promptmill.producer.outputs.output import Output, OutputError
 from promptmill.producer.plan import Plan
 from promptmill.producer.presence import Present, find_present
 from promptmill.producer.queue.ledger import Failure, Ledger, RunStatus
@@ -36,6 +37,7 @@ from promptmill.verbs.planning import (
     warn,
     warn_of_images,
 )
+from promptmill.verbs.runs import count
 from promptmill.verbs.worker_options import check_environ, check_options
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class Report:
     last_image_s: float | None = None
     images_per_s: float | None = None
     contact_sheet: str | None = None
+    on_sheet: str | None = None
     failures: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
@@ -125,11 +128,22 @@ def _render_plan(
     else:
         with _sigterm_as_ctrl_c():
             report = _render(plan, root, run, there, sources, broker, verbose, started, check_environ(given))
-    if report.failed or not report.rendered:
-        return report
-    from promptmill.contact_sheet import write_contact_sheet
+    return _with_sheet(report, plan, run_output)
 
-    return dataclasses.replace(report, contact_sheet=f"{report.output}/{write_contact_sheet(run_output, plan)}")
+
+def _with_sheet(report: Report, plan: Plan, run_output: Output) -> Report:
+    """Draw the sheet, where there are images that it does not show yet. One that cannot be written is a warning."""
+    if not report.rendered and (not report.present or run_output.exists(CONTACT_SHEET)):
+        return report
+    from promptmill.contact_sheet import make_sheet, write_sheet
+
+    failed = {failure["index"] for failure in report.failures}
+    sheet = make_sheet(run_output, plan, [job.index for job in plan if job.first and job.index not in failed])
+    try:
+        return dataclasses.replace(report, contact_sheet=write_sheet(run_output, sheet), on_sheet=sheet.sentence)
+    except (OutputError, OSError) as error:
+        click.echo(f"warning: the contact sheet could not be written: {error}", err=True)
+        return report
 
 
 def _render(
@@ -162,8 +176,8 @@ def _render(
 def _missing(plan: Plan, there: Present) -> Counter[str]:
     """The images to render, by model."""
     missing: Counter[str] = Counter()
-    for shape, count in plan.shapes.items():
-        missing[shape.model] += count - there.shapes[shape]
+    for shape, images in plan.shapes.items():
+        missing[shape.model] += images - there.shapes[shape]
     return missing
 
 
@@ -222,12 +236,12 @@ def _tell(report: Report, as_json: bool) -> None:
     else:
         click.echo(_summary(report), err=True)
     if report.contact_sheet:
-        click.echo(f"all on one sheet: {report.contact_sheet}", err=True)
+        click.echo(f"{report.on_sheet}: {report.contact_sheet}", err=True)
     click.echo(json.dumps(dataclasses.asdict(report), ensure_ascii=False) if as_json else f"{report.output}/images")
 
 
 def _summary(report: Report) -> str:
-    text = f"{report.rendered} images rendered"
+    text = f"{count(report.rendered, 'image')} rendered"
     text += f", {report.present} were there already" if report.present else ""
     text += f", {report.failed} failed" if report.failed else ""
     if report.first_image_s is not None:

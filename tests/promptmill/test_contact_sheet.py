@@ -4,9 +4,11 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image
 
-from promptmill.contact_sheet import COLUMNS, LINE_HEIGHT, LINES, MARGIN, SIDE, draw_sheet, wrap
+from promptmill import sheet_text
+from promptmill.contact_sheet import COLUMNS, GREY, LINE_HEIGHT, LINES, MARGIN, SIDE, draw_sheet
+from promptmill.sheet_text import font_of, length, wrap, written
 
 
 def png(colour: tuple[int, int, int], size: tuple[int, int] = (64, 64)) -> bytes:
@@ -38,12 +40,44 @@ def test_the_prompt_stands_under_its_image():
     assert differs.any() and not differs[: MARGIN + SIDE].any()
 
 
-@pytest.mark.parametrize("text", ["", "a cat", "word " * 50, "x" * 500, "a  b\nc", "猫 " * 100])
-def test_a_prompt_takes_its_lines_and_no_more(text):
-    font = ImageFont.load_default(size=10)
-    lines = wrap(text, font)
-    assert len(lines) <= LINES and all(font.getlength(line) <= SIDE for line in lines)
+@pytest.mark.parametrize(
+    "text", ["", "a cat", "word " * 50, "x" * 500, "a  b\nc", "猫 " * 100, ",".join(["tag"] * 300), "x" * 100_000]
+)
+def test_a_prompt_takes_its_lines_and_no_more(text: str):
+    lines = wrap(text, LINES, SIDE)
+    assert len(lines) <= LINES and all(length(line) <= SIDE for line in lines)
     if len(text) < 20:
         assert " ".join(lines) == " ".join(text.split())
     else:
         assert lines[-1].endswith("…")
+
+
+def test_few_characters_are_measured_however_long_the_words_are(monkeypatch: pytest.MonkeyPatch):
+    """Sixty-four long prompts took minutes: each character of a line was cut off and the rest measured anew."""
+    measured: list[str] = []
+
+    def width(char: str) -> float:
+        measured.append(char)
+        return 6.0
+
+    monkeypatch.setattr(sheet_text, "width", width)
+    wrap("x" * 9_999, LINES, SIDE)
+    assert len(measured) < 10 * sheet_text.LONGEST
+
+
+@pytest.mark.parametrize("char", ["猫", "🍎", "ж", "é", "あ", "한", "\U0001f9d1"])
+def test_no_character_is_drawn_as_a_box(char: str):
+    """What no font of this machine has is written as its name."""
+    shown = written(char)
+    assert shown and all(font_of(one) is not None for one in shown)
+
+
+def test_joiners_of_emoji_are_not_spelt_out():
+    assert written("\u200d") == "" and written("\ufe0f") == ""
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", png((9, 9, 9))[:60]])
+def test_an_image_that_cannot_be_read_is_a_grey_cell_beside_the_others(data: bytes):
+    sheet = np.asarray(Image.open(io.BytesIO(draw_sheet([(png((1, 2, 3)), "a"), (data, "b"), (png((4, 5, 6)), "c")]))))
+    assert centre(sheet, 0) == (1, 2, 3) and centre(sheet, 2) == (4, 5, 6)
+    assert tuple(sheet[MARGIN + 3, MARGIN + SIDE + MARGIN + 3]) == GREY
