@@ -37,7 +37,9 @@ HEAVY = {
     "safetensors",
 }
 HEAVY_AT_START = {
-    name for name in MODULES if name.startswith("promptmill.importing.") or name == "promptmill.pipeline"
+    name
+    for name in MODULES
+    if name.startswith("promptmill.importing.") or name in ("promptmill.pipeline", "promptmill.sheet_text")
 } - {f"promptmill.importing.{name}" for name in ("errors", "files", "request")}
 """What the front door loads when it is asked for: it needs JAX, or PyTorch."""
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
