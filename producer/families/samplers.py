@@ -16,6 +16,6 @@ TAKEN_BY = {
 """Settings that not every sampler has, and those that do, as in diffusers."""
 
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
-SIGMA_SCHEDULES = ("plain", "karras", "exponential", "beta")
+SIGMA_SCHEDULES = ("uniform", "karras", "exponential", "beta")
 
 MAX_HEUN_STEPS = 500  # each but the last asks the model twice, and a program's tables end at 1000

@@ -48,7 +48,7 @@ SDXL: Fields = {
     "steps_offset": 1,
 }
 SPACINGS = ("leading", "linspace", "trailing")
-SIGMA_SCHEDULES = ("plain", "karras", "exponential", "beta")
+SIGMA_SCHEDULES = ("uniform", "karras", "exponential", "beta")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 STEP_COUNTS = (1, 2, 4, 7, 25)
 
@@ -154,7 +154,7 @@ def test_every_spacing_sigma_schedule_and_prediction_agrees(sampler: str, compar
     cases = all_of(timestep_spacing=SPACINGS, prediction_type=PREDICTIONS, rescale_betas_zero_snr=(False, True))
     spreads = SIGMA_SCHEDULES if "use_karras_sigmas" in DEFAULTS_OF[sampler] else SIGMA_SCHEDULES[:2]  # dropped
     for case, spread, steps in itertools.product(cases, spreads, STEP_COUNTS):
-        values = {**SDXL, **case, **({} if spread == "plain" else {f"use_{spread}_sigmas": True})}
+        values = {**SDXL, **case, **({} if spread == "uniform" else {f"use_{spread}_sigmas": True})}
         for eta in etas(sampler)[:2]:
             comparison.compare(Sampling(sampler=sampler, steps=steps, eta=eta), values)
     comparison.finish(at_least=120)

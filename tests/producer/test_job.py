@@ -195,7 +195,7 @@ def test_equal_jobs_are_one_in_a_set():
         ("sampler", "magic", f"must be one of {', '.join(SAMPLERS)}; got 'magic'"),
         ("sampler", ["euler"], f"must be one of {', '.join(SAMPLERS)}; got ['euler']"),
         ("timestep_spacing", "even", "must be one of leading, linspace, trailing; got 'even'"),
-        ("sigma_schedule", "flat", "must be one of plain, karras, exponential, beta; got 'flat'"),
+        ("sigma_schedule", "flat", "must be one of uniform, karras, exponential, beta; got 'flat'"),
         ("timesteps", "999", "must be a list of 1 to 1000 numbers, got '999'"),
         ("timesteps", [], "must be a list of 1 to 1000 numbers, got []"),
         ("timesteps", [1000], "must be from 0 to 999, got 1000"),

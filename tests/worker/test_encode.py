@@ -51,7 +51,7 @@ def test_notes_lie_beside_the_job_and_not_in_it():
 
 def test_every_sampler_has_its_name_in_a1111():
     assert set(A1111_SAMPLERS) == set(SAMPLERS)
-    assert set(A1111_SCHEDULES) - {"trailing"} == set(SIGMA_SCHEDULES) - {"plain"}
+    assert set(A1111_SCHEDULES) - {"trailing"} == set(SIGMA_SCHEDULES) - {"uniform"}
     for sampler, name in A1111_SAMPLERS.items():
         assert f"Sampler: {name}, CFG scale" in a1111_parameters(Job(prompt="a", sampler=sampler))
 
@@ -63,7 +63,7 @@ def test_every_sampler_has_its_name_in_a1111():
             {"sampler": "dpm++_2m", "sigma_schedule": "karras"},
             "Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 5,",
         ),
-        ({"sigma_schedule": "plain", "timestep_spacing": "trailing"}, "Euler, Schedule type: SGM Uniform, CFG"),
+        ({"sigma_schedule": "uniform", "timestep_spacing": "trailing"}, "Euler, Schedule type: SGM Uniform, CFG"),
         ({"timestep_spacing": "leading"}, "Sampler: Euler, CFG scale"),
         ({"clip_skip": 1}, ", Clip skip: 3, "),
         ({"sampler": "ddim", "eta": 0.5}, ", Eta: 0.5, "),

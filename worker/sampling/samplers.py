@@ -32,7 +32,7 @@ MAX_EVALUATIONS = 1000
 STATE = 1 + SLOTS
 """Arrays that go from step to step: the latents, and what a sampler remembers."""
 
-SPREADS = ("plain", "karras", "exponential", "beta")
+SPREADS = ("uniform", "karras", "exponential", "beta")
 SPACINGS = ("linspace", "leading", "trailing")
 
 
@@ -222,7 +222,7 @@ def _check_choices(sampler: Sampler, sampling: Sampling) -> None:
     _check_word("sigma_schedule", sampling.sigma_schedule, SPREADS)
     chosen = {
         "timestep_spacing": sampling.timestep_spacing is not None,
-        "sigma_schedule": sampling.sigma_schedule not in (None, "plain"),
+        "sigma_schedule": sampling.sigma_schedule not in (None, "uniform"),
         "timesteps": sampling.timesteps is not None,
         "sigmas": sampling.sigmas is not None,
         "eta": sampling.eta != 0,
@@ -244,7 +244,7 @@ def _check_numbers(settings: Settings, sampling: Sampling) -> None:
     steps = sampling.steps
     if sampling.timesteps is not None:
         steps = len(sampling.timesteps)
-        if settings.sigma_schedule != "plain":
+        if settings.sigma_schedule != "uniform":
             raise RequestError(f"timesteps are given, but the {settings.sigma_schedule} sigma schedule makes its own")
         if not all(0 <= timestep < settings.num_train_timesteps for timestep in sampling.timesteps):
             raise RequestError(f"timesteps must lie from 0 to {settings.num_train_timesteps - 1}")

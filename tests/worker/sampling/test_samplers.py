@@ -158,7 +158,7 @@ def test_a_strength_begins_with_an_image_and_its_noise() -> None:
         ({"sampler": "heun", "steps": 501}, "501 steps of heun are 1001 evaluations"),
         ({"sampler": "lcm", "steps": 51}, "distilled for 50"),
         ({"timestep_spacing": "random"}, "timestep_spacing is 'random', expected one of linspace"),
-        ({"sigma_schedule": "odd"}, "sigma_schedule is 'odd', expected one of plain"),
+        ({"sigma_schedule": "odd"}, "sigma_schedule is 'odd', expected one of uniform"),
         ({"sampler": "ddim", "sigma_schedule": "karras"}, "ddim takes no sigma_schedule, got 'karras'"),
         ({"sampler": "lcm", "timestep_spacing": "trailing"}, "lcm takes no timestep_spacing"),
         ({"eta": 0.5}, "euler takes no eta, got 0.5"),

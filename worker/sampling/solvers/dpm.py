@@ -37,7 +37,7 @@ def plan_dpm(settings: Settings, sampling: Sampling, *, noisy: bool) -> Plan:
 
 def visits(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
     trained = training_sigmas(settings)
-    if settings.sigma_schedule == "plain":
+    if settings.sigma_schedule == "uniform":
         timesteps = _timesteps(settings, sampling)
         sigmas = np.interp(timesteps, np.arange(len(trained)), trained)
     else:

@@ -69,7 +69,7 @@ def visits(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, Float32[
         sigmas = np.interp(timesteps, np.arange(len(trained)), trained)
     else:
         sigmas = np.exp(np.linspace(np.log(trained[-1]), np.log(trained[0]), steps + 1, dtype=np.float32))
-    if settings.sigma_schedule != "plain":
+    if settings.sigma_schedule != "uniform":
         sigmas = spread(settings, sigmas, steps)
         timesteps = timesteps_of(sigmas, trained)
     last = trained[0] if settings.final_sigmas_type == "sigma_min" else 0.0

@@ -14,7 +14,7 @@ def plan_heun(settings: Settings, sampling: Sampling) -> Plan:
     trained = training_sigmas(settings)
     timesteps, steps = asked_or_spaced(settings, sampling)
     sigmas = np.interp(timesteps, np.arange(len(trained)), trained)
-    if settings.sigma_schedule != "plain":
+    if settings.sigma_schedule != "uniform":
         sigmas = spread(settings, sigmas, steps)
         timesteps = timesteps_of(sigmas, trained)
     # Each level but the first is visited twice: to look ahead of one step, and to begin the next.

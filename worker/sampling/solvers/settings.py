@@ -55,7 +55,7 @@ class Settings:
 
     @property
     def sigma_schedule(self) -> str:
-        """How sigmas are spread: "plain" where they follow the timesteps."""
+        """How sigmas are spread: "uniform" where they follow the timesteps."""
         named = {
             "karras": self.use_karras_sigmas,
             "lu": self.use_lu_lambdas,
@@ -63,7 +63,7 @@ class Settings:
             "beta": self.use_beta_sigmas,
         }
         # In diffusers' order: Lu's is not among those that exclude one another.
-        return next((name for name, used in named.items() if used), "plain")
+        return next((name for name, used in named.items() if used), "uniform")
 
 
 _BETAS: dict[str, Any] = {

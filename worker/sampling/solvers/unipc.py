@@ -33,7 +33,7 @@ def plan_unipc(settings: Settings, sampling: Sampling) -> Plan:
 
 def visits(settings: Settings, steps: int) -> tuple[np.ndarray, np.ndarray]:
     trained = training_sigmas(settings)
-    if settings.sigma_schedule == "plain":
+    if settings.sigma_schedule == "uniform":
         timesteps = spaced_above_zero(settings, steps, settings.num_train_timesteps)
         sigmas = np.interp(timesteps, np.arange(len(trained)), trained)
         lowest = trained[0]
