@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from promptmill.producer.errors import ExpansionError
+from promptmill.producer.prompts.invisible import bare
 from promptmill.producer.prompts.syntax import MAX_DEPTH, TemplateError, has_syntax, parse_line
 from promptmill.producer.prompts.templates import Choice, Node, Text
 
@@ -46,7 +47,7 @@ class Wildcards:
             raise TemplateError(f"{path} is not UTF-8 at byte {error.start + 1}") from error
         except OSError as error:
             raise TemplateError(f"{path} cannot be read: {error.strerror}") from error
-        numbered = ((number, line.strip()) for number, line in enumerate(lines, start=1))
+        numbered = ((number, bare(line)) for number, line in enumerate(lines, start=1))
         read = [self._line(path, number, line, depth) for number, line in numbered if line and not line.startswith("#")]
         if not read:
             raise TemplateError(f"{path} has no lines")

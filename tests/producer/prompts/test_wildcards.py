@@ -137,3 +137,8 @@ def test_in_order_no_line_comes_again_before_all_were_used(tmp_path: Path, lines
     for start in range(0, len(drawn), lines):
         round_ = drawn[start : start + lines]
         assert len(set(round_)) == len(round_)
+
+
+def test_what_nobody_sees_in_a_file_is_no_line(tmp_path: Path) -> None:
+    (tmp_path / "colour.txt").write_text("red\u200b\n\u200b\n\ufeff# no colour\n\ufeffblue\n \u00a0\n")
+    assert prompts("__colour__", tmp_path, combinatorial=True) == ["red", "blue"]
