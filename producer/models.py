@@ -156,7 +156,7 @@ def _of_folder(folder: Path) -> tuple[Defaults, Preset | None]:
     try:
         unet = _read_json(folder / "unet" / "config.json")
         vae = _read_json(folder / "vae" / "config.json")
-        side = int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+        side = latent_side(unet.get("sample_size")) * 2 ** (len(vae["block_out_channels"]) - 1)
         index = _read_json(folder / "model_index.json")
         scheduler = _read_json(folder / "scheduler" / "scheduler_config.json", missing={})
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -174,6 +174,18 @@ def _of_folder(folder: Path) -> tuple[Defaults, Preset | None]:
     record = index.get(RECORD)
     preset = PRESETS.get(str(record.get("preset"))) if isinstance(record, dict) else None
     return defaults, preset or (PRESETS["lcm"] if defaults.guidance_as_input else None)
+
+
+def latent_side(sample_size: Any) -> int:
+    """Latents along one side of the image that a UNet was trained for, from `sample_size` in its configuration.
+
+    A number; or height and width, of which the longer counts; or null or absent, which is SDXL's 128, as in diffusers'
+    pipeline. ValueError for anything else. Workers read it here too.
+    """
+    sides = sample_size if isinstance(sample_size, list | tuple) else [128 if sample_size is None else sample_size]
+    if len(sides) not in (1, 2) or any(type(side) is not int or side < 1 for side in sides):
+        raise ValueError(f"unet sample_size is {sample_size!r}, expected a number, height and width, or null")
+    return int(max(sides))
 
 
 def sampler_of(scheduler: Mapping[str, Any]) -> tuple[str, str | None]:

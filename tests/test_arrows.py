@@ -122,8 +122,8 @@ def test_worker_imports_the_submission_in_one_place():
 SHARED_ROOMS = ("worker.nn", "worker.sampling", "worker.checkpoint", "worker.text", "worker.safety")
 MAY_USE = {"worker.sdxl": SHARED_ROOMS}
 """What a room of the model may import of the worker, beside itself and worker/errors.py."""
-FIELDS = {"worker.sdxl": {"promptmill.producer.fields"}}
-"""What it may know of the producer: what is asked for of an image, the one table of which is there."""
+FIELDS = {"worker.sdxl": {"promptmill.producer.fields", "promptmill.producer.models"}}
+"""What it may know of the producer: what is asked for of an image, and what a model folder says, read in one place."""
 
 
 @pytest.mark.parametrize("name", [*SHARED_ROOMS, "worker.sdxl"])

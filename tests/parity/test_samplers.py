@@ -25,10 +25,10 @@ import torch
 from promptmill.worker.errors import ModelError, RequestError
 from promptmill.worker.sampling import samplers, schedule
 from promptmill.worker.sampling.config import SchedulerConfig
+from promptmill.worker.sampling.defaults import DEFAULTS
 from promptmill.worker.sampling.samplers import SAMPLERS, Table, draws_noise, make_table
 from promptmill.worker.sampling.solvers import consistency, ddim, dpm, euler, heun, plan, unipc
 from promptmill.worker.sampling.solvers.plan import Sampling
-from promptmill.worker.sampling.solvers.settings import DEFAULTS
 from tests.parity import linear, schedulers
 from tests.parity.linear import NOISE, SHAPE
 

@@ -36,7 +36,7 @@ def _fits(value: Any, hint: Any) -> bool:
         # Python counts true as 1; JSON does not. It also reads NaN and Infinity, which are no JSON.
         kinds = (int, float) if hint is float else (int,)
         return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, hint) if isinstance(hint, type) else True
+    return isinstance(value, hint) if hint in KINDS else True  # such as Any, of which nothing can be checked
 
 
 def _items_fit(items: list[Any], hints: tuple[Any, ...]) -> bool:

@@ -1,9 +1,12 @@
 """`scheduler_config.json`, of whichever scheduler class."""
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from promptmill.worker.checkpoint.json_config import JsonConfig, names
+from promptmill.worker.sampling.defaults import DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,18 @@ class SchedulerConfig(JsonConfig):
 
     @classmethod
     def _given(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Without the fields that diffusers wrote down but was not told, as its `from_config` leaves them out."""
-        defaulted = values.get("_use_default_values", ())
-        return {name: value for name, value in values.items() if name not in defaulted}
+        """The fields that diffusers' `from_config` would give to a scheduler of ours.
+
+        Left out are those that diffusers wrote down but was not told; the fields of a class that is not implemented,
+        for which another stands in; and an unbounded log of the signal-to-noise ratio, which diffusers saves as the
+        number that JSON does not have.
+        """
+        left_out = set(values.get("_use_default_values") or ())
+        if values.get("_class_name", "") not in ("", *DEFAULTS):
+            left_out |= values.keys() - {field.name for field in dataclasses.fields(cls)}
+        if values.get("lambda_min_clipped") == -math.inf:
+            left_out.add("lambda_min_clipped")
+        return {name: value for name, value in values.items() if name not in left_out}
 
     def __post_init__(self) -> None:
         self._check("beta_schedule", (None, "linear", "scaled_linear", "squaredcos_cap_v2", "exp"))

@@ -17,13 +17,14 @@ from jaxtyping import Array, Float, Float32, Int
 
 from promptmill.worker.errors import RequestError
 from promptmill.worker.sampling.config import SchedulerConfig
+from promptmill.worker.sampling.defaults import DEFAULTS
 from promptmill.worker.sampling.solvers.consistency import plan_lcm, plan_tcd
 from promptmill.worker.sampling.solvers.ddim import plan_ddim
 from promptmill.worker.sampling.solvers.dpm import plan_dpm
 from promptmill.worker.sampling.solvers.euler import plan_ancestral, plan_euler
 from promptmill.worker.sampling.solvers.heun import plan_heun
 from promptmill.worker.sampling.solvers.plan import SLOTS, Arrays, Plan, Sampling, denoising
-from promptmill.worker.sampling.solvers.settings import DEFAULTS, Settings, resolve
+from promptmill.worker.sampling.solvers.settings import Settings, resolve
 from promptmill.worker.sampling.solvers.unipc import plan_unipc
 
 MAX_EVALUATIONS = 1000

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from promptmill.producer.models import latent_side
 from promptmill.worker.checkpoint.json_config import SILU, JsonConfig, names, read_json, unexpected
 from promptmill.worker.errors import ConfigError
 from promptmill.worker.nn.config import VAEConfig
@@ -117,12 +118,6 @@ class UNetConfig(JsonConfig):
         )
 
     @property
-    def default_side(self) -> int:
-        """Latents along one side of the image that the model was trained for; the longer, where it is not square."""
-        size = self.sample_size or 128
-        return max(size) if isinstance(size, tuple) else size
-
-    @property
     def levels(self) -> int:
         return len(self.block_out_channels)
 
@@ -212,7 +207,7 @@ class ModelConfig:
     @property
     def default_size(self) -> int:
         """Side in pixels of the square image that the model was trained for."""
-        return self.unet.default_side * self.vae.scale_factor
+        return latent_side(self.unet.sample_size) * self.vae.scale_factor
 
 
 def _agree(name: str, got: int | None, other: str, expected: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from promptmill.producer.models import latent_side
 from promptmill.worker.errors import ConfigError
 from promptmill.worker.nn.config import VAEConfig
 from promptmill.worker.sampling.config import SchedulerConfig
@@ -208,7 +209,8 @@ def test_a_whole_number_will_do_for_any_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("sample_size", "side"), [(8, 8), ([8, 8], 8), ([8, 12], 12), (None, 128)])
 def test_the_unets_size_may_be_height_and_width(tmp_path: Path, sample_size: Any, side: int) -> None:
-    assert UNetConfig.from_file(written(tmp_path, {**UNET, "sample_size": sample_size})).default_side == side
+    config = UNetConfig.from_file(written(tmp_path, {**UNET, "sample_size": sample_size}))
+    assert latent_side(config.sample_size) == side
 
 
 def test_what_averaging_leaves_in_the_unets_configuration_is_passed_over(tmp_path: Path) -> None:
