@@ -99,7 +99,7 @@ class JobFields:
     sampler: str = _row(
         "euler",
         values.one_of(SAMPLERS),
-        "The sampler, by its short name (diffusers: scheduler).",
+        "The sampler (diffusers: scheduler).",
         "the model's own, or euler",
         also=("scheduler",),
         compiles="stochastic or not",
@@ -130,33 +130,41 @@ class JobFields:
         None, _CROP, "crops_coords_top_left of the negative prompt.", "0,0"
     )
     timestep_spacing: str | None = _row(
-        None, values.one_of(TIMESTEP_SPACINGS), "How timesteps are spread.", "the model's own"
+        None, values.one_of(TIMESTEP_SPACINGS), "Spacing of the timesteps.", "the model's own"
     )
     sigma_schedule: str | None = _row(
-        None, values.one_of(SIGMA_SCHEDULES), "How noise levels are spread.", "the model's own"
+        None, values.one_of(SIGMA_SCHEDULES), "Spacing of the sigmas (noise levels).", "the model's own"
     )
     timesteps: tuple[int, ...] | None = _row(
-        None, values.wholes(0, MAX_STEPS - 1), "Training timesteps to visit, highest first.", "those of the steps"
+        None,
+        values.wholes(0, MAX_STEPS - 1),
+        "Custom training timesteps, highest first.",
+        "none",
     )
     sigmas: tuple[float, ...] | None = _row(
-        None, values.numbers(0, MAX_SIGMA), "Noise levels to visit, highest first.", "those of the steps"
+        None,
+        values.numbers(0, MAX_SIGMA),
+        "Custom sigmas (noise levels), highest first.",
+        "none",
     )
     eta: float | None = _row(
         None, values.number(0, 1), f"Noise at each step, {_of('eta')}.", "0", off=0, compiles="0, above 0"
     )
-    guidance_rescale: float | None = _row(None, values.number(0, 1), "Against over-exposure by guidance.", "0", off=0)
+    guidance_rescale: float | None = _row(
+        None, values.number(0, 1), "Rescale guidance against over-exposure.", "0", off=0
+    )
     clip_skip: int | None = _row(
-        None, values.whole(0, MAX_CLIP_SKIP), "Layers of the text encoders left out, as in diffusers.", "0", off=0
+        None, values.whole(0, MAX_CLIP_SKIP), "Last layers of the text encoders to skip, as in diffusers.", "0", off=0
     )
     prompt_windows: int | None = _row(
         None,
         values.whole(1, MAX_PROMPT_WINDOWS),
-        "Windows of 77 tokens for a long prompt; what is beyond is cut.",
+        "Windows of 77 tokens for long prompts; tokens beyond are cut.",
         "1",
         off=1,
         compiles="each",
     )
-    prompt_weighting: bool | None = _row(None, values.truth(), "Whether (word:1.3) weighs.", "false", off=False)
+    prompt_weighting: bool | None = _row(None, values.truth(), "Apply weights such as (word:1.3).", "false", off=False)
     denoising_end: float | None = _row(
         None,
         values.fraction(may_be_1=False),
@@ -173,11 +181,11 @@ class JobFields:
     refiner_strength: float | None = _row(
         None,
         values.fraction(may_be_1=True),
-        "How much the refiner renders anew after all steps.",
+        "Strength of the refiner's image-to-image pass after all steps.",
         "0.3 with a refiner",
     )
-    aesthetic_score: float | None = _row(None, _SCORE, "What the refiner aims at.", "6")
-    negative_aesthetic_score: float | None = _row(None, _SCORE, "What the refiner keeps away from.", "2.5")
+    aesthetic_score: float | None = _row(None, _SCORE, "Aesthetic score that the refiner is conditioned on.", "6")
+    negative_aesthetic_score: float | None = _row(None, _SCORE, "The same for the refiner's negative prompt.", "2.5")
 
 
 ROWS: dict[str, FieldRow] = {one.name: one.metadata["row"] for one in dataclasses.fields(JobFields)}

@@ -26,7 +26,7 @@ JOB_FORMAT = "promptmill-job-1"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What XLA compiles for, but for the batch: one compiled program a shape."""
+    """What XLA compiles for, but for the batch: one compiled program per shape."""
 
     model: str
     width: int

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -132,8 +132,8 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     known = {variable for verb in VERBS for option in _options(_command(verb)) for variable in option.envvar or ()}
     sentences = []
     for name in sorted(set(ours) - known):
-        near = difflib.get_close_matches(name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], n=1)
-        sentences.append(f"{name} is not a setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else ""))
+        own = [one.removeprefix(PREFIX) for one in known]
+        sentences.append(f"{name} is not a setting{_near(name.removeprefix(PREFIX), own, PREFIX)}")
     return sentences
 
 
@@ -154,22 +154,29 @@ def read_settings(path: Path) -> dict[str, Any]:
         if name in WITHOUT_SETTINGS:
             raise click.ClickException(f"{path}: [{name}] has no settings, flags alone")
         if name not in verbs:
-            raise click.ClickException(f"{path}: [{name}] is no verb ({', '.join(verbs)})")
+            raise click.ClickException(f"{path}: [{name}] is not a verb ({', '.join(verbs)})")
     common = {name: value for name, value in settings.items() if name not in tables}
     flags = {verb: _flags(verb) for verb in verbs}
     for name in common:
         if not any(_flag(name) in known for known in flags.values()):
-            raise click.ClickException(f"{path}: {name} is no setting of any verb")
+            raise click.ClickException(
+                f"{path}: {name} is not a setting of any verb{_near(name, set().union(*flags.values()))}"
+            )
     defaults: dict[str, Any] = {}
     for verb, known in flags.items():
         own = tables.get(verb, {})
         for name in own:
             if _flag(name) not in known:
-                raise click.ClickException(f"{path}: {name} is no setting of [{verb}]")
+                raise click.ClickException(f"{path}: {name} is not a setting of [{verb}]{_near(name, known)}")
         said = {**common, **own}
         meant = {known[_flag(name)]: value for name, value in said.items() if _flag(name) in known}
         defaults[verb] = {str(option.name): _as_typed(value, option.multiple) for option, value in meant.items()}
     return defaults
+
+
+def _near(name: str, known: Iterable[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _flags(verb: str) -> dict[str, click.Option]:
@@ -227,6 +234,6 @@ def main() -> None:
 
 def _leave(problem: str) -> NoReturn:
     """With exit code 2; where data was to be JSON, the problem is JSON as well."""
-    if "--json" in sys.argv[1:]:
+    if "--json" in sys.argv[1:] or os.environ.get(variable_of("--json")):
         click.echo(json.dumps({"error": problem, "code": 2}, ensure_ascii=False))
     sys.exit(2)

@@ -30,19 +30,19 @@ class Range(click.ParamType[Any]):
         except ValueError:
             found = (1.0, 0.0)
         if not 0 <= found[0] <= found[1] < float("inf"):
-            self.fail(f"{value!r} is no number such as 1.2 and no range such as 1.2-3.0", param, ctx)
+            self.fail(f"{value!r} is not a number such as 1.2, or a range such as 1.2-3.0", param, ctx)
         return found
 
 
 _OPTIONS = (
-    click.option("--dry-run", is_flag=True, help="Say what the run would be and take; write nothing."),
+    click.option("--dry-run", is_flag=True, help="Print what the run would contain and cost; write nothing."),
     click.option("--device", type=click.Choice(KINDS), help="For --dry-run: the devices to estimate for.  [all kinds]"),
     click.option("--devices", type=click.IntRange(1), metavar="N", help="For --dry-run: how many of them.  [1]"),
     click.option(
         "--images-per-s",
         type=click.FloatRange(0, min_open=True),
         metavar="RATE",
-        help="For --dry-run: what you saw one device do.  [live workers' rate, else published ones]",
+        help="For --dry-run: images/s that you measured on one device.  [live workers' rate, else published ones]",
     ),
     click.option(
         "--cost-per-device-hour",
@@ -50,7 +50,7 @@ _OPTIONS = (
         default="1.2-3.0",
         show_default=True,
         metavar="FROM-TO",
-        help="For --dry-run: what a device costs an hour, in any currency.",
+        help="For --dry-run: price of a device per hour, in any currency.",
     ),
 )
 
@@ -120,7 +120,7 @@ def report(said: Mapping[str, Any], cost_per_hour: tuple[float, float]) -> str:
         ("cut", f"{said['cut']:,} jobs with a prompt longer than its windows of 77 tokens"),
         ("to render", f"{said['to_render']:,}, {said['present']:,} are in the output"),
         *[("shape", f"{count:,} of {key}") for key, count in _most(said["shapes"])],
-        ("compiles", f"{said['compiles']} in each worker, one a shape"),
+        ("compiles", f"{said['compiles']} in each worker, one per shape"),
         ("storage", f"about {_bytes(said['image_bytes'])} of images, {_bytes(said['plan_bytes'])} of plan"),
     ]
     lines = [f"{name:<10} {text}" for name, text in counts]
@@ -140,7 +140,7 @@ def _most(shapes: Mapping[str, int], most: int = 10) -> list[tuple[str, int]]:
 
 def _estimate_lines(estimate: Mapping[str, Any], cost_per_hour: tuple[float, float]) -> list[str]:
     low, high = estimate["cost"]
-    price = f"{cost_per_hour[0]:g}-{cost_per_hour[1]:g} an hour"
+    price = f"{cost_per_hour[0]:g}-{cost_per_hour[1]:g} per hour"
     return [
         f"{estimate['device']:<10} {_time(estimate['seconds'])} on {estimate['devices']}, "
         f"{estimate['device_hours']:,.3g} device-hours, {_money(low)}-{_money(high)} at {price}",

@@ -27,7 +27,7 @@ _OPTIONS = (
         "--wildcards",
         type=click.Path(file_okay=False, path_type=Path),
         metavar="FOLDER",
-        help="Of NAME.txt: __NAME__ is one of its lines.",
+        help="Folder of wildcards: __NAME__ becomes a line of its NAME.txt.",
     ),
     click.option(
         "--wildcard-order",
@@ -43,14 +43,14 @@ _OPTIONS = (
         type=click.IntRange(1, 1_000_000),
         default=1,
         show_default=True,
-        help="Of a seed s: s, s+1, ...",
+        help="Images per prompt, with seeds s, s+1, ...",
     ),
     click.option(
         "--run-seed",
         type=click.IntRange(0),
         default=0,
         show_default=True,
-        help="Random choices, and seeds of rows that name none, follow from it.",
+        help="Seed of the random choices, and of the seeds of rows that have none.",
     ),
 )
 

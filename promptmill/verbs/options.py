@@ -112,7 +112,7 @@ JOB_OPTIONS = [_job_option(name, row) for name, row in ROWS.items() if name != "
 
 PRESET_OPTION = click.option(
     "--preset",
-    help="Settings that a kind of checkpoint needs, such as lightning-4.  [its own]",
+    help="Settings that a kind of checkpoint needs, such as lightning-4.  [the checkpoint's own]",
     shell_complete=_preset_names,
 )
 
@@ -159,5 +159,7 @@ def json_option(function: F) -> F:
         with contextlib.redirect_stderr(io.StringIO()) if quiet else contextlib.nullcontext():
             return function(*args, **kwargs)
 
-    as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; an error, too.")
-    return as_json(click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")(cast(F, command)))
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print the result, or the error, as JSON.")
+    return as_json(
+        click.option("--quiet", "-q", is_flag=True, help="Print nothing but data and errors.")(cast(F, command))
+    )

@@ -25,13 +25,13 @@ _ON_ERROR = click.option(
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="A wrong row: stop before anything is enqueued, or leave it out.",
+    help="What to do about wrong rows: stop before anything is enqueued, or skip them.",
 )
 _REJECTS = click.option(
     "--rejects",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write wrong rows there, as JSON lines.  [skipped ones to OUTPUT/RUN/rejects.jsonl]",
+    help="Write wrong rows to this file, as JSON lines.  [skipped ones to OUTPUT/RUN/rejects.jsonl]",
 )
 
 

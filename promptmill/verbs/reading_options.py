@@ -17,7 +17,7 @@ _OPTIONS = (
         "--format",
         "format_",
         metavar="FORMAT",
-        help="txt, jsonl, csv, tsv, parquet or xlsx, also such as csv.gz, where no name tells.",
+        help="Format of FILE, where its name does not tell: txt, jsonl, csv, tsv, parquet, xlsx; csv.gz and the like.",
     ),
     click.option(
         "--dialect",
@@ -25,8 +25,20 @@ _OPTIONS = (
         help="Another program's prompt lines: kohya's or A1111's options, OpenAI's Batch file (known by itself).",
     ),
     click.option("--prompt-column", metavar="COLUMN", help="The column with the prompts.  [prompt]"),
-    click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="A field's column; repeatable."),
-    click.option("--label", "labels", multiple=True, metavar="COLUMN", help="A column is a label; repeatable."),
+    click.option(
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="FIELD=COLUMN",
+        help="Read this field from this column; repeatable.",
+    ),
+    click.option(
+        "--label",
+        "labels",
+        multiple=True,
+        metavar="COLUMN",
+        help="Keep this column as a label, whatever its name; repeatable.",
+    ),
 )
 
 

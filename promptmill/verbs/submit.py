@@ -34,7 +34,7 @@ PRIORITIES = ("urgent", "normal", "low")  # queue/ledger.py's, which is loaded l
     type=click.Choice(PRIORITIES),
     default="normal",
     show_default=True,
-    help="When the run's turn is.",
+    help="Urgent runs are rendered before normal ones, low ones last.",
 )
 @click.option(
     "--max-pending",

@@ -58,6 +58,12 @@ def test_with_json_an_error_is_json_too(promptmill: Command, at_redis: str, word
     assert said["code"] == 2 and said["error"] in ran.err
 
 
+def test_an_error_is_json_where_the_environment_asks_for_it(promptmill: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PROMPTMILL_JSON", "1")
+    ran = promptmill("submit", "missing.txt", "--output", "out")
+    assert (ran.code, json.loads(ran.out)) == (2, {"error": "missing.txt: no such file", "code": 2})
+
+
 def test_quiet_is_quiet_but_for_data_and_errors(promptmill: Command, at_redis: str):
     words = ["submit", "cats.txt", "--output", "out", "--run", "cats", "--model", "tiny-random"]
     loud = promptmill(*words)

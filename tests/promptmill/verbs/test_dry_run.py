@@ -62,7 +62,7 @@ def test_it_says_it_in_words_and_names_what_it_rests_on(dry):
     assert "images     2 distinct, 0 duplicate jobs" in ran.out
     assert "compiles   1 in each worker" in ran.out
     assert "1.36 images/s a device" in ran.out
-    assert "at 2.7-2.7 an hour" in ran.out
+    assert "at 2.7-2.7 per hour" in ran.out
 
 
 def test_live_workers_are_the_measurement_and_are_left_as_they_are(client, dry):
@@ -105,7 +105,7 @@ def test_without_a_redis_the_table_is_taken_unless_one_was_named(promptmill, mon
 def test_a_cost_that_is_none_is_refused(promptmill, cost: str):
     ran = promptmill("submit", "cats.txt", "--output", "out", "--dry-run", "--cost-per-device-hour", cost)
     assert ran.code == 2
-    assert "no range such as 1.2-3.0" in ran.err
+    assert "or a range such as 1.2-3.0" in ran.err
 
 
 def test_the_command_lines_lists_are_those_of_the_parts_that_are_loaded_later():

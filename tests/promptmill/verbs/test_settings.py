@@ -133,12 +133,12 @@ def test_the_variables_say_where(here, monkeypatch, promptmill, at_redis):
     [
         ("steps = ", "promptmill.toml: Invalid value (at "),
         ("\xff", "promptmill.toml: 'utf-8' codec can't decode"),
-        ("widht = 64", "promptmill.toml: widht is no setting of any verb"),
-        ("[submit]\nper_device_batch = 4", "promptmill.toml: per_device_batch is no setting of [submit]"),
-        ('[status]\nrun = "r"', "promptmill.toml: run is no setting of [status]"),
-        ('files = ["cats.txt"]', "promptmill.toml: files is no setting of any verb"),
-        ("[sumbit]\nsteps = 3", "promptmill.toml: [sumbit] is no verb (render, submit, worker, status, list,"),
-        ("submit = 3", "promptmill.toml: submit is no setting of any verb"),
+        ("widht = 64", "promptmill.toml: widht is not a setting of any verb; did you mean width?"),
+        ("[submit]\nper_device_batch = 4", "promptmill.toml: per_device_batch is not a setting of [submit]"),
+        ('[status]\nrun = "r"', "promptmill.toml: run is not a setting of [status]"),
+        ('files = ["cats.txt"]', "promptmill.toml: files is not a setting of any verb"),
+        ("[sumbit]\nsteps = 3", "promptmill.toml: [sumbit] is not a verb (render, submit, worker, status, list,"),
+        ("submit = 3", "promptmill.toml: submit is not a setting of any verb"),
         (
             'width = "wide"',
             "Invalid value for '--width': 'wide' is not a valid integer.\nThat value is from promptmill.toml.",
