@@ -271,3 +271,17 @@ def test_no_bytes_in_a_jsonl_make_a_traceback(tmp_path_factory: pytest.TempPathF
     path = tmp_path_factory.getbasetemp() / "fuzz.jsonl"
     path.write_bytes(content)
     rows_or_errors(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
+def test_utf_16_without_its_mark_is_told_once(write, encoding: str, name: str):
+    path = write(name, "prompt\na red apple\na pear\n".encode(encoding))
+    with pytest.raises(PromptFileError) as caught:
+        read_plan([path], {})
+    assert str(caught.value) == f"{path}: looks like UTF-16 without its byte order mark: save the file as UTF-8"
+
+
+def test_what_windows_calls_ansi_is_told_by_line_and_byte(write):
+    path = write("a.txt", "a red apple\nun café\n".encode("cp1252"))
+    assert errors(path) == ["2: is not UTF-8 at byte 7 of the line: save the file as UTF-8"]
