@@ -139,7 +139,7 @@ class Ledger:
 
     def status(self, run: str) -> RunStatus:
         """Raises LedgerError for a run that this Redis does not know."""
-        fields = self._redis.hgetall(run_key(run))
+        fields = self._fields(run)
         if not fields:
             raise LedgerError(f"no run {run!r} in this Redis; `promptmill status` lists those there are")
         return _status(run, fields)
@@ -147,11 +147,16 @@ class Ledger:
     def runs(self) -> Iterator[RunStatus]:
         """Every run, the newest first. Names whose run has expired are swept."""
         for run in self._redis.zrevrange(RUNS, 0, -1):
-            fields = self._redis.hgetall(run_key(run))
+            fields = self._fields(run)
             if fields:
                 yield _status(run, fields)
             else:
                 self._sweep(run)
+
+    def _fields(self, run: str) -> dict[str, str]:
+        """What the run's hash says of its state; of what its jobs share it says nothing here."""
+        values = self._redis.hmget(run_key(run), _STATUS_FIELDS)
+        return {name: value for name, value in zip(_STATUS_FIELDS, values, strict=True) if value is not None}
 
     def settings(self, run: str) -> tuple[str, dict[str, Any]] | None:
         """The run's output and the fields that all its jobs share, or None for an unknown run."""
@@ -185,6 +190,12 @@ def check_priority(priority: str) -> None:
     """Raises LedgerError."""
     if priority not in PRIORITIES:
         raise LedgerError(f"no priority {priority!r}: expected one of {', '.join(PRIORITIES)}")
+
+
+_STATUS_FIELDS = (
+    *("output", "jobs", "images", "created", "state", "priority", "keep_s", "enqueued", "queued", "present"),
+    *("done", "failed", "first_done", "last_done"),
+)
 
 
 def _status(run: str, fields: Mapping[str, str]) -> RunStatus:

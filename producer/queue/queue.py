@@ -11,6 +11,7 @@ A batch is of one shape and may be of several runs: of the highest priority firs
 """
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,13 +21,19 @@ import redis
 
 from promptmill.producer.errors import JobError, LedgerError
 from promptmill.producer.job import Job, Shape
+from promptmill.producer.queue.keys import SHAPES
 from promptmill.producer.queue.ledger import PRIORITIES
+from promptmill.producer.queue.malformed import Malformed, MalformedEntry
 from promptmill.producer.queue.scripts import Script
+
+logger = logging.getLogger(__name__)
 
 MAX_DELIVERIES = 3
 """A job that this many workers had and did not settle is given up: it may be what killed them."""
 
 CHUNK = 500  # jobs per script call: some 100 kB, a few milliseconds of Redis' one thread
+
+MAX_INDEX_DIGITS = 9  # a bit at that index is 120 MB of bitmap, which no run has
 
 Entry = tuple[int, str, str]
 """A job to enter: its index in the run, its shape's key, canonical JSON of its fields that the run does not share."""
@@ -79,6 +86,7 @@ class JobQueue:
         self._consumer = consumer
         self._lease_ms = int(lease_s * 1000)
         self._client: Any = client
+        self._malformed = Malformed(client)
         self._enqueue, self._reenter = self._script("enqueue"), self._script("reenter")
         self._claimable, self._claim = self._script("claimable"), self._script("claim")
         self._promise, self._renew = self._script("promise"), self._script("renew")
@@ -126,9 +134,19 @@ class JobQueue:
         into one of the outputs to `pass_over`."""
         ranks = sorted(PRIORITIES.values(), reverse=True)
         return [
-            Ready(Shape.from_key(key), ranks[rank], waited / 1e6, run_waited / 1e6)
-            for key, rank, waited, run_waited in sorted(self._claimable(self._lease_ms, *pass_over))
+            Ready(shape, ranks[rank], waited / 1e6, run_waited / 1e6)
+            for key, rank, waited, run_waited in sorted(self._claimable.raw(self._lease_ms, *pass_over))
+            if (shape := self._shape(key))
         ]
+
+    def _shape(self, key: bytes) -> Shape | None:
+        """The shape of a key; None, and swept, where it is none."""
+        try:
+            return Shape.from_key(key.decode())
+        except (ValueError, AssertionError) as error:
+            logger.error("swept %r from the set of shapes: it is not a shape: %s", key, error)
+            self._client.srem(SHAPES, key)
+            return None
 
     def claim(self, shape: Shape, count: int, *, pass_over: Iterable[str] = ()) -> list[Claim]:
         """Up to `count` jobs of one shape, held from now on, of one run or several: the higher priority first, and of
@@ -138,12 +156,12 @@ class JobQueue:
         or cannot be read, is settled as failed here.
         """
         claims: list[Claim | None] = []
-        found = self._claim(shape.key, self._consumer, count, self._lease_ms, MAX_DELIVERIES, *pass_over)
+        found = self._claim.raw(shape.key, self._consumer, count, self._lease_ms, MAX_DELIVERIES, *pass_over)
         for run, output, shared, opened, entries in found:
-            common = json.loads(shared)
+            where = (run.decode(), _readable(output), _readable(opened))
             for entry, deliveries, flat in entries:
-                delivery = _Delivery(entry, shape, run, output, opened, int(deliveries), _pairs(flat))
-                claims.append(self._to_claim(delivery, common))
+                fields = dict(zip(flat[::2], flat[1::2], strict=False))
+                claims.append(self._to_claim(_Delivery(entry.decode(), shape, *where, int(deliveries), fields), shared))
         return [claim for claim in claims if claim is not None]
 
     def promise(self, shape: Shape) -> None:
@@ -177,17 +195,24 @@ class JobQueue:
 
     def backlog(self) -> dict[Shape, tuple[int, int]]:
         """Of each shape with unsettled jobs: how many wait, those of paused runs too, and how many workers hold."""
-        return {Shape.from_key(key): (waiting, held) for key, waiting, held in sorted(self._backlog())}
+        found = ((self._shape(key), waiting, held) for key, waiting, held in sorted(self._backlog.raw()))
+        return {shape: (waiting, held) for shape, waiting, held in found if shape is not None}
 
-    def _to_claim(self, delivery: "_Delivery", common: Mapping[str, Any]) -> Claim | None:
-        d, index = delivery, int(delivery.fields["i"])
+    def _to_claim(self, d: "_Delivery", shared: bytes) -> Claim | None:
+        """The claim of a delivery; None where there is no job in it, or it was had too often: that is settled here."""
         try:
-            job = Job(**{**common, **json.loads(d.fields["job"])})
-        except (JobError, TypeError, ValueError) as error:
-            failure = {"id": "", "reason": f"a worker of another version? it cannot read the job: {error}"}
+            index = d.index
+        except ValueError as error:
+            total = self._malformed.set_aside(d.run, d.shape, d.entry, d.fields, str(error))
+            logger.error("set aside an entry of run %s that cannot be read (%d so far): %s", d.run, total, error)
+            return None
+        try:
+            job = Job(**{**json.loads(shared), **json.loads(d.fields[b"job"])})
+        except (JobError, TypeError, ValueError, KeyError, RecursionError) as error:
+            failure = {"id": "", "reason": f"a worker of another version? it cannot read the job: {_words(error)}"}
             self._settle_one(d.run, d.shape, d.entry, index, json.dumps(failure), d.opened)
             return None
-        claim = Claim(d.entry, d.shape, d.run, index, d.deliveries, job, d.output, d.opened, "again" in d.fields)
+        claim = Claim(d.entry, d.shape, d.run, index, d.deliveries, job, d.output, d.opened, b"again" in d.fields)
         if d.deliveries > MAX_DELIVERIES:
             self.failed(claim, f"given up: {MAX_DELIVERIES} workers took it and none came back")
             return None
@@ -208,7 +233,7 @@ def entered(run: str, answer: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Delivery:
-    """An entry as it comes out of its stream."""
+    """An entry as it comes out of its stream; its fields may be anybody's bytes."""
 
     entry: str
     shape: Shape
@@ -216,11 +241,25 @@ class _Delivery:
     output: str
     opened: str
     deliveries: int
-    fields: Mapping[str, str]
+    fields: Mapping[bytes, bytes]
+
+    @property
+    def index(self) -> int:
+        """Of its job in the run. Raises MalformedEntry."""
+        if next(iter(self.fields), None) != b"i":
+            raise MalformedEntry("its first field is not i, the job's index in the run")
+        text = self.fields[b"i"]
+        if not text.isdigit() or len(text) > MAX_INDEX_DIGITS:
+            raise MalformedEntry(f"i is not an index: {text[:40]!r}")
+        return int(text)
 
 
-def _pairs(flat: Sequence[str]) -> dict[str, str]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+def _words(error: Exception) -> str:
+    return "it has no job" if isinstance(error, KeyError) else str(error) or type(error).__name__
+
+
+def _readable(data: bytes | None) -> str:
+    return (data or b"").decode(errors="replace")
 
 
 def _names(claims: Iterable[Claim]) -> list[str]:

@@ -45,6 +45,7 @@ def command(run: str | None, broker: str | None, watch: bool, as_json: bool) -> 
 def collect(client: Any, run: str | None) -> dict[str, Any]:
     """Everything that `status` shows, as JSON values. Raises LedgerError for an unknown run."""
     from promptmill.producer.queue.ledger import Ledger
+    from promptmill.producer.queue.malformed import Malformed
     from promptmill.producer.queue.queue import JobQueue
     from promptmill.producer.queue.workers import Workers
 
@@ -58,10 +59,11 @@ def collect(client: Any, run: str | None) -> dict[str, Any]:
         failures = sorted(ledger.failures(run), key=lambda failure: failure.index)
         runs[0]["failures"] = [dataclasses.asdict(failure) for failure in failures]
         runs[0]["failures_by_reason"] = ledger.failures_by_reason(run)
-    backlog = JobQueue(client).backlog()
+    backlog, malformed = JobQueue(client).backlog(), Malformed(client)
     return {
         "runs": runs,
         "workers": [dataclasses.asdict(report) for report in Workers(client).alive()],
+        "malformed": {"count": malformed.count(), "last": malformed.last()},
         "queue": [{"shape": s.key, "waiting": waiting, "held": held} for s, (waiting, held) in backlog.items()],
     }
 
@@ -82,6 +84,11 @@ def table(data: dict[str, Any], bars: bool = False) -> str:
     for worker in data["workers"]:
         lines.append(_worker(worker))
         lines += [f"  {what}: {why}" for what, why in worker["problems"].items()]
+    if malformed := data["malformed"]["count"]:
+        last = data["malformed"]["last"][0]
+        lines.append(
+            f"entries set aside that nobody can read: {malformed}; the last of {last['run']}: {last['reason']}"
+        )
     lines += [] if data["workers"] else ["no workers; start one with `promptmill worker`"]
     if len(data["workers"]) > 1:
         lines.append(f"{len(data['workers'])} workers: {_rate(sum(one['images_per_s'] for one in data['workers']))}")

@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 import redis
+from redis.client import NEVER_DECODE
 
 
 @cache
@@ -27,7 +28,15 @@ class Script:
     """A script that a Redis runs in one step: `claim` is claim.lua."""
 
     def __init__(self, client: redis.Redis, name: str) -> None:
+        self._client: Any = client
         self._script: Any = client.register_script(source(name))
+
+    def raw(self, *args: Any) -> Any:
+        """Run it; what it returns comes as bytes, for it may hold anything."""
+        try:
+            return self._client.execute_command("EVALSHA", self._script.sha, 0, *args, **{NEVER_DECODE: True})
+        except redis.exceptions.NoScriptError:
+            return self._client.execute_command("EVAL", self._script.script, 0, *args, **{NEVER_DECODE: True})
 
     def __call__(self, *args: Any, client: Any = None) -> Any:
         """Run it. With a pipeline as `client`, when that is executed."""

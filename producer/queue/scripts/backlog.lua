@@ -1,7 +1,7 @@
 -- Of each shape with unsettled jobs: its key, how many wait, and how many workers hold.
 
 local found = {}
-for _, shape in ipairs(redis.call('SMEMBERS', SHAPES)) do
+for _, shape in ipairs(shapes_in_use()) do
   local unsettled, held = 0, 0
   for _, run in ipairs(runs_of(shape)) do
     unsettled = unsettled + redis.call('XLEN', stream(run, shape))

@@ -3,7 +3,7 @@
 -- microseconds.
 
 local lease, now, found = tonumber(ARGV[1]), microseconds(), {}
-for _, shape in ipairs(redis.call('SMEMBERS', SHAPES)) do
+for _, shape in ipairs(shapes_in_use()) do
   look_for_the_dead(shape, lease)
   local unable = {}
   in_turn(shape, function(run, score)

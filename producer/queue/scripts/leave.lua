@@ -1,7 +1,7 @@
 -- ARGV: consumer. Deletes it, and consumers idle for a day, where they hold nothing: in one step, since a consumer that
 -- is deleted takes what it holds with it.
 
-for _, shape in ipairs(redis.call('SMEMBERS', SHAPES)) do
+for _, shape in ipairs(shapes_in_use()) do
   for _, run in ipairs(runs_of(shape)) do
     local consumers = redis.pcall('XINFO', 'CONSUMERS', stream(run, shape), 'workers')
     for _, flat in ipairs(consumers.err and {} or consumers) do

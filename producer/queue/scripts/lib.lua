@@ -2,7 +2,7 @@
 
 local BAND, PAUSED, RANKS = 1e14, 3, {urgent = 0, normal = 1, low = 2}
 
-local RUNS, SHAPES = 'promptmill:runs', 'promptmill:shapes'
+local RUNS, SHAPES, MALFORMED = 'promptmill:runs', 'promptmill:shapes', 'promptmill:malformed'
 local function key(run, part) return 'promptmill:run:' .. run .. (part and ':' .. part or '') end
 local function stream(run, shape) return 'promptmill:queue:' .. run .. ':' .. shape end
 local function turns(shape) return 'promptmill:turns:' .. shape end
@@ -161,4 +161,19 @@ local function in_turn(shape, visit)
     end
     if #flat < 2 * page then return end
   end
+end
+
+-- The shapes that have a stream of any run. What else is in the set, or left behind, is swept.
+local function shapes_in_use()
+  local found = {}
+  for _, shape in ipairs(redis.call('SMEMBERS', SHAPES)) do
+    local waiting, away = redis.pcall('ZCARD', turns(shape)), redis.pcall('ZCARD', held(shape))
+    if type(waiting) == 'number' and type(away) == 'number' and waiting + away > 0 then
+      found[#found + 1] = shape
+    else
+      redis.call('SREM', SHAPES, shape)
+      redis.call('DEL', lane(shape))
+    end
+  end
+  return found
 end

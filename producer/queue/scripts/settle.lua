@@ -7,11 +7,14 @@ local created = redis.call('HGET', key(run), 'created')
 if not created or (ARGV[6] ~= '' and ARGV[6] ~= created) then return 0 end
 local name = stream(run, shape)
 local there = redis.call('XRANGE', name, entry, entry)[1]
-if there and there[2][2] == index then -- else: the run was cancelled, and entered anew
+if there and there[2][2] == index then
   redis.call('XACK', name, 'workers', entry)
   redis.call('XDEL', name, entry)
   redis.call('HINCRBY', key(run), 'queued', -1)
   if redis.call('XLEN', name) == 0 then drop_stream(run, shape) end
+elseif failure ~= '' and redis.call('HGET', key(run), 'state') ~= 'cancelled' then
+  -- the run was cancelled, and entered anew: the job waits under another entry, or is settled
+  return 0
 end
 if failure == '' then
   if mark_done(run, index) == 0 then return 0 end

@@ -8,6 +8,7 @@ import redis
 
 from promptmill.producer.errors import LedgerError
 from promptmill.producer.job import Job, canonical_json
+from promptmill.producer.queue.control import cancel
 from promptmill.producer.queue.keys import queue_key, run_key
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import CHUNK, MAX_DELIVERIES, Claim, JobQueue, Ready
@@ -511,3 +512,15 @@ def test_a_look_for_work_is_cheap_with_a_thousand_runs(client, enter, worker):
     calls = client.info("commandstats")
     looks = sum(calls[f"cmdstat_{name}"]["calls"] for name in ("xpending", "xlen", "xreadgroup", "zrange"))
     assert looks < 20 * 300, "not each run is looked at each time"
+
+
+def test_a_failure_of_before_a_cancel_does_not_count_against_the_job_that_was_entered_anew(enter, worker, client):
+    """The next retry would enter it twice."""
+    jobs = some_jobs(1)
+    enter(jobs)
+    (old,) = worker("a").claim(jobs[0].shape, 1)
+    cancel(client, "r")
+    enter(jobs)
+    assert not worker("a").failed(old, "too late")
+    assert Ledger(client).failed_indexes("r") == []
+    assert indices(worker("b").claim(jobs[0].shape, 5)) == [0]

@@ -41,7 +41,12 @@ def test_with_nothing_there_it_says_what_to_do(at_redis, promptmill):
     ran = promptmill("status")
     assert ran.code == 0
     assert ran.out == "no runs\nno workers; start one with `promptmill worker`\n"
-    assert json.loads(promptmill("status", "--json").out) == {"runs": [], "workers": [], "queue": []}
+    assert json.loads(promptmill("status", "--json").out) == {
+        "runs": [],
+        "workers": [],
+        "malformed": {"count": 0, "last": []},
+        "queue": [],
+    }
 
 
 def test_json_has_runs_workers_and_what_waits(client, enter, promptmill):
