@@ -270,3 +270,20 @@ def test_a_data_frame_and_a_path_are_read_as_prompt_files(client, out, tmp_path)
     told = [[(image.job, image.labels) for image in handle] for handle in (of_frame, of_path, of_paths)]
     assert told[0] == told[1] == told[2], "the third row means the first one's job"
     assert [labels for _, labels in told[0]] == [{"class": "cat"}, {"class": "dog"}]
+
+
+def test_a_named_run_grows_and_a_listener_sees_what_came(client, out):
+    handle = promptmill.submit(["a cat", "a cow"], output=out, run="zoo", **TINY)
+    images = iter(handle)
+    render(client, 1)
+    first = next(images)
+    promptmill.submit(["a cat", "a cow", "a dog"], output=out, run="zoo", **TINY)
+    with pytest.raises(PlanError, match="1 jobs are new, 2 gone, 1 kept"):
+        promptmill.submit(["a cat", "a fox"], output=out, run="zoo", **TINY)
+    promptmill.submit(["a cat", "a fox"], output=out, run="zoo", append=True, **TINY)
+    while render(client, 10):
+        pass
+    found = {image.index: image.job.prompt for image in (first, *images)}
+    assert found == {0: "a cat", 1: "a cow", 2: "a dog", 3: "a fox"}
+    promptmill.submit(["a fox"], output=out, run="zoo", replace_plan=True, **TINY)
+    assert RunHandle("zoo").status().jobs == 1
