@@ -10,6 +10,7 @@ from promptmill.cli import VERBS, WITHOUT_SETTINGS, cli, read_settings
 from promptmill.producer.outputs.folder import Folder
 from promptmill.producer.plan_files import load_plan
 from promptmill.producer.queue.queue import JobQueue
+from promptmill.worker.app import make_app
 from promptmill.worker.settings import WorkerSettings, slips_in
 
 
@@ -68,6 +69,11 @@ def test_a_variable_is_any_name_of_the_flag(monkeypatch, steps, name: str):
 @pytest.mark.parametrize("name", ["LEASE", "LEASE_S"])
 def test_the_workers_variables_have_all_names(name: str):
     assert WorkerSettings.from_env({f"PROMPTMILL_{name}": "7"}).lease_s == 7
+
+
+def test_celery_takes_the_workers_concurrency():
+    settings = WorkerSettings.from_env({"PROMPTMILL_CONCURRENCY": "3"})
+    assert make_app(settings).Worker(pool_cls="threads").concurrency == 3
 
 
 def test_an_unknown_variable_is_warned_about_with_the_nearest(monkeypatch, promptmill, at_redis):
