@@ -15,7 +15,7 @@ import jax
 import pytest
 
 from benchmarks.report import circumstances, table, write_section
-from promptmill.worker.sampling.samplers import SAMPLERS
+from promptmill.producer.families.samplers import SAMPLERS
 from promptmill.worker.sdxl.tiny import write_tiny_random
 from tests.parity import images, measure, precision, test_samplers
 from tests.parity.image_mistakes import IMAGE_MISTAKES

@@ -98,7 +98,7 @@ class JobFields:
     )
     sampler: str = _row(
         "euler",
-        values.one_of(SAMPLERS),
+        values.one_of(tuple(SAMPLERS)),
         "The sampler (diffusers: scheduler).",
         "the model's own, or euler",
         also=("scheduler",),

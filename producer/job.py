@@ -13,7 +13,7 @@ from typing import Any, NewType
 from urllib.parse import quote, unquote
 
 from promptmill.producer.errors import JobError
-from promptmill.producer.families.samplers import MAX_HEUN_STEPS, NOISY_SAMPLERS, TAKEN_BY
+from promptmill.producer.families.samplers import SAMPLERS, TAKEN_BY
 from promptmill.producer.fields import ALIASES, FIELD_NAMES, ROWS, JobFields
 from promptmill.producer.values import shown
 
@@ -87,7 +87,7 @@ class Job(JobFields):
     @property
     def noisy(self) -> bool:
         """Whether its sampler draws noise at each step."""
-        return self.sampler in NOISY_SAMPLERS or self.eta is not None
+        return SAMPLERS[self.sampler].stochastic or self.eta is not None
 
     @property
     def shape(self) -> Shape:
@@ -166,9 +166,10 @@ def _check_together(job: Job) -> None:
     for field, samplers in TAKEN_BY.items():
         if getattr(job, field) is not None and job.sampler not in samplers:
             raise JobError(field, f"is a setting of {', '.join(samplers)}; the sampler is {job.sampler}")
-    if job.sampler == "heun" and job.num_inference_steps > MAX_HEUN_STEPS:
+    most = SAMPLERS[job.sampler].max_steps
+    if job.num_inference_steps > most:
         raise JobError(
-            "num_inference_steps", f"must be at most {MAX_HEUN_STEPS} with heun, got {job.num_inference_steps}"
+            "num_inference_steps", f"must be at most {most} with {job.sampler}, got {job.num_inference_steps}"
         )
 
 

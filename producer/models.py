@@ -14,6 +14,7 @@ from typing import Any
 
 from promptmill.producer.errors import ModelNameError
 from promptmill.producer.families.presets import PRESETS, Preset, get_preset, preset_of_hub_id
+from promptmill.producer.families.samplers import SCHEDULERS, sampler_of_scheduler
 
 POCKET = "pocket"
 """A small SDXL that ships with the worker and draws some eighty emoji on plain backgrounds."""
@@ -27,18 +28,6 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 RECORD = "_promptmill"
 """Where `promptmill import-model` writes in a model_index.json what went in; diffusers skips keys with `_`."""
-
-SCHEDULER_CLASSES = {
-    "EulerDiscreteScheduler": "euler",
-    "EulerAncestralDiscreteScheduler": "euler_a",
-    "DDIMScheduler": "ddim",
-    "UniPCMultistepScheduler": "unipc",
-    "LCMScheduler": "lcm",
-    "TCDScheduler": "tcd",
-    "HeunDiscreteScheduler": "heun",
-}
-DPM_SOLVERS = {"dpmsolver++": "dpm++_2m", "sde-dpmsolver++": "dpm++_2m_sde"}
-"""The sampler of a DPMSolverMultistepScheduler, by its algorithm_type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +180,12 @@ def latent_side(sample_size: Any) -> int:
 def sampler_of(scheduler: Mapping[str, Any]) -> tuple[str, str | None]:
     """The sampler that a scheduler_config.json asks for; where we have none such, Euler and a note that says so."""
     name = scheduler.get("_class_name", "EulerDiscreteScheduler")
-    if name == "DPMSolverMultistepScheduler":
-        name = f"{name} with {scheduler.get('algorithm_type', 'dpmsolver++')}"
-        sampler = DPM_SOLVERS.get(scheduler.get("algorithm_type", "dpmsolver++"))
-    else:
-        sampler = SCHEDULER_CLASSES.get(name)
-    return (sampler, None) if sampler else ("euler", f"its scheduler is {name}, which is not here: euler stands in")
+    algorithm = scheduler.get("algorithm_type", "dpmsolver++")
+    sampler = sampler_of_scheduler(name, algorithm)
+    if sampler:
+        return sampler, None
+    shown = f"{name} with {algorithm}" if name in SCHEDULERS else name
+    return "euler", f"its scheduler is {shown}, which is not here: euler stands in"
 
 
 def _read_json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -46,7 +46,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 WORKER_MAY_USE = {
     f"promptmill.producer.{name}"
     for name in (
-        *("job", "fields", "broker", "backoff", "errors", "models", "layout"),
+        *("job", "fields", "families.samplers", "broker", "backoff", "errors", "models", "layout"),
         *("queue.queue", "queue.ledger", "queue.workers", "queue.compiling", "outputs.output", "outputs.open"),
     )
 }
@@ -122,8 +122,11 @@ def test_worker_imports_the_submission_in_one_place():
 SHARED_ROOMS = ("worker.nn", "worker.sampling", "worker.checkpoint", "worker.text", "worker.safety")
 MAY_USE = {"worker.sdxl": SHARED_ROOMS}
 """What a room of the model may import of the worker, beside itself and worker/errors.py."""
-FIELDS = {"worker.sdxl": {"promptmill.producer.fields", "promptmill.producer.models"}}
-"""What it may know of the producer: what is asked for of an image, and what a model folder says, read in one place."""
+FIELDS = {
+    "worker.sdxl": {f"promptmill.producer.{name}" for name in ("fields", "models", "families.samplers")},
+    "worker.sampling": {"promptmill.producer.families.samplers"},
+}
+"""What it may know of the producer: what is asked of an image, what a model folder says, which samplers there are."""
 
 
 @pytest.mark.parametrize("name", [*SHARED_ROOMS, "worker.sdxl"])

@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from promptmill.producer.families.samplers import SAMPLERS
 from promptmill.producer.job import Job, canonical_json
 from promptmill.producer.layout import PNG_JOB_KEYWORD
 
@@ -29,17 +30,6 @@ Notes = Mapping[str, Any]
 
 NO_NOTES: Notes = MappingProxyType({})
 
-A1111_SAMPLERS = {
-    "euler": "Euler",
-    "euler_a": "Euler a",
-    "ddim": "DDIM",
-    "dpm++_2m": "DPM++ 2M",
-    "dpm++_2m_sde": "DPM++ 2M SDE",
-    "unipc": "UniPC",
-    "lcm": "LCM",
-    "tcd": "TCD",
-    "heun": "Heun",
-}
 A1111_SCHEDULES = {"karras": "Karras", "exponential": "Exponential", "beta": "Beta", "trailing": "SGM Uniform"}
 """Our sigma schedules and spacings under A1111's names, matched as diffusers' page on schedulers matches them."""
 
@@ -84,7 +74,7 @@ def _sampling(job: Job) -> dict[str, Any]:
     schedule = A1111_SCHEDULES.get(job.sigma_schedule or "") or A1111_SCHEDULES.get(job.timestep_spacing or "")
     return {
         "Steps": job.num_inference_steps,
-        "Sampler": A1111_SAMPLERS[job.sampler],
+        "Sampler": SAMPLERS[job.sampler].a1111,
         **({"Schedule type": schedule} if schedule else {}),
         "CFG scale": _number(job.guidance_scale),
         "Seed": job.seed,

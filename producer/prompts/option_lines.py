@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from promptmill.producer.errors import JobError
+from promptmill.producer.families.samplers import SAMPLERS
 from promptmill.producer.prompts.columns import IMAGES, Said, cell_converter, shown_name
 
 _KOHYA_OPTION = re.compile(r"\s--(?=\S)")
@@ -30,15 +31,7 @@ _KOHYA = {
 }
 """`--g` is the guidance that Flux takes as an input; SDXL has the one."""
 
-KOHYA_SAMPLERS = {
-    "ddim": "ddim",
-    "euler": "euler",
-    "k_euler": "euler",
-    "euler_a": "euler_a",
-    "k_euler_a": "euler_a",
-    "heun": "heun",
-    "dpmsolver++": "dpm++_2m",
-}
+KOHYA_SAMPLERS = {known: name for name, row in SAMPLERS.items() for known in row.kohya}
 
 
 def kohya(line: str) -> Said:
@@ -77,16 +70,7 @@ _A1111_UNUSED = (
 )  # fmt: skip
 _A1111_WORDS = ("prompt", "negative_prompt")  # whose values run to the next option, quoted or not
 
-A1111_SAMPLERS = {
-    "euler": "euler",
-    "euler a": "euler_a",
-    "ddim": "ddim",
-    "unipc": "unipc",
-    "lcm": "lcm",
-    "heun": "heun",
-    "dpm++ 2m": "dpm++_2m",
-    "dpm++ 2m sde": "dpm++_2m_sde",
-}
+A1111_SAMPLERS = {row.a1111.lower(): name for name, row in SAMPLERS.items()}
 _SCHEDULES = {"karras": "karras", "exponential": "exponential", "beta": "beta"}
 """A sampler's name may end in its schedule of sigmas."""
 

@@ -7,15 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from promptmill.worker.sampling.samplers import (
-    SAMPLERS,
-    Table,
-    initial_state,
-    pad_table,
-    row_at,
-    scale_input,
-    step,
-)
+from promptmill.producer.families.samplers import SAMPLERS
+from promptmill.worker.sampling.samplers import Table, initial_state, pad_table, row_at, scale_input, step
 from promptmill.worker.sampling.solvers.plan import Sampling
 
 SLOPE, PER_TIMESTEP = 0.7, 1e-4

@@ -15,9 +15,9 @@ from promptmill.worker.nn.config import VAEConfig
 from promptmill.worker.nn.vae import VAE as VAEDecoder
 from promptmill.worker.sampling.config import SchedulerConfig
 from promptmill.worker.sampling.samplers import make_table
+from promptmill.worker.sampling.schedulers import resolve
 from promptmill.worker.sampling.solvers.euler import plan_euler, visits
 from promptmill.worker.sampling.solvers.plan import Sampling
-from promptmill.worker.sampling.solvers.settings import resolve
 from promptmill.worker.sdxl.config import UNetConfig
 from promptmill.worker.sdxl.program import AnyProgram, Model, PlainRequest, RefinedProgram, fetch
 from promptmill.worker.sdxl.requests import is_guided, is_noisy

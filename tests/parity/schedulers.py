@@ -9,21 +9,19 @@ import diffusers
 import numpy as np
 import torch
 
-from promptmill.worker.sampling.samplers import SAMPLERS
+from promptmill.producer.families.samplers import SAMPLERS
 from promptmill.worker.sampling.solvers.plan import Sampling
 from tests.parity.linear import PER_TIMESTEP, SLOPE
 
 diffusers.utils.logging.set_verbosity_error()
 torch.set_num_threads(1)
 
-# What a sampler's name says beside its class.
-NAMED = {"dpm++_2m": {"algorithm_type": "dpmsolver++"}, "dpm++_2m_sde": {"algorithm_type": "sde-dpmsolver++"}}
-
 
 def build(sampler: str, fields: Mapping[str, Any], asked: Mapping[str, Any] | None = None) -> Any:
     """The scheduler that `from_config` makes of a file with `fields`; `asked` are its keyword arguments."""
-    scheduler = getattr(diffusers, SAMPLERS[sampler].scheduler)
-    return scheduler.from_config(dict(fields), **{**NAMED.get(sampler, {}), **(asked or {})})
+    row = SAMPLERS[sampler]
+    named = {"algorithm_type": row.algorithm_type} if row.algorithm_type else {}
+    return getattr(diffusers, row.scheduler).from_config(dict(fields), **named, **(asked or {}))
 
 
 def set_timesteps(scheduler: Any, sampling: Sampling) -> int:

@@ -22,11 +22,12 @@ pytest.importorskip("diffusers")
 import diffusers
 import torch
 
+from promptmill.producer.families.samplers import SAMPLERS
 from promptmill.worker.errors import ModelError, RequestError
 from promptmill.worker.sampling import samplers, schedule
 from promptmill.worker.sampling.config import SchedulerConfig
-from promptmill.worker.sampling.defaults import DEFAULTS
-from promptmill.worker.sampling.samplers import SAMPLERS, Table, draws_noise, make_table
+from promptmill.worker.sampling.samplers import Table, draws_noise, make_table
+from promptmill.worker.sampling.schedulers import DEFAULTS
 from promptmill.worker.sampling.solvers import consistency, ddim, dpm, euler, heun, plan, unipc
 from promptmill.worker.sampling.solvers.plan import Sampling
 from tests.parity import linear, schedulers

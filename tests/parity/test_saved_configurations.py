@@ -12,8 +12,8 @@ from promptmill.producer.models import sampler_of
 from promptmill.worker.errors import ConfigError
 from promptmill.worker.nn.config import VAEConfig
 from promptmill.worker.sampling.config import SchedulerConfig
-from promptmill.worker.sampling.defaults import DEFAULTS
 from promptmill.worker.sampling.samplers import make_table
+from promptmill.worker.sampling.schedulers import DEFAULTS
 from promptmill.worker.sampling.solvers.plan import Sampling
 from promptmill.worker.sdxl.config import UNetConfig
 from promptmill.worker.text.config import CLIPConfig

@@ -349,12 +349,6 @@ def test_a_job_without_prompt_is_refused():
         Job.from_fields({"seed": 1})
 
 
-def test_every_sampler_of_a_job_is_the_models_and_the_other_way_round():
-    from promptmill.worker.sampling import samplers
-
-    assert set(SAMPLERS) == set(samplers.SAMPLERS)
-
-
 text = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t"), max_size=30)
 side = st.integers(1, 512).map(lambda latents: 8 * latents)
 sizes = st.none() | st.tuples(st.integers(1, 65_536), st.integers(1, 65_536))

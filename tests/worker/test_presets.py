@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from promptmill.producer.families.presets import PRESETS
-from promptmill.producer.families.samplers import MAX_HEUN_STEPS, SIGMA_SCHEDULES, TAKEN_BY, TIMESTEP_SPACINGS
-from promptmill.producer.families.samplers import SAMPLERS as JOB_SAMPLERS
+from promptmill.producer.families.samplers import SAMPLERS, SCHEDULERS
 from promptmill.producer.job import Job
 from promptmill.worker.sampling import samplers
 from promptmill.worker.sampling.config import SchedulerConfig
+from promptmill.worker.sampling.schedulers import DEFAULTS, PLANS
 from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE
 from promptmill.worker.sdxl.requests import is_noisy, sampling_of
 
@@ -26,28 +26,22 @@ def test_a_presets_schedule_can_be_made(name: str):
     assert job.timesteps is None or table.timesteps.tolist() == list(job.timesteps)
 
 
-def test_both_sides_know_the_same_samplers_and_which_draw_noise():
-    assert set(JOB_SAMPLERS) == set(samplers.SAMPLERS)
-    for sampler in JOB_SAMPLERS:
-        for eta in (None, 0.5) if sampler in ("ddim", "tcd") else (None,):
+def test_every_sampler_of_the_table_has_its_arithmetic_and_the_other_way_round():
+    assert SAMPLERS.keys() == PLANS.keys()
+    assert DEFAULTS.keys() == SCHEDULERS
+
+
+def test_a_job_and_the_request_for_it_agree_on_which_samplers_draw_noise():
+    for sampler, row in SAMPLERS.items():
+        for eta in (None, 0.5) if "eta" in row.takes else (None,):
             job = Job(prompt="p", sampler=sampler, eta=eta)
             assert job.noisy == is_noisy(job), sampler
 
 
-def test_both_sides_know_which_sampler_takes_what():
-    for name, row in samplers.SAMPLERS.items():
-        assert {field for field, takers in TAKEN_BY.items() if name in takers} == row.takes, name
-
-
 def test_the_most_steps_of_heun_fit_a_programs_tables():
-    most = make_table_of(num_inference_steps=MAX_HEUN_STEPS)
-    assert len(most.timesteps) == 2 * MAX_HEUN_STEPS - 1
+    most = make_table_of(num_inference_steps=SAMPLERS["heun"].max_steps)
+    assert len(most.timesteps) == 999
 
 
 def make_table_of(**fields: Any) -> samplers.Table:
     return samplers.make_table(SDXL, sampling_of(Job(prompt="p", sampler="heun", **fields), TEXT_TO_IMAGE))
-
-
-def test_both_sides_know_the_same_spacings_and_schedules():
-    assert set(TIMESTEP_SPACINGS) == set(samplers.SPACINGS)
-    assert set(SIGMA_SCHEDULES) == set(samplers.SPREADS)

@@ -12,7 +12,7 @@ import optax  # type: ignore[import-untyped]
 from jaxtyping import Array, Float
 
 from promptmill.worker.sampling.schedule import kept_signal_above_zero
-from promptmill.worker.sampling.solvers.settings import resolve
+from promptmill.worker.sampling.schedulers import resolve
 from promptmill.worker.sdxl.config import ModelConfig
 from tools.pocket import train_vae
 from tools.pocket.captions import caption

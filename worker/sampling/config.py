@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from promptmill.producer.families.samplers import SCHEDULERS
 from promptmill.worker.checkpoint.json_config import JsonConfig, names
-from promptmill.worker.sampling.defaults import DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class SchedulerConfig(JsonConfig):
         number that JSON does not have.
         """
         left_out = set(values.get("_use_default_values") or ())
-        if values.get("_class_name", "") not in ("", *DEFAULTS):
+        if values.get("_class_name", "") not in ("", *SCHEDULERS):
             left_out |= values.keys() - {field.name for field in dataclasses.fields(cls)}
         if values.get("lambda_min_clipped") == -math.inf:
             left_out.add("lambda_min_clipped")

@@ -1,4 +1,4 @@
-"""How latents get from noise to image: `SAMPLERS`, their tables, and the step that the device takes by them.
+"""How latents get from noise to image: a job's table of steps, and the step that the device takes by it.
 
 Every sampler is linear in what it has: latents, what it remembers, the model's prediction, the image which that
 means, and new noise. So each is written once, as a pure function over arrays, and evaluated here on unit vectors:
@@ -6,35 +6,27 @@ what comes out is one small matrix an evaluation of the model. A program takes t
 the same for all samplers. All of it is float32, whatever the model computes in.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
+from promptmill.producer.families.samplers import (
+    MAX_EVALUATIONS,
+    SAMPLERS,
+    SIGMA_SCHEDULES,
+    TIMESTEP_SPACINGS,
+    Sampler,
+)
 from promptmill.worker.errors import RequestError
 from promptmill.worker.sampling.config import SchedulerConfig
-from promptmill.worker.sampling.defaults import DEFAULTS
-from promptmill.worker.sampling.solvers.consistency import plan_lcm, plan_tcd
-from promptmill.worker.sampling.solvers.ddim import plan_ddim
-from promptmill.worker.sampling.solvers.dpm import plan_dpm
-from promptmill.worker.sampling.solvers.euler import plan_ancestral, plan_euler
-from promptmill.worker.sampling.solvers.heun import plan_heun
+from promptmill.worker.sampling.schedulers import DEFAULTS, PLANS, resolve
 from promptmill.worker.sampling.solvers.plan import SLOTS, Arrays, Plan, Sampling, denoising
-from promptmill.worker.sampling.solvers.settings import Settings, resolve
-from promptmill.worker.sampling.solvers.unipc import plan_unipc
-
-MAX_EVALUATIONS = 1000
-"""Length of every padded table, so that the step count is an input of the program and not part of its shape."""
+from promptmill.worker.sampling.solvers.settings import Settings
 
 STATE = 1 + SLOTS
 """Arrays that go from step to step: the latents, and what a sampler remembers."""
-
-SPREADS = ("uniform", "karras", "exponential", "beta")
-SPACINGS = ("linspace", "leading", "trailing")
 
 
 class Table(NamedTuple):
@@ -61,69 +53,9 @@ class Row(NamedTuple):
     update: Float[Array, "B STATE STATE+3"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampler:
-    """One row of `SAMPLERS`."""
-
-    scheduler: str
-    """The class of diffusers that it equals."""
-    plan: Callable[[Settings, Sampling], Plan]
-    takes: frozenset[str] = frozenset()
-    """Which of a job's choices it has a use for, of those that not every sampler has."""
-    noisy: bool = False
-    """Whether each step draws noise. One that takes eta draws only where that is not 0."""
-    evaluations: int = 1
-    """Of the model, a step; 2 but for the last (diffusers' `order`)."""
-
-
-def _takes(names: str) -> frozenset[str]:
-    return frozenset(names.split())
-
-
-SAMPLERS = {
-    "euler": Sampler(
-        scheduler="EulerDiscreteScheduler",
-        plan=plan_euler,
-        takes=_takes("timestep_spacing sigma_schedule timesteps sigmas"),
-    ),
-    "euler_a": Sampler(
-        scheduler="EulerAncestralDiscreteScheduler",
-        plan=plan_ancestral,
-        takes=_takes("timestep_spacing"),
-        noisy=True,
-    ),
-    "ddim": Sampler(scheduler="DDIMScheduler", plan=plan_ddim, takes=_takes("timestep_spacing eta")),
-    "dpm++_2m": Sampler(
-        scheduler="DPMSolverMultistepScheduler",
-        plan=partial(plan_dpm, noisy=False),
-        takes=_takes("timestep_spacing sigma_schedule timesteps"),
-    ),
-    "dpm++_2m_sde": Sampler(
-        scheduler="DPMSolverMultistepScheduler",
-        plan=partial(plan_dpm, noisy=True),
-        takes=_takes("timestep_spacing sigma_schedule timesteps"),
-        noisy=True,
-    ),
-    "unipc": Sampler(
-        scheduler="UniPCMultistepScheduler",
-        plan=plan_unipc,
-        takes=_takes("timestep_spacing sigma_schedule"),
-    ),
-    "lcm": Sampler(scheduler="LCMScheduler", plan=plan_lcm, takes=_takes("timesteps"), noisy=True),
-    "tcd": Sampler(scheduler="TCDScheduler", plan=plan_tcd, takes=_takes("timesteps eta")),
-    "heun": Sampler(
-        scheduler="HeunDiscreteScheduler",
-        plan=plan_heun,
-        takes=_takes("timestep_spacing sigma_schedule timesteps"),
-        evaluations=2,
-    ),
-}
-
-
 def draws_noise(sampler: str, eta: float) -> bool:
     """Whether every step of a job draws noise."""
-    row = SAMPLERS[sampler]
-    return row.noisy or ("eta" in row.takes and eta > 0)
+    return SAMPLERS[sampler].draws_noise(eta)
 
 
 def make_table(config: SchedulerConfig, sampling: Sampling) -> Table:
@@ -147,7 +79,7 @@ def make_table(config: SchedulerConfig, sampling: Sampling) -> Table:
 
 
 def _tabulate(settings: Settings, sampling: Sampling, sampler: Sampler) -> Table:
-    plan = sampler.plan(settings, sampling)
+    plan = PLANS[sampling.sampler](settings, sampling)
     part = _part(plan, settings, sampling, sampler)
     alphas, sigmas = plan.alphas[part], plan.sigmas[part]
     image, prediction = denoising(settings.prediction_type, alphas, sigmas)
@@ -212,15 +144,17 @@ def _asked(sampler: Sampler, sampling: Sampling) -> dict[str, Any]:
     if sampling.timestep_spacing is not None:
         asked["timestep_spacing"] = sampling.timestep_spacing
     if sampling.sigma_schedule is not None:
-        fields = {f"use_{name}_sigmas": name == sampling.sigma_schedule for name in SPREADS} | {"use_lu_lambdas": False}
+        fields = {f"use_{name}_sigmas": name == sampling.sigma_schedule for name in SIGMA_SCHEDULES} | {
+            "use_lu_lambdas": False
+        }
         asked |= {name: used for name, used in fields.items() if name in DEFAULTS[sampler.scheduler]}
     return asked
 
 
 def _check_choices(sampler: Sampler, sampling: Sampling) -> None:
     """Refuse what the sampler has no use for, rather than leave it without effect."""
-    _check_word("timestep_spacing", sampling.timestep_spacing, SPACINGS)
-    _check_word("sigma_schedule", sampling.sigma_schedule, SPREADS)
+    _check_word("timestep_spacing", sampling.timestep_spacing, TIMESTEP_SPACINGS)
+    _check_word("sigma_schedule", sampling.sigma_schedule, SIGMA_SCHEDULES)
     chosen = {
         "timestep_spacing": sampling.timestep_spacing is not None,
         "sigma_schedule": sampling.sigma_schedule not in (None, "uniform"),

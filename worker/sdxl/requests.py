@@ -8,10 +8,11 @@ import jax
 import numpy as np
 from jaxtyping import Float32, UInt32
 
+from promptmill.producer.families.samplers import SAMPLERS
 from promptmill.producer.fields import JobFields
 from promptmill.worker.errors import RequestError
 from promptmill.worker.sampling.noise import start_generator
-from promptmill.worker.sampling.samplers import SAMPLERS, Table, draws_noise, make_table, pad_table
+from promptmill.worker.sampling.samplers import Table, draws_noise, make_table, pad_table
 from promptmill.worker.sampling.solvers.plan import Sampling
 from promptmill.worker.sdxl.config import ModelConfig
 from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Stage

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from promptmill.producer.families.samplers import MAX_EVALUATIONS, SAMPLERS
 from promptmill.worker.errors import ModelError, RequestError
 from promptmill.worker.sampling.config import SchedulerConfig
 from promptmill.worker.sampling.samplers import (
-    MAX_EVALUATIONS,
-    SAMPLERS,
     STATE,
     Table,
     draws_noise,
@@ -157,7 +156,7 @@ def test_a_strength_begins_with_an_image_and_its_noise() -> None:
         *(({"steps": steps}, f"between 1 and 1000, got {steps}") for steps in (-1, 0, 1001)),
         ({"sampler": "heun", "steps": 501}, "501 steps of heun are 1001 evaluations"),
         ({"sampler": "lcm", "steps": 51}, "distilled for 50"),
-        ({"timestep_spacing": "random"}, "timestep_spacing is 'random', expected one of linspace"),
+        ({"timestep_spacing": "random"}, "timestep_spacing is 'random', expected one of leading"),
         ({"sigma_schedule": "odd"}, "sigma_schedule is 'odd', expected one of uniform"),
         ({"sampler": "ddim", "sigma_schedule": "karras"}, "ddim takes no sigma_schedule, got 'karras'"),
         ({"sampler": "lcm", "timestep_spacing": "trailing"}, "lcm takes no timestep_spacing"),

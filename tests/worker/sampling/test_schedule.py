@@ -7,9 +7,9 @@ import pytest
 
 from promptmill.worker.errors import ConfigError
 from promptmill.worker.sampling.config import SchedulerConfig
-from promptmill.worker.sampling.defaults import DEFAULTS
 from promptmill.worker.sampling.schedule import BETAS, SPREADS, kept_signal, spread, timesteps_of, training_sigmas
-from promptmill.worker.sampling.solvers.settings import Settings, resolve
+from promptmill.worker.sampling.schedulers import DEFAULTS, resolve
+from promptmill.worker.sampling.solvers.settings import Settings
 
 
 def settings(scheduler: str = "EulerDiscreteScheduler", **fields: Any) -> Settings:

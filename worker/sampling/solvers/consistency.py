@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Int
 
 from promptmill.worker.errors import ConfigError, RequestError
+from promptmill.worker.sampling.defaults import CLIPPED, CONSISTENCY, Defaults
 from promptmill.worker.sampling.schedule import kept_signal
 from promptmill.worker.sampling.solvers.ddim import bounded_noise
-from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Sampling, Stepped, noise_in
+from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Stepped, noise_in
 from promptmill.worker.sampling.solvers.settings import Settings
 
 SIGMA_DATA = 0.5
@@ -74,3 +75,11 @@ def distilled_timesteps(settings: Settings, sampling: Sampling) -> Int[np.ndarra
         )
     distilled = np.arange(count, 0, -1) * (trained // count) - 1
     return distilled[np.floor(np.linspace(0, count, sampling.steps, endpoint=False)).astype(int)]
+
+
+PLANS: Plans = {"lcm": plan_lcm, "tcd": plan_tcd}
+DEFAULTS: Defaults = {
+    "LCMScheduler": {**CONSISTENCY, **CLIPPED, "thresholding": False, "timestep_scaling": 10.0},
+    # Its constructor takes clipping and thresholding too, and never reads them.
+    "TCDScheduler": CONSISTENCY,
+}

@@ -5,8 +5,9 @@ from functools import partial
 import numpy as np
 
 from promptmill.worker.errors import RequestError
+from promptmill.worker.sampling.defaults import BETAS, CLIPPED, ZERO_SNR, Defaults
 from promptmill.worker.sampling.schedule import kept_signal, spaced
-from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Sampling, Step, Stepped, noise_in
+from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Step, Stepped, noise_in
 from promptmill.worker.sampling.solvers.settings import Settings
 
 
@@ -48,3 +49,17 @@ def bounded_noise(timesteps: np.ndarray, kept: np.ndarray, step: Step) -> Plan:
         initial_scale=1.0,
         step=step,
     )
+
+
+PLANS: Plans = {"ddim": plan_ddim}
+DEFAULTS: Defaults = {
+    "DDIMScheduler": {
+        **BETAS,
+        **ZERO_SNR,
+        **CLIPPED,
+        "clip_sample": True,
+        "set_alpha_to_one": True,
+        "thresholding": False,
+        "timestep_spacing": "leading",
+    },
+}

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from promptmill.worker.errors import ConfigError
+from promptmill.worker.sampling.defaults import MULTISTEP, Defaults
 from promptmill.worker.sampling.schedule import (
     kept_signal_above_zero,
     spaced_above_zero,
@@ -14,7 +15,7 @@ from promptmill.worker.sampling.schedule import (
     training_sigmas,
 )
 from promptmill.worker.sampling.solvers.levels import Levels, check_multistep
-from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Sampling, Stepped
+from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Stepped
 from promptmill.worker.sampling.solvers.settings import Settings
 
 FEW_STEPS = 15
@@ -24,7 +25,7 @@ FEW_STEPS = 15
 SOLVER_TYPES = {"midpoint": "midpoint", "heun": "heun"} | dict.fromkeys(("logrho", "bh1", "bh2"), "midpoint")
 
 
-def plan_dpm(settings: Settings, sampling: Sampling, *, noisy: bool) -> Plan:
+def plan_dpm(settings: Settings, sampling: Sampling, *, stochastic: bool) -> Plan:
     check_multistep(settings)
     if settings.solver_type not in SOLVER_TYPES:
         raise ConfigError(f"solver_type is {settings.solver_type!r}, expected midpoint or heun")
@@ -32,7 +33,7 @@ def plan_dpm(settings: Settings, sampling: Sampling, *, noisy: bool) -> Plan:
         raise ConfigError(f"variance_type is {settings.variance_type!r}, but models of variance are not implemented")
     timesteps, sigmas = visits(settings, sampling)
     levels = Levels(sigmas)
-    return levels.plan(timesteps, partial(dpm_step, levels, settings, noisy))
+    return levels.plan(timesteps, partial(dpm_step, levels, settings, stochastic))
 
 
 def visits(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
@@ -65,16 +66,16 @@ def _spread(settings: Settings, trained: np.ndarray, steps: int) -> np.ndarray:
     return spread(settings, trained[::-1], steps)
 
 
-def dpm_step(levels: Levels, settings: Settings, noisy: bool, index: int, first: int, arrays: Arrays) -> Stepped:
-    """To the next level by the images that the last evaluations meant; `noisy` solves the SDE, else the ODE."""
+def dpm_step(levels: Levels, settings: Settings, stochastic: bool, index: int, first: int, arrays: Arrays) -> Stepped:
+    """To the next level by the images that the last evaluations meant; `stochastic` solves the SDE, else the ODE."""
     image, *older = arrays.denoised, *arrays.memory[:2]
     h = levels.lambdas[index + 1] - levels.lambdas[index]
-    span = 2 * h if noisy else h
-    fade = levels.sigmas[index + 1] / levels.sigmas[index] * (np.exp(-h) if noisy else 1)
+    span = 2 * h if stochastic else h
+    fade = levels.sigmas[index + 1] / levels.sigmas[index] * (np.exp(-h) if stochastic else 1)
     taken = -np.expm1(-span)
     change = _change(levels, settings, index, order_at(levels, settings, index, first), image, older, h, span)
     stepped = fade * arrays.latents + levels.alphas[index + 1] * (taken * image + change)
-    if noisy:
+    if stochastic:
         stepped = stepped + levels.sigmas[index + 1] * np.sqrt(-np.expm1(-2 * h)) * arrays.noise
     return stepped, (image, older[0])
 
@@ -106,3 +107,16 @@ def order_at(levels: Levels, settings: Settings, index: int, first: int) -> int:
     if index == count - 2 and simpler:
         return min(settings.solver_order, 2, index - first + 1)
     return min(settings.solver_order, index - first + 1)
+
+
+PLANS: Plans = {"dpm++_2m": partial(plan_dpm, stochastic=False), "dpm++_2m_sde": partial(plan_dpm, stochastic=True)}
+DEFAULTS: Defaults = {
+    "DPMSolverMultistepScheduler": {
+        **MULTISTEP,
+        "solver_type": "midpoint",
+        "euler_at_final": False,
+        "use_lu_lambdas": False,
+        "lambda_min_clipped": -float("inf"),
+        "variance_type": None,
+    },
+}

@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from promptmill.worker.errors import ConfigError, RequestError
+from promptmill.worker.sampling.defaults import BETAS, SPREADS, ZERO_SNR, Defaults
 from promptmill.worker.sampling.schedule import spaced, spread, timesteps_of, training_sigmas
-from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Sampling, Step, Stepped
+from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Step, Stepped
 from promptmill.worker.sampling.solvers.settings import Settings
 
 
@@ -81,3 +82,17 @@ def asked_or_spaced(settings: Settings, sampling: Sampling) -> tuple[np.ndarray,
     if sampling.timesteps is not None:
         return np.array(sampling.timesteps, np.float32), len(sampling.timesteps)
     return spaced(settings, sampling.steps).astype(np.float32), sampling.steps
+
+
+PLANS: Plans = {"euler": plan_euler, "euler_a": plan_ancestral}
+DEFAULTS: Defaults = {
+    "EulerDiscreteScheduler": {
+        **BETAS,
+        **SPREADS,
+        **ZERO_SNR,
+        "interpolation_type": "linear",
+        "timestep_type": "discrete",
+        "final_sigmas_type": "zero",
+    },
+    "EulerAncestralDiscreteScheduler": {**BETAS, **ZERO_SNR},
+}

@@ -4,9 +4,10 @@ from functools import partial
 
 import numpy as np
 
+from promptmill.worker.sampling.defaults import BETAS, CLIPPED, SPREADS, Defaults
 from promptmill.worker.sampling.schedule import spread, timesteps_of, training_sigmas
 from promptmill.worker.sampling.solvers.euler import asked_or_spaced, growing_noise
-from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Sampling, Stepped
+from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Stepped
 from promptmill.worker.sampling.solvers.settings import Settings
 
 
@@ -32,3 +33,9 @@ def heun_step(sigmas: np.ndarray, index: int, first: int, arrays: Arrays) -> Ste
     before, began = arrays.memory[:2]
     derivative = (before + (arrays.latents - arrays.denoised) / following) / 2
     return began + derivative * (following - sigma), ()
+
+
+PLANS: Plans = {"heun": plan_heun}
+DEFAULTS: Defaults = {
+    "HeunDiscreteScheduler": {**BETAS, **SPREADS, **CLIPPED, "beta_start": 0.00085, "beta_end": 0.012},
+}

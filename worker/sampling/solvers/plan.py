@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from promptmill.worker.sampling.solvers.settings import Settings
+
 SLOTS = 4
 """Arrays that a sampler may remember beside the latents: UniPC of order 3 needs three predictions and one sample."""
 
@@ -63,6 +65,10 @@ class Plan:
     sigmas: Float64[np.ndarray, " E"]
     initial_scale: float
     step: Step
+
+
+Plans = dict[str, Callable[[Settings, Sampling], Plan]]
+"""By the sampler's name, what plans a job of it: `PLANS` of each solver's file."""
 
 
 def denoising(kind: str, alpha: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

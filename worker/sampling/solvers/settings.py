@@ -1,17 +1,7 @@
-"""What a scheduler_config.json means to one sampler: the file's fields, and that sampler's own defaults.
+"""A scheduler's configuration as a sampler reads it."""
 
-A folder's file may be of any scheduler class. diffusers' `from_config` gives a class those fields that its
-constructor knows, drops the others and fills in what is missing from the class's own defaults, which differ:
-DDIM clips latents unless told not to, LCM has other betas (`worker/sampling/defaults.py`).
-"""
-
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from promptmill.worker.errors import ConfigError
-from promptmill.worker.sampling.config import SchedulerConfig
-from promptmill.worker.sampling.defaults import DEFAULTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,27 +54,3 @@ class Settings:
         }
         # In diffusers' order: Lu's is not among those that exclude one another.
         return next((name for name, used in named.items() if used), "uniform")
-
-
-def resolve(config: SchedulerConfig, scheduler: str, asked: Mapping[str, Any]) -> Settings:
-    """The settings of diffusers' class `scheduler`: `asked` over the file's fields over the class's defaults."""
-    defaults = DEFAULTS[scheduler]
-    given = {name: getattr(config, name) for name in defaults if getattr(config, name) is not None}
-    settings = Settings(**{**defaults, **given, **asked})
-    _check(settings, scheduler)
-    return settings
-
-
-def _check(settings: Settings, scheduler: str) -> None:
-    spreads = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
-    used = [name for name in spreads if getattr(settings, name)]
-    if len(used) > 1:
-        raise ConfigError(f"{' and '.join(used)} are true, expected one at most")
-    if settings.thresholding:
-        raise ConfigError("thresholding is true, but dynamic thresholding is not implemented")
-    if settings.beta_schedule == "exp" and scheduler != "HeunDiscreteScheduler":
-        raise ConfigError(f"beta_schedule is 'exp', which {scheduler} does not know")
-    if settings.trained_betas is not None and len(settings.trained_betas) != settings.num_train_timesteps:
-        raise ConfigError(
-            f"trained_betas has {len(settings.trained_betas)} values, expected {settings.num_train_timesteps}"
-        )

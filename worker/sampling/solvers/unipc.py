@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from promptmill.worker.errors import ConfigError, RequestError
+from promptmill.worker.sampling.defaults import MULTISTEP, Defaults
 from promptmill.worker.sampling.schedule import spaced_above_zero, spread, timesteps_of, training_sigmas
 from promptmill.worker.sampling.solvers.levels import Levels, check_multistep
-from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Sampling, Stepped, noise_in
+from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Stepped, noise_in
 from promptmill.worker.sampling.solvers.settings import Settings
 
 # What other classes call theirs, and UniPC takes for its default.
@@ -103,3 +104,15 @@ def _weights(ratios: list[float], span: float, unit: float) -> Float64[np.ndarra
         return np.linalg.solve(powers, np.array(moments))
     except np.linalg.LinAlgError:
         raise RequestError("two steps of unipc come to the same noise level: choose fewer steps") from None
+
+
+PLANS: Plans = {"unipc": plan_unipc}
+DEFAULTS: Defaults = {
+    "UniPCMultistepScheduler": {
+        **MULTISTEP,
+        "solver_type": "bh2",
+        "predict_x0": True,
+        "disable_corrector": (),
+        "solver_p": None,
+    },
+}
