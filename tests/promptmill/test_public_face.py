@@ -27,8 +27,8 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 ROOT = Path(str(promptmill.__file__)).parents[1]
-INNER = {"PromptmillError", "TemplateError", "Stopping", "TaskRefused"}
-"""The root, and what no user sees: caught in its own module, or sent to a Celery client."""
+INNER = {"PromptmillError", "TemplateError", "MalformedEntry", "Stopping", "TaskRefused"}
+"""The root, and what no user sees: caught in its own room, or sent to a Celery client."""
 
 
 def test_every_error_of_ours_is_of_one_tree():
