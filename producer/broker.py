@@ -27,9 +27,9 @@ SOCKET_TIMEOUT_S = 30.0  # longer than any call here takes; a dead peer is notic
 EMBEDDED_START_S = 20.0
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
     """A client of the Redis at `url`, checked by a ping. Raises BrokerError with a sentence."""
-    client = client_of(url)
+    client = client_of(url, timeout_s=timeout_s)
     try:
         client.ping()
     except redis.AuthenticationError as error:
@@ -44,14 +44,17 @@ def connect(url: str) -> redis.Redis:
     return client
 
 
-def client_of(url: str) -> redis.Redis:
-    """A client of the Redis at `url`, not yet connected. Raises BrokerError for a URL that is none."""
+def client_of(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
+    """A client of the Redis at `url`, not yet connected, that waits `timeout_s` for an answer.
+
+    Raises BrokerError for a URL that is none.
+    """
     try:
         return redis.Redis.from_url(
             url,
             decode_responses=True,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_timeout=timeout_s,
             health_check_interval=15,
             retry=Retry(FullJitterBackoff(cap=1.0, base=0.05), retries=3),
         )

@@ -25,6 +25,7 @@ VERBS = {
     "worker": "Render jobs from the queue on all accelerators of this host.",
     "status": "Show runs and workers, live with --watch.",
     "list": "List runs, or the jobs of one by index, label or prompt.",
+    "wait": "Wait until a run is over.",
     "cancel": "Cancel a run.",
     "pause": "Let workers take nothing more of a run.",
     "unpause": "Go on with a run that was paused.",

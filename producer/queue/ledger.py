@@ -34,6 +34,9 @@ PRIORITIES = {"urgent": 2, "normal": 1, "low": 0}
 REVOKED = "revoked"
 """The reason of a job that somebody revoked."""
 
+RATE_AFTER_S = 1.0
+"""Seconds between a run's first image and its last, before they tell a rate."""
+
 KEEP_S = 7 * 24 * 3600
 """For how long Redis knows a run after its end, in seconds."""
 
@@ -74,11 +77,12 @@ class RunStatus:
 
     @property
     def images_per_s(self) -> float | None:
-        """The rate from the first rendered image to the last, or None before there are two."""
+        """The rate from the first rendered image to the last, or None while that would be a guess."""
         rendered = self.done - self.present
-        if self.first_done is None or self.last_done is None or rendered < 2 or self.last_done <= self.first_done:
+        if self.first_done is None or self.last_done is None or rendered < 2:
             return None
-        return (rendered - 1) / (self.last_done - self.first_done)
+        span_s = self.last_done - self.first_done
+        return (rendered - 1) / span_s if span_s >= RATE_AFTER_S else None
 
     @property
     def eta_s(self) -> float | None:

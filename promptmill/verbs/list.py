@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from promptmill.verbs.options import broker_option, json_option
-from promptmill.verbs.runs import connected
+from promptmill.verbs.runs import connected, run_url
 
 NUMBERS = ("images", "done", "failed", "cancelled", "left", "age")
 COLUMNS = ("run", "state", "priority", *NUMBERS)
@@ -87,7 +87,12 @@ def _list_runs(broker: str | None, as_json: bool) -> int:
     from promptmill.producer.queue.ledger import Ledger
 
     runs = [
-        {**dataclasses.asdict(status), "left": status.left, "age_s": round(max(time.time() - status.created, 0.0), 1)}
+        {
+            **dataclasses.asdict(status),
+            "output": run_url(status),
+            "left": status.left,
+            "age_s": round(max(time.time() - status.created, 0.0), 1),
+        }
         for status in Ledger(connected(broker)).runs()
     ]
     click.echo(json.dumps({"runs": runs}, ensure_ascii=False) if as_json else table(runs))

@@ -2,7 +2,7 @@
 
 import click
 
-from promptmill.verbs.runs import answer, connected, find_run, run_options
+from promptmill.verbs.runs import answer, connected, find_run, run_options, run_url
 
 
 @click.command("purge")
@@ -15,5 +15,6 @@ def command(run: str, broker: str | None, as_json: bool, force: bool) -> int:
     client = connected(broker)
     status = find_run(client, run)
     purge(client, run, force=force)
-    answer(as_json, f"{run}: purged; its images stay in {status.output}", run=run, purged=True, output=status.output)
+    url = run_url(status)
+    answer(as_json, f"{run}: purged; its images stay in {url}", run=run, purged=True, output=url)
     return 0

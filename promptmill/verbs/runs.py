@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 OVER = ("finished", "cancelled")
 """The states in which nothing more happens to a run by itself."""
 
+AGAIN_AFTER_S = 0.5
+WATCHING_TIMEOUT_S = 1.5
+"""For how long whoever watches waits for an answer of Redis, four times: a Redis that hangs is told within seconds."""
+
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def run_options(function: F) -> F:
@@ -32,6 +38,37 @@ def connected(broker: str | None) -> "redis.Redis":
     from promptmill.producer.broker import DEFAULT_URL, connect
 
     return connect(broker or DEFAULT_URL)
+
+
+def watching(broker: str | None) -> "redis.Redis":
+    """The same for a verb that looks again and again. Raises BrokerError."""
+    from promptmill.producer.broker import DEFAULT_URL, connect
+
+    return connect(broker or DEFAULT_URL, timeout_s=WATCHING_TIMEOUT_S)
+
+
+def go_on_without_redis(look: Callable[[], T]) -> T:
+    """What the look finds; while Redis is away, say so once and look again."""
+    import redis
+
+    told = False
+    while True:
+        try:
+            found = look()
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            if not told:
+                click.secho(f"waiting: Redis: {error}", err=True, fg="yellow")
+            told = True
+            time.sleep(AGAIN_AFTER_S)
+        else:
+            if told:
+                click.echo("Redis answers again", err=True)
+            return found
+
+
+def run_url(status: "RunStatus") -> str:
+    """The run's own folder or URL: what `output` means in every verb's JSON."""
+    return f"{status.output.rstrip('/')}/{status.run}"
 
 
 def find_run(client: "redis.Redis", run: str) -> "RunStatus":

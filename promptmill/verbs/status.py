@@ -9,7 +9,7 @@ import click
 
 from promptmill.verbs.options import broker_option, json_option
 from promptmill.verbs.rates import Rates
-from promptmill.verbs.runs import OVER, connected, find_run
+from promptmill.verbs.runs import OVER, find_run, go_on_without_redis, run_url, watching
 
 WATCH_EVERY_S = 2.0
 SHOWN_REASONS = 10
@@ -20,25 +20,28 @@ BAR_WIDTH = 50  # characters
 @click.command("status")
 @click.argument("run", required=False)
 @broker_option
-@click.option("--watch", is_flag=True, help="Show it anew every two seconds, until the runs are over.")
+@click.option("--watch", is_flag=True, help="Show it anew every two seconds, until it is stopped.")
+@click.option("--until-finished", is_flag=True, help="Watch until the runs are over.")
 @json_option
-def command(run: str | None, broker: str | None, watch: bool, as_json: bool) -> int:
+def command(run: str | None, broker: str | None, watch: bool, until_finished: bool, as_json: bool) -> int:
     """Show where all runs stand, or one RUN with its failures; the workers, and what waits.
 
     Exit code 1: the RUN is over, with failed jobs.
     """
-    client = connected(broker)
-    rates = Rates()
+    client, rates, watch = watching(broker), Rates(), watch or until_finished
+    data = collect(client, run)
     while True:
-        data = collect(client, run)
         for one in data["runs"]:
-            _bring_up_to_date(one, rates.look(one["run"], one["done"], time.monotonic()))
+            rate = rates.look(one["run"], one["done"], time.monotonic())
+            if watch:
+                _bring_up_to_date(one, rate)
         if watch and not as_json:
             click.clear()
         click.echo(json.dumps(data, ensure_ascii=False) if as_json else table(data, bars=watch))
-        if not watch or all(one["state"] in OVER for one in data["runs"]):
+        if not watch or (until_finished and all(one["state"] in OVER for one in data["runs"])):
             break
         time.sleep(WATCH_EVERY_S)
+        data = go_on_without_redis(lambda: collect(client, run))
     return int(run is not None and data["runs"][0]["state"] in OVER and data["runs"][0]["failed"] > 0)
 
 
@@ -53,8 +56,8 @@ def collect(client: Any, run: str | None) -> dict[str, Any]:
     runs = []
     for status in [find_run(client, run)] if run else ledger.runs():
         figures = {"left": status.left, "finished": status.finished}
-        rates = {"images_per_s": status.images_per_s, "eta_s": status.eta_s}
-        runs.append({**dataclasses.asdict(status), **figures, **rates})
+        rates = {"images_per_s": status.images_per_s, "eta_s": status.eta_s if status.state == "running" else None}
+        runs.append({**dataclasses.asdict(status), "output": run_url(status), **figures, **rates})
     if run:
         failures = sorted(ledger.failures(run), key=lambda failure: failure.index)
         runs[0]["failures"] = [dataclasses.asdict(failure) for failure in failures]
@@ -69,10 +72,9 @@ def collect(client: Any, run: str | None) -> dict[str, Any]:
 
 
 def _bring_up_to_date(run: dict[str, Any], rate: float | None) -> None:
-    """While one watches, the rate is that of the last minute, and the time left follows from it."""
-    if rate is not None:
-        run["images_per_s"] = rate
-        run["eta_s"] = run["left"] / rate if rate else None
+    """While one watches, the rate is that of the last minute, none while it stands still; the time left follows."""
+    run["images_per_s"] = rate
+    run["eta_s"] = run["left"] / rate if rate and run["state"] == "running" else None
 
 
 def table(data: dict[str, Any], bars: bool = False) -> str:

@@ -110,8 +110,13 @@ def test_the_rate_is_from_the_first_image_to_the_last_and_the_rest_takes_as_long
 
 @pytest.mark.parametrize(
     "change",
-    [{"done": 0, "first_done": None, "last_done": None}, {"done": 1, "last_done": 110.0}, {"last_done": 110.0}],
-    ids=["none yet", "one", "all at one moment"],
+    [
+        {"done": 0, "first_done": None, "last_done": None},
+        {"done": 1, "last_done": 110.0},
+        {"last_done": 110.0},
+        {"last_done": 110.001},
+    ],
+    ids=["none yet", "one", "all at one moment", "almost"],
 )
 def test_there_is_no_rate_before_there_are_two_images(change):
     status = dataclasses.replace(RUNNING, **change)

@@ -119,7 +119,7 @@ def test_what_is_cancelled_is_claimed_by_nobody(client, run, promptmill):
     assert said(promptmill("cancel", "cats", "--json")) == {"run": "cats", "cancelled": 2, "state": "cancelled"}
     assert claim(client) == []
     assert promptmill("status", "cats").out.startswith("cats (cancelled): 0 of 2 images")
-    assert promptmill("status", "cats", "--watch").code == 0, "a cancelled run is over: nobody waits for it"
+    assert promptmill("status", "cats", "--until-finished").code == 0, "a cancelled run is over: nobody waits for it"
 
 
 def test_a_finished_run_has_nothing_to_cancel(client, run, here, promptmill):

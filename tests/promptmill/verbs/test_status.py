@@ -24,7 +24,7 @@ def enter(client: redis.Redis, at_redis: str) -> Enter:
     """Enters a run, and settles its first jobs: so many done, so many failed."""
 
     def enter(run: str, images: int, done: int = 0, failed: int = 0) -> JobQueue:
-        Ledger(client).open(run, output=f"/out/{run}", digest="d", jobs=images, images=images, common={})
+        Ledger(client).open(run, output="/out", digest="d", jobs=images, images=images, common={})
         queue = JobQueue(client, "w")
         queue.enqueue(run, 0, images, as_entries(enumerate(JOBS[:images])))
         for number, claim in enumerate(queue.claim(SHAPE, done + failed) if done + failed else []):
@@ -97,7 +97,7 @@ def test_the_exit_code_is_1_for_a_finished_run_with_failures(enter, promptmill, 
     assert promptmill("status", "a").code == code
     assert promptmill("status", "a", "--json").code == code
     if done + failed == images:
-        assert promptmill("status", "a", "--watch", "--json").code == code
+        assert promptmill("status", "a", "--until-finished", "--json").code == code
     assert promptmill("status").code == 0, "it is about all runs"
 
 
@@ -127,7 +127,7 @@ def test_the_workers_are_shown_with_what_they_do(client, at_redis, promptmill):
 
 def test_a_watcher_sees_lines_of_json_until_the_run_is_over(client, enter, at_redis, here):
     queue = enter("a", 2, done=1)
-    command = [sys.executable, "-m", "promptmill", "status", "a", "--watch", "--json", "--broker", at_redis]
+    command = [sys.executable, "-m", "promptmill", "status", "a", "--until-finished", "--json", "--broker", at_redis]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
         assert watch.stdout is not None
         first = json.loads(watch.stdout.readline())
@@ -135,8 +135,40 @@ def test_a_watcher_sees_lines_of_json_until_the_run_is_over(client, enter, at_re
         queue.done(claim)
         others = [json.loads(line) for line in watch.stdout]
     assert (first["runs"][0]["done"], others[-1]["runs"][0]["done"], watch.returncode) == (1, 2, 0)
-    assert first["runs"][0]["images_per_s"] is None
-    assert others[-1]["runs"][0]["images_per_s"] > 0
+    assert [one["runs"][0]["images_per_s"] for one in (first, others[-1])] == [None, None], "two images tell no rate"
+
+
+def test_a_watcher_stays_when_the_run_is_over_and_until_it_is_stopped(enter, at_redis, here):
+    enter("a", 1, done=1)
+    command = [sys.executable, "-m", "promptmill", "status", "a", "--watch", "--json", "--broker", at_redis]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        seen = [json.loads(watch.stdout.readline())["runs"][0]["finished"] for _ in range(2)]
+        assert watch.poll() is None
+        watch.terminate()
+    assert seen == [True, True]
+
+
+@pytest.mark.parametrize(("done", "failed", "code"), [(2, 0, 0), (1, 1, 1)])
+def test_wait_exits_as_status_does(enter, promptmill, done, failed, code):
+    enter("a", 2, done, failed)
+    ran = promptmill("wait", "a")
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err == f"a: finished, {done} of 2 images{', 1 failed' if failed else ''}\n"
+
+
+def test_wait_gives_up_after_its_timeout(enter, promptmill):
+    enter("a", 2, done=1)
+    ran = promptmill("wait", "a", "--timeout", "0.1")
+    assert (ran.code, "1 of 2 images left after 0.1 s" in ran.err) == (2, True)
+
+
+def test_output_is_the_runs_folder_in_every_verb(enter, promptmill):
+    enter("a", 1, done=1)
+    listed = json.loads(promptmill("list", "--json").out)["runs"][0]["output"]
+    shown = json.loads(promptmill("status", "--json").out)["runs"][0]["output"]
+    purged = json.loads(promptmill("purge", "a", "--json").out)["output"]
+    assert (listed, shown, purged) == ("/out/a", "/out/a", "/out/a")
 
 
 def test_a_workers_problem_is_shown(client, at_redis, promptmill):

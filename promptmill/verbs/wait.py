@@ -1,0 +1,32 @@
+"""`promptmill wait`: until a run is over."""
+
+import time
+
+import click
+
+from promptmill.verbs.runs import OVER, answer, count, find_run, go_on_without_redis, run_options, run_url, watching
+
+POLL_S = 0.5
+
+
+@click.command("wait")
+@run_options
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0), metavar="SECONDS", help="Exit with 2 then.  [none]")
+def command(run: str, broker: str | None, as_json: bool, timeout_s: float | None) -> int:
+    """Wait until RUN is finished or cancelled.
+
+    Exit code 1: it has failed jobs. A Redis that goes away meanwhile is waited for.
+    """
+    client = watching(broker)
+    status, began = find_run(client, run), time.monotonic()
+    while status.state not in OVER:
+        if timeout_s is not None and time.monotonic() - began >= timeout_s:
+            left = f"{status.left} of {count(status.images, 'image')} left"
+            raise click.ClickException(f"run {run!r}: {left} after {timeout_s:g} s")
+        time.sleep(POLL_S)
+        status = go_on_without_redis(lambda: find_run(client, run))
+    figures = {"images": status.images, "done": status.done, "failed": status.failed, "cancelled": status.cancelled}
+    words = f"{run}: {status.state}, {status.done} of {count(status.images, 'image')}"
+    words += f", {status.failed} failed" if status.failed else ""
+    answer(as_json, words, run=run, state=status.state, output=run_url(status), **figures)
+    return int(status.failed > 0)
