@@ -6,6 +6,7 @@
     path, bytes, crc32c, sha256, image_width, image_height
                         of the image, where it is whole; `path` is relative to the run's output
     one column per field of a job, named as in prompt files; null where it was left open
+    template, choices   JSON by field: the text before alternatives were chosen, and what was chosen
     labels, notes       JSON: what the user's row held beside the job; what a worker cut, checked, hid or marked
 
 Rows that mean the same job share one image, and each has its own row. Memory is that of one plan file.
@@ -59,6 +60,8 @@ SCHEMA = pa.schema(
         "image_width": pa.int32(),
         "image_height": pa.int32(),
         **JOB_COLUMNS,
+        "template": pa.string(),
+        "choices": pa.string(),
         "labels": pa.string(),
         "notes": pa.string(),
     }
@@ -91,7 +94,9 @@ def _row(output: Output, plan: Plan, planned: PlannedJob, failures: Mapping[int,
     job = plan.whole(planned)
     path = image_name(planned.id)
     row: Row = {"index": planned.index, "id": planned.id, **job.fields()}
-    row["labels"] = canonical_json(planned.labels) if planned.labels else None
+    for name in ("template", "choices", "labels"):
+        told = getattr(planned, name)
+        row[name] = canonical_json(told) if told else None
     try:
         facts = whole_image(output.get(path), job)
     except ObjectNotFound:

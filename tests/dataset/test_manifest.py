@@ -7,6 +7,9 @@ import pyarrow.parquet as pq
 
 from promptmill.dataset.manifest import SCHEMA, write_manifest
 from promptmill.producer.layout import image_name
+from promptmill.producer.outputs.open import open_output
+from promptmill.producer.plan import PlanOptions, plan_jobs
+from promptmill.producer.prompts.expand import Expansion
 from tests.dataset.conftest import FAILED, REPEATED, Run
 
 
@@ -49,3 +52,14 @@ def test_a_row_group_is_a_file_of_the_plan(run: Run, tmp_path: Path):
     file = pq.ParquetFile(tmp_path / "m.parquet")
     assert file.num_row_groups == len(run.plan.pages)
     assert file.schema_arrow.equals(SCHEMA)
+
+
+def test_what_was_chosen_stands_beside_its_template(tmp_path: Path):
+    output = open_output(str(tmp_path / "out"))
+    options = PlanOptions(defaults={"model": "tiny-random"}, expansion=Expansion(combinatorial=True))
+    with plan_jobs([{"prompt": "a {red|blue} cat", "negative_prompt": "x"}], options) as plan:
+        write_manifest(tmp_path / "m.parquet", output, plan, {})
+    found = pq.read_table(tmp_path / "m.parquet").to_pylist()
+    assert [row["prompt"] for row in found] == ["a red cat", "a blue cat"]
+    assert {row["template"] for row in found} == {'{"prompt":"a {red|blue} cat"}'}
+    assert [row["choices"] for row in found] == ['{"prompt":["red"]}', '{"prompt":["blue"]}']
