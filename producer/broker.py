@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -18,6 +17,7 @@ import redis
 from redis.backoff import FullJitterBackoff
 from redis.retry import Retry
 
+from promptmill.producer.broker_url import celery_url, check_url, without_password
 from promptmill.producer.errors import BrokerError
 
 DEFAULT_URL = "redis://localhost:6379/0"
@@ -49,6 +49,7 @@ def client_of(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
 
     Raises BrokerError for a URL that is none.
     """
+    check_url(url)
     try:
         return redis.Redis.from_url(
             url,
@@ -58,29 +59,29 @@ def client_of(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
             health_check_interval=15,
             retry=Retry(FullJitterBackoff(cap=1.0, base=0.05), retries=3),
         )
-    except ValueError as error:
-        # Not with the error's own text where the URL has a password: it may quote a part of it.
-        problem = (
-            error if "@" not in url else "expected redis://:password@host:port/db, with %2F for a / in the password"
-        )
-        raise BrokerError(f"broker {without_password(url)!r}: {problem}") from error
+    except ValueError as error:  # an option's value; not with the error's own text, which may quote a password
+        raise BrokerError(f"broker {without_password(url)!r}: one of its options has a wrong value") from error
 
 
-def without_password(url: str) -> str:
-    """The URL as it may be shown and logged."""
-    scheme, mark, rest = url.partition("://")
-    rest = re.sub(r"([?&]password=)[^&]*", r"\1***", rest)
-    credentials, at, place = rest.rpartition("@")
-    if not at:
-        return f"{scheme}{mark}{rest}"
-    user = credentials.partition(":")[0]
-    return f"{scheme}{mark}{user}:***@{place}"
+def eviction(client: redis.Redis) -> str | None:
+    """A warning, where the Redis drops keys when its memory is full; None where it keeps them, or does not say."""
+    try:
+        memory: Any = client.info("memory")
+    except redis.RedisError:
+        return None
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction" or not memory.get("maxmemory"):
+        return None
+    return (
+        f"this Redis drops keys when its memory is full (maxmemory-policy {policy}): jobs would be lost. "
+        "Set maxmemory-policy noeviction"
+    )
 
 
 def celery_settings(url: str) -> dict[str, Any]:
     """What the Celery app is configured with: jobs travel in our own streams, Celery's queue carries the rest."""
     return {
-        "broker_url": url,
+        "broker_url": celery_url(url),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # Redis comes back; so do we
         "broker_channel_error_retry": True,  # also where it answers and takes no writes: a full disk, a failover

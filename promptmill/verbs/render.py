@@ -13,7 +13,7 @@ import click
 import redis
 
 from promptmill.local_worker import LocalWorker, WorkerFailed
-from promptmill.producer.broker import connect, embedded_server
+from promptmill.producer.broker import connect, embedded_server, eviction
 from promptmill.producer.growth import placed
 from promptmill.producer.layout import CONTACT_SHEET
 from promptmill.producer.outputs.open import open_output
@@ -160,6 +160,8 @@ def _render(
     with contextlib.ExitStack() as stack:
         url = broker or stack.enter_context(embedded_server())
         client = connect(url)
+        if warning := eviction(client):
+            click.echo(f"Warning: {warning}", err=True)
         worker = stack.enter_context(LocalWorker(url, verbose=verbose, own_broker=broker is None, environ=checks))
         submit(plan, output=root, run=run, client=client, sources=sources, there=there)
         missing = _missing(plan, there)

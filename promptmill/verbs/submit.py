@@ -61,7 +61,7 @@ def command(
     defaults of rows that do not say otherwise. Submitting the same again enqueues nothing twice, and of a file to which
     rows were appended what is new. Prints the run's name.
     """
-    from promptmill.producer.broker import DEFAULT_URL, connect
+    from promptmill.producer.broker import DEFAULT_URL, connect, eviction
     from promptmill.producer.outputs.open import open_output
     from promptmill.producer.submit import submit
 
@@ -73,6 +73,8 @@ def command(
         run = name_run(run, plan, files, root, change)
         root.check()
         client = connect(broker or DEFAULT_URL)
+        if warning := eviction(client):
+            click.echo(f"Warning: {warning}", err=True)
         warn(plan, given["preset"])
         with Progress("enqueued", plan.jobs, unit="jobs") as progress:
             result = submit(

@@ -25,13 +25,15 @@ def command(**given: Any) -> None:
         raise click.ClickException(
             f"{error.name} is not installed here: pip install 'promptmill[worker]' (or [tpu], [cuda])"
         ) from error
-    from promptmill.producer.broker import connect
+    from promptmill.producer.broker import connect, eviction
     from promptmill.worker.settings import WorkerSettings
 
     settings = dataclasses.replace(
         WorkerSettings.from_env(), **{name: value for name, value in given.items() if value is not None}
     )
-    connect(settings.broker)  # a wrong URL is said now; later on Celery waits for a broker that is away
+    # A wrong URL is said now; later on Celery waits for a broker that is away.
+    if warning := eviction(connect(settings.broker)):
+        click.echo(f"Warning: {warning}", err=True)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings(
         "ignore", message="You're running the worker with superuser"

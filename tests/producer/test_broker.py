@@ -20,8 +20,8 @@ from promptmill.producer.broker import (
     connect,
     embedded_server,
     find_server,
-    without_password,
 )
+from promptmill.producer.broker_url import without_password
 from promptmill.producer.errors import BrokerError
 from promptmill.producer.job import Job
 from promptmill.producer.queue.ledger import Ledger
@@ -172,7 +172,7 @@ def test_without_any_server_it_says_what_to_install(empty_path: Path, monkeypatc
         (f"redis://:a@{SECRET}@host", "redis://:***@host"),
         (f"redis://:{SECRET}/x@host", "redis://:***@host"),
         (f"unix://me:{SECRET}@/run/redis.sock?db=1", "unix://me:***@/run/redis.sock?db=1"),
-        (f"redis://host/0?db=1&password={SECRET}&x=1", "redis://host/0?db=1&password=***&x=1"),
+        (f"redis://host/0?db=1&password={SECRET}&x=1", "redis://host/0?db=1&password=***&x=***"),
         ("nonsense", "nonsense"),
     ],
 )
