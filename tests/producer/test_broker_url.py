@@ -37,7 +37,7 @@ def raw_cases() -> Iterator[tuple[str, str]]:
                 yield form, secret
 
 
-@pytest.mark.parametrize(("form", "secret"), raw_cases())
+@pytest.mark.parametrize(("form", "secret"), [*raw_cases()])
 def test_no_form_shows_its_password(form: str, secret: str) -> None:
     assert SECRET not in without_password(form.replace("{}", secret))
 
