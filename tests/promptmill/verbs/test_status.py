@@ -1,18 +1,23 @@
 """`promptmill status`: where runs stand, for people and for programs."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
 
+from promptmill.producer.broker import connect, embedded_server
 from promptmill.producer.job import Job
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import JobQueue
 from promptmill.producer.queue.workers import WorkerReport, Workers
 from tests.entries import as_entries
+from tests.farm import wait_until
 
 JOBS = [Job(prompt=f"image {n}", width=64, height=64) for n in range(30)]
 SHAPE = JOBS[0].shape
@@ -147,6 +152,39 @@ def test_a_watcher_stays_when_the_run_is_over_and_until_it_is_stopped(enter, at_
         assert watch.poll() is None
         watch.terminate()
     assert seen == [True, True]
+
+
+def _looks(client: redis.Redis) -> int:
+    stats: Any = client.info("commandstats")
+    return int(stats.get("cmdstat_exists", {}).get("calls", 0))
+
+
+def test_a_redis_that_hangs_is_told_and_waited_for(here):
+    """A server of the test's own, since it is stopped."""
+    with embedded_server() as url:
+        client = connect(url)
+        Ledger(client).open("a", output="/out", digest="d", jobs=1, images=1, common={})
+        queue = JobQueue(client, "w")
+        queue.enqueue("a", 0, 1, as_entries(enumerate(JOBS[:1])))
+        (claim,) = queue.claim(SHAPE, 1)
+        said_of_itself: Any = client.info()
+        server = said_of_itself["process_id"]
+        command = [sys.executable, "-m", "promptmill", "wait", "a", "--json", "--broker", url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+            assert waiting.stdout is not None and waiting.stderr is not None
+            try:
+                wait_until(lambda: _looks(client) > 2, "it looks again and again")
+                os.kill(server, signal.SIGSTOP)
+                said = waiting.stderr.readline()
+                os.kill(server, signal.SIGCONT)
+                queue.done(claim)
+                answer = json.loads(waiting.stdout.read())
+            finally:
+                os.kill(server, signal.SIGCONT)
+                if sys.exc_info()[0]:
+                    waiting.kill()
+    assert said.startswith("waiting: Redis: ")
+    assert (answer["state"], answer["done"], answer["output"], waiting.returncode) == ("finished", 1, "/out/a", 0)
 
 
 @pytest.mark.parametrize(("done", "failed", "code"), [(2, 0, 0), (1, 1, 1)])
