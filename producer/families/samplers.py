@@ -83,6 +83,15 @@ SAMPLERS: dict[str, Sampler] = {
         a1111="Heun",
         kohya=("heun",),
     ),
+    "lms": Sampler(
+        scheduler="LMSDiscreteScheduler",
+        takes=_takes("timestep_spacing sigma_schedule"),
+        a1111="LMS",
+        kohya=("lms", "k_lms"),
+    ),
+    "ddpm": Sampler(
+        scheduler="DDPMScheduler", takes=_takes("timestep_spacing timesteps"), stochastic=True, a1111="DDPM"
+    ),
 }
 
 SCHEDULERS = frozenset(row.scheduler for row in SAMPLERS.values())

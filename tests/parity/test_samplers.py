@@ -89,7 +89,7 @@ class Comparison:
         refusal = theirs = None
         try:
             theirs = schedulers.trajectory(schedulers.build(sampling.sampler, values, asked), sampling, NOISE)
-        except (ValueError, NotImplementedError, IndexError, RuntimeError, AssertionError) as error:
+        except (ValueError, NotImplementedError, IndexError, RuntimeError, AssertionError, TypeError) as error:
             refusal = repr(error)
         try:
             table = make_table(config_of(values, self.folder), sampling)

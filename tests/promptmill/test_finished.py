@@ -1,12 +1,10 @@
 """Bits of a bitmap, and the rate of a run: arithmetic."""
 
-import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
 from promptmill.finished import either, new_bits
-from promptmill.verbs.rates import WINDOW_S, Rates
 
 indexes = st.sets(st.integers(0, 200))
 
@@ -33,13 +31,3 @@ def test_bits_are_counted_as_redis_counts_them(client: redis.Redis, redis_url: s
         client.setbit("bits", index, 1)
     with redis.Redis.from_url(redis_url) as plain:
         assert list(new_bits(b"", plain.get("bits"))) == [0, 9, 70]
-
-
-def test_the_rate_is_that_of_the_last_minute():
-    rates = Rates()
-    assert rates.look("r", 100, now=0.0) is None, "one look says nothing"
-    assert rates.look("r", 110, now=2.0) == 5.0
-    for second in range(3, 200):
-        rate = rates.look("r", 110 + (second - 2) * 2, now=float(second))
-    assert rate == pytest.approx(2.0), f"the 5 images/s of the beginning are more than {WINDOW_S:.0f} s ago"
-    assert rates.look("other", 5, now=200.0) is None

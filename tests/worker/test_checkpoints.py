@@ -18,6 +18,8 @@ def test_a_folder_is_itself(tiny_folder: Path) -> None:
 
 def test_tiny_random_is_written_once_into_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    checkpoints.cache_folder.cache_clear()  # what a test before this one found
+    monkeypatch.setattr(checkpoints, "cache_folder", checkpoints.cache_folder.__wrapped__)
     folder = find_model("tiny-random")
     written = (folder / "model_index.json").stat().st_mtime_ns
     assert folder.parent == tmp_path / "promptmill" and folder.parent.stat().st_mode & 0o077 == 0

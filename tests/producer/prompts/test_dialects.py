@@ -108,7 +108,7 @@ def test_a1111s_lines(plan):
         ("--prompt x --steps 5 6", "'6': is not an option of A1111's lines (known: prompt, "),
         ("--prompt x --prompt y", "--prompt: is given twice"),
         ("--steps 5", "prompt: is missing"),
-        ("--prompt x --sampler_name LMS", "sampler: is not here under the name 'LMS' of --sampler_name (known: "),
+        ("--prompt x --sampler_name PLMS", "sampler: is not here under the name 'PLMS' of --sampler_name (known: "),
         ("--prompt x --n_iter 0", "--n_iter: must be a whole number from 1 to 1000000, got '0'"),
     ],
 )  # fmt: skip
