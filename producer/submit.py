@@ -163,9 +163,20 @@ def resume(output: Output, run: str, client: redis.Redis) -> Submission:
         return submit(plan, output=output, run=run, client=client)
 
 
-def retry(output: Output, run: str, client: redis.Redis) -> int:
-    """Enters a run's failed jobs anew, as if they had never been delivered; how many. Raises PlanError, LedgerError."""
+def retry(
+    output: Output, run: str, client: redis.Redis, *, reason: str | None = None, indexes: Sequence[range] = ()
+) -> int:
+    """Enter a run's failed jobs anew, as if they had never been delivered; return how many.
+
+    With `reason`, those that failed for one with that text in it; with `indexes`, those of these ranges. Raises
+    PlanError, LedgerError.
+    """
     failed = Ledger(client).failed_indexes(run)
+    if reason is not None:
+        told = {one.index for one in Ledger(client).failures(run) if reason.casefold() in one.reason.casefold()}
+        failed = [index for index in failed if index in told]
+    if indexes:
+        failed = [index for index in failed if any(index in part for part in indexes)]
     if not failed:
         return 0
     with load_plan(output.child(run)) as plan:

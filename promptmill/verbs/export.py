@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from promptmill.progress import Progress
-from promptmill.verbs.list import Indexes, labels_of
-from promptmill.verbs.options import broker_option, json_option
+from promptmill.verbs.list import labels_of
+from promptmill.verbs.options import Indexes, broker_option, json_option
 from promptmill.verbs.runs import answer, count
 
 

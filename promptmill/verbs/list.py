@@ -8,26 +8,11 @@ from typing import Any
 
 import click
 
-from promptmill.verbs.options import broker_option, json_option
+from promptmill.verbs.options import Indexes, broker_option, json_option
 from promptmill.verbs.runs import connected, run_url
 
 NUMBERS = ("images", "done", "failed", "cancelled", "left", "age")
 COLUMNS = ("run", "state", "priority", *NUMBERS)
-
-
-class Indexes(click.ParamType[Any]):
-    """Indexes and ranges of them: `17`, `3,17-20`."""
-
-    name = "N,N-M,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[range, ...]:
-        return tuple(self._range(part.strip(), param, ctx) for part in str(value).split(","))
-
-    def _range(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> range:
-        first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            self.fail(f"{part!r} is not an index such as 17, or a range such as 17-20", param, ctx)
-        return range(int(first), int(last if dash else first) + 1)
 
 
 @click.command("list")

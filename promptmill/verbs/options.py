@@ -32,6 +32,21 @@ def _preset_names(ctx: click.Context, param: click.Parameter, incomplete: str) -
     return completing(PRESETS)(ctx, param, incomplete)
 
 
+class Indexes(click.ParamType[Any]):
+    """Indexes and ranges of them: `17`, `3,17-20`."""
+
+    name = "N,N-M,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[range, ...]:
+        return tuple(self._range(part.strip(), param, ctx) for part in str(value).split(","))
+
+    def _range(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> range:
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            self.fail(f"{part!r} is not an index such as 17, or a range such as 17-20", param, ctx)
+        return range(int(first), int(last if dash else first) + 1)
+
+
 class Pair(click.ParamType[Any]):
     """Two whole numbers: `1024,1024` or `1024x1024`."""
 

@@ -2,19 +2,23 @@
 
 import click
 
+from promptmill.verbs.options import Indexes
 from promptmill.verbs.runs import answer, connected, count, find_run, run_options
 
 
 @click.command("retry")
 @run_options
-def command(run: str, broker: str | None, as_json: bool) -> int:
+@click.option("--reason", metavar="TEXT", help="Those that failed for a reason with this text in it.")
+@click.option("--index", "indexes", type=Indexes(), help="Those of these indexes.")
+def command(run: str, reason: str | None, indexes: tuple[range, ...] | None, broker: str | None, as_json: bool) -> int:
     """Enter RUN's failed jobs into the queue anew, each with three deliveries as at first."""
     from promptmill.producer.outputs.open import open_output
     from promptmill.producer.submit import retry
 
     client = connected(broker)
-    status = find_run(client, run)
-    entered = retry(open_output(status.output), run, client) if status.failed else 0
-    sentence = f"{count(entered, 'failed job')} entered anew" if entered else "no failed jobs"
+    output = open_output(find_run(client, run).output)
+    entered = retry(output, run, client, reason=reason, indexes=indexes or ())
+    which = " such" if reason is not None or indexes else ""
+    sentence = f"{count(entered, 'failed job')} entered anew" if entered else f"no{which} failed jobs"
     answer(as_json, f"{run}: {sentence}", run=run, retried=entered)
     return 0

@@ -193,6 +193,18 @@ def test_retry_enters_what_failed_and_nothing_else(client, run, here, promptmill
     assert promptmill("retry", "cats").err == "cats: no failed jobs\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "retried"),
+    [(["--reason", "DOG"], 1), (["--index", "1"], 1), (["--index", "0-1"], 2), (["--reason", "x"], 0), ([], 2)],
+)
+def test_failed_jobs_are_retried_by_reason_and_by_index(client, run, promptmill, words: list[str], retried: int):
+    for one, reason in zip(claim(client), ("the dog ate it", "the cat ate it"), strict=True):
+        JobQueue(client, "test").failed(one, reason)
+    assert said(promptmill("retry", "cats", *words, "--json")) == {"run": "cats", "retried": retried}
+    assert len(claim(client)) == retried
+    assert Ledger(client).status("cats").failed == 2 - retried
+
+
 def test_resume_after_a_wiped_redis_enters_what_has_no_image(client, run, here, promptmill):
     first, _ = claim(client)
     image = here / "out" / "cats" / image_name(first.job.id)
