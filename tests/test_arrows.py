@@ -121,7 +121,7 @@ def test_worker_imports_the_submission_in_one_place():
 
 SHARED_ROOMS = ("worker.nn", "worker.sampling", "worker.checkpoint", "worker.text", "worker.safety")
 MAY_USE = {"worker.sdxl": SHARED_ROOMS}
-"""What a room of the model may import of the worker, beside itself and worker/errors.py."""
+"""What a room of the model may import of the worker, beside itself, worker/errors.py and worker/devices.py."""
 FIELDS = {
     "worker.sdxl": {f"promptmill.producer.{name}" for name in ("fields", "models", "families.samplers")},
     "worker.sampling": {"promptmill.producer.families.samplers"},
@@ -135,7 +135,7 @@ def test_the_model_knows_no_redis_no_celery_no_bucket_and_no_family_but_its_own(
         if imported in FIELDS.get(name, ()):
             continue
         assert room(imported) not in {"redis", "celery", "kombu", "google", "producer", "promptmill", "dataset"}, module
-        allowed = ("worker.errors", *MAY_USE.get(name, SHARED_ROOMS), name)
+        allowed = ("worker.errors", "worker.devices", *MAY_USE.get(name, SHARED_ROOMS), name)
         known = any(f"{imported}.".startswith(f"promptmill.{one}.") for one in allowed)
         assert room(imported) != "worker" or known, f"{module} imports {imported}"
 

@@ -37,10 +37,11 @@ from promptmill.producer.job import Shape
 from promptmill.producer.queue.compiling import Compiling
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.producer.queue.workers import Workers
+from promptmill.worker.devices import is_out_of_memory
 from promptmill.worker.in_flight import InFlight
 from promptmill.worker.observers import Observer
 from promptmill.worker.output_trouble import OutputTrouble
-from promptmill.worker.programs import Programs, is_out_of_memory
+from promptmill.worker.programs import Programs
 from promptmill.worker.render import Batch, Finisher
 from promptmill.worker.restart import restart
 from promptmill.worker.sdxl.program import AnyProgram

@@ -2,20 +2,18 @@
 
 import enum
 import logging
-import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-
-import jax
 
 from promptmill.producer.job import Job, Shape
 from promptmill.producer.models import model_defaults, resolve_model
 from promptmill.worker.checkpoints import cache_folder, find_model
 from promptmill.worker.checks import Checks
+from promptmill.worker.devices import is_out_of_memory
+from promptmill.worker.executables import keep_compiled_programs
 from promptmill.worker.sdxl.program import AnyProgram, Model, RefinedProgram, fetch
 from promptmill.worker.settings import WorkerSettings
 
@@ -166,11 +164,6 @@ class Programs:
                 del self._programs[shape]
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device had too little memory: XLA says so in one of its status codes."""
-    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
-
-
 def default_shape(name: str) -> Shape:
     """The shape of a job that says nothing but this model. Raises ModelNameError."""
     model = resolve_model(name)
@@ -194,21 +187,3 @@ def _warm_up_job(shape: Shape) -> Job:
         model=shape.model,
         refiner=shape.refiner,
     )
-
-
-def keep_compiled_programs(folder: Path) -> None:
-    """Lets XLA keep its programs in `folder` over restarts, if nobody else can write there: what it holds is run.
-
-    JAX_COMPILATION_CACHE_DIR, where it is set, names the folder instead.
-    """
-    folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or folder)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        logger.warning("compiled programs are not kept: %s", error)
-        return
-    if folder.stat().st_mode & 0o022:
-        logger.warning("compiled programs are not kept: others may write in %s", folder)
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

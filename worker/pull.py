@@ -3,7 +3,6 @@
 import logging
 import threading
 
-import jax
 import redis
 
 from promptmill.producer.errors import PromptmillError
@@ -11,10 +10,11 @@ from promptmill.producer.job import Shape
 from promptmill.producer.queue.queue import Claim
 from promptmill.worker.checks import Checks, load_checks
 from promptmill.worker.compiler import Compiler
+from promptmill.worker.devices import Devices, is_out_of_memory
 from promptmill.worker.errors import RequestError
 from promptmill.worker.host import Host
 from promptmill.worker.in_flight import Slot
-from promptmill.worker.programs import Programs, default_shape, is_out_of_memory
+from promptmill.worker.programs import Programs, default_shape
 from promptmill.worker.render import Batch, split_unfit, start
 from promptmill.worker.sdxl.program import AnyProgram
 from promptmill.worker.shape_scheduler import Turns
@@ -59,10 +59,10 @@ class Puller:
         """Everything slow that can be done before the first claim."""
         host = self._host
         try:
-            devices = jax.local_devices()
+            devices = Devices.of()
         except RuntimeError as error:
             raise PromptmillError(f"JAX finds no device: {error}") from error
-        host.report.devices(devices[0].platform, len(devices))
+        host.report.devices(devices.platform, devices.count)
         self._checks = load_checks(host.settings)
         host.programs = Programs(host.settings, self._checks)
         self._compiler = Compiler(host)
@@ -70,7 +70,7 @@ class Puller:
             self._preload(host.settings.model)
         threading.Thread(target=self._compiler.run, name="compiler", daemon=True).start()
         host.report.phase("ready")
-        logger.info("ready to claim, on %d %s devices", len(devices), devices[0].platform)
+        logger.info("ready to claim, on %d %s devices", devices.count, devices.platform)
 
     def _preload(self, model: str) -> None:
         """Make the program of the model's own size. What is wrong with the model does not end this worker."""

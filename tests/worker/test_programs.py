@@ -10,8 +10,9 @@ import pytest
 from promptmill.producer.job import Shape
 from promptmill.worker import programs as programs_module
 from promptmill.worker.checks import Checks
+from promptmill.worker.devices import is_out_of_memory
 from promptmill.worker.errors import ConfigError, ModelError, WeightsError
-from promptmill.worker.programs import Programs, Trouble, is_out_of_memory
+from promptmill.worker.programs import Programs, Trouble
 from promptmill.worker.sdxl.tiny import write_tiny_random
 from promptmill.worker.settings import WorkerSettings
 

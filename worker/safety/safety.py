@@ -21,11 +21,11 @@ import numpy as np
 from flax import nnx
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, UInt8
 
 from promptmill.worker.checkpoint.json_config import read_json
 from promptmill.worker.checkpoint.weights import load_weights
+from promptmill.worker.devices import Devices
 from promptmill.worker.errors import ConfigError, ModelNotFoundError
 from promptmill.worker.nn.layers import Linear
 from promptmill.worker.safety.clip_image import clip_pixels
@@ -110,21 +110,20 @@ def _normalised(x: Float[Array, "N P"]) -> Float[Array, "N P"]:
 class SafetyChecker:
     """A safety checker on devices, for images of any size."""
 
-    def __init__(self, config: SafetyConfig, graph: nnx.GraphDef, weights: nnx.State, mesh: Mesh) -> None:
-        self._weights, self._mesh = weights, mesh
+    def __init__(self, config: SafetyConfig, graph: nnx.GraphDef, weights: nnx.State, devices: Devices) -> None:
+        self._weights, self._devices = weights, devices
         self._thresholds = jax.device_get((weights["special_care_embeds_weights"], weights["concept_embeds_weights"]))
         # Two programs, so that another size of images compiles the small one only.
-        self._shrink = _compiled(lambda _, pixels: clip_pixels(pixels, config.vision.image_size), mesh)
-        self._measure = _compiled(partial(_measure, graph), mesh)
+        self._shrink = devices.jit(lambda _, pixels: clip_pixels(pixels, config.vision.image_size))
+        self._measure = devices.jit(partial(_measure, graph))
 
     @classmethod
     def load(cls, folder: Path, *, devices: Sequence[jax.Device] | None = None) -> Self:
         """Read a folder with config.json and model.safetensors. Raises ConfigError, WeightsError."""
-        mesh = Mesh(np.array(list(devices or jax.local_devices())), ("device",))
+        own = Devices.of(devices)
         config = SafetyConfig.from_file(folder / "config.json")
-        sharding = NamedSharding(mesh, jax.P())
-        graph, weights = load_weights(folder, partial(SafetyNet, config), dtype=jnp.float32, sharding=sharding)
-        return cls(config, graph, weights, mesh)
+        graph, weights = load_weights(folder, partial(SafetyNet, config), dtype=jnp.float32, sharding=own.whole)
+        return cls(config, graph, weights, own)
 
     def start(self, pixels: UInt8[Array, "B H W 3"]) -> Cosines:
         """Queues the work behind what makes the pixels, and returns at once. B is a multiple of the devices."""
@@ -138,9 +137,9 @@ class SafetyChecker:
 
     def __call__(self, pixels: UInt8[np.ndarray, "N H W 3"]) -> list[SafetyScores]:
         """The scores of images that lie on the host."""
-        missing = -len(pixels) % self._mesh.size
+        missing = -len(pixels) % self._devices.count
         padded = np.concatenate([pixels, pixels[-1:].repeat(missing, axis=0)])
-        return self.finish(self.start(jax.device_put(padded, NamedSharding(self._mesh, jax.P("device")))), len(pixels))
+        return self.finish(self.start(self._devices.put(padded)), len(pixels))
 
     def _judge(self, special_care: Float[np.ndarray, "3"], concepts: Float[np.ndarray, "17"]) -> SafetyScores:
         """Cosines less thresholds, as diffusers does it: in float32, one after the other, rounded before compared."""
@@ -162,12 +161,6 @@ def _measure(graph: nnx.GraphDef, weights: nnx.State, images: Float[Array, "B H 
     with jax.default_matmul_precision("highest"):  # else TPUs multiply in bfloat16, and GPUs in TF32
         cosines: Cosines = nnx.merge(graph, weights)(images)
     return cosines
-
-
-def _compiled(function: Any, mesh: Mesh) -> Any:
-    """`function(weights, images)` once a device, on its own images."""
-    whole, split = jax.P(), jax.P("device")
-    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False))
 
 
 def find_safety_checker(name: str) -> Path:

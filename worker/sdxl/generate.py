@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -176,9 +175,3 @@ def decode(vae: nnx.Module, dtype: Any, latents: Float[Array, "h w C"]) -> Resul
 
 def per_image(values: Float[Array, " B"]) -> Float[Array, "B 1 1 1"]:
     return values[:, None, None, None]
-
-
-def shard_over_devices(function: Any, mesh: jax.sharding.Mesh) -> Any:
-    """`function(weights, inputs)` once a device: weights whole, inputs split along the batch."""
-    whole, split = jax.P(), jax.P("device")
-    return jax.shard_map(function, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False)

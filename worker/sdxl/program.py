@@ -5,8 +5,7 @@
     result = program.run(program.prepare(requests))     # returns at once
     pixels = fetch(result, len(requests)).pixels         # waits
 
-This is what `jax.pmap` did: the same program on each device, weights on all of them, the batch split.
-`shard_map` is its successor. The program holds no collective, so no device ever waits for another.
+How it is spread over devices: worker/devices.py. The program holds no collective.
 """
 
 from collections.abc import Sequence
@@ -19,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
 
 from promptmill.worker.checkpoint.weights import check_weights, load_weights
+from promptmill.worker.devices import Devices
 from promptmill.worker.errors import RequestError
 from promptmill.worker.sdxl.config import ModelConfig
-from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Result, Stage, generate, shard_over_devices
+from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Result, Stage, generate
 from promptmill.worker.sdxl.parts import builders
 from promptmill.worker.sdxl.requests import ImageRequest, Kind, PlainRequest, check_request, prepare_inputs
 from promptmill.worker.text.prompts import Tokenizers
@@ -44,13 +43,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded checkpoint: its weights lie whole on every device of a mesh with the one axis `device`."""
+    """A loaded checkpoint: its weights lie whole on every device."""
 
     config: ModelConfig
     tokenizers: Tokenizers
     graphs: dict[str, nnx.GraphDef]
     weights: dict[str, nnx.State]
-    mesh: Mesh
+    devices: Devices
 
     @classmethod
     def load(cls, folder: Path, *, devices: Sequence[jax.Device] | None = None, dtype: Any | None = None) -> "Model":
@@ -59,9 +58,8 @@ class Model:
         `dtype` is what is computed in: bfloat16 on TPU and GPU, float32 on CPU, unless given. The VAE stays
         in float32 where its configuration says `force_upcast`. Raises ConfigError, WeightsError.
         """
-        devices = list(devices or jax.local_devices())
-        dtype = dtype or (jnp.float32 if devices[0].platform == "cpu" else jnp.bfloat16)
-        mesh = Mesh(np.array(devices), ("device",))
+        own = Devices.of(devices)
+        dtype = dtype or (jnp.float32 if own.platform == "cpu" else jnp.bfloat16)
         config = ModelConfig.from_folder(folder)
         names = ("tokenizer", "tokenizer_2") if config.text_encoder else ("tokenizer_2",)
         tokenizers = Tokenizers(folder, names)
@@ -72,9 +70,9 @@ class Model:
                 folder / name,
                 build,
                 dtype=jnp.float32 if upcast else dtype,
-                sharding=NamedSharding(mesh, jax.P()),
+                sharding=own.whole,
             )
-        return cls(config, tokenizers, graphs, weights, mesh)
+        return cls(config, tokenizers, graphs, weights, own)
 
     @staticmethod
     def check(folder: Path) -> None:
@@ -85,7 +83,7 @@ class Model:
 
     @property
     def device_count(self) -> int:
-        return self.mesh.size
+        return self.devices.count
 
     @property
     def default_size(self) -> int:
@@ -132,7 +130,6 @@ class Program:
 
     def __init__(self, model: Model, kind: Kind, batch: int) -> None:
         self.model, self.kind, self.batch = model, kind, batch
-        self._split = NamedSharding(model.mesh, jax.P("device"))
         self._compiled = self._compile()
 
     def prepare(self, requests: Sequence[ImageRequest]) -> Inputs:
@@ -161,7 +158,7 @@ class Program:
         A program whose stage ends in latents returns those: Float32 "B h w C", on the devices.
         """
         # Nothing is donated: no input has an output's shape, and inputs can be run again.
-        result: Result = self._compiled(self.model.weights, jax.device_put(inputs, self._split))
+        result: Result = self._compiled(self.model.weights, self.model.devices.put(inputs))
         return result
 
     def compiled_text(self) -> str:
@@ -171,7 +168,7 @@ class Program:
 
     def _compile(self) -> Any:
         body = partial(generate, self.model.config, self.model.graphs, self.kind.stage)
-        return jax.jit(shard_over_devices(body, self.model.mesh)).lower(self.model.weights, self._shapes()).compile()
+        return self.model.devices.compile(body, self.model.weights, self._shapes())
 
     def _shapes(self) -> Inputs:
         plain = PlainRequest("", self.kind.width, self.kind.height)
@@ -179,7 +176,7 @@ class Program:
         return jax.tree.map(self._shape, sample)
 
     def _shape(self, part: np.ndarray) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((self.batch, *part.shape[1:]), part.dtype, sharding=self._split)
+        return jax.ShapeDtypeStruct((self.batch, *part.shape[1:]), part.dtype, sharding=self.model.devices.split)
 
 
 class RefinedProgram:

@@ -1,0 +1,71 @@
+"""This host's accelerators: the one place that knows how many there are, and how work is spread over them.
+
+    devices = Devices.of()                                    all of this host's
+    weights = load_weights(..., sharding=devices.whole)       the same on each
+    program = devices.compile(function, weights, shapes)      ahead of time
+    result = program(weights, devices.put(inputs))            returns at once
+
+This is what `jax.pmap` did: the same program on each device, weights on all of them, the batch split. `shard_map` is
+its successor. A function that is run so holds no collective, so no device ever waits for another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+AXIS = "device"
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Devices as a mesh of one axis."""
+
+    mesh: Mesh
+
+    @classmethod
+    def of(cls, devices: Sequence[jax.Device] | None = None) -> Self:
+        """These devices, or all of this host's."""
+        return cls(Mesh(np.array(list(devices or jax.local_devices())), (AXIS,)))
+
+    @property
+    def count(self) -> int:
+        return self.mesh.size
+
+    @property
+    def platform(self) -> str:
+        """`cpu`, `gpu` or `tpu`."""
+        return str(self.mesh.devices.flat[0].platform)
+
+    @property
+    def whole(self) -> NamedSharding:
+        """For what lies on every device."""
+        return NamedSharding(self.mesh, jax.P())
+
+    @property
+    def split(self) -> NamedSharding:
+        """For what is split along its first axis, the batch."""
+        return NamedSharding(self.mesh, jax.P(AXIS))
+
+    def put(self, batch: Any) -> Any:
+        """Arrays (a tree of them) whose first axis is a multiple of `count`, on their way, to each device its part."""
+        return jax.device_put(batch, self.split)
+
+    def jit(self, function: Any) -> Any:
+        """`function(weights, batch)` once per device: weights whole, the batch and what comes out split."""
+        whole, split = jax.P(), jax.P(AXIS)
+        return jax.jit(
+            jax.shard_map(function, mesh=self.mesh, in_specs=(whole, split), out_specs=split, check_vma=False)
+        )
+
+    def compile(self, function: Any, weights: Any, shapes: Any) -> Any:
+        """`jit` of the function, compiled now for these weights and for inputs of these shapes."""
+        return self.jit(function).lower(weights, shapes).compile()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device had too little memory: XLA says so by a status code."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
