@@ -94,11 +94,12 @@ def test_an_urgent_run_overtakes_within_the_batches_in_flight(farm, redis_client
 
 
 def test_an_urgent_run_of_another_shape_overtakes_too(farm, redis_client, ledger, enter):
-    """Its program is compiled first: meanwhile what is in flight ends, and nothing more of the others is begun."""
-    enter("long", 2000)
+    """While its program compiles the others go on; once it is there, nothing more of theirs is begun."""
+    enter("long", 4000)
     wait_for(ledger, "long", lambda run: run.done >= 10, "some images are there")
-    before = ledger.status("long").done
     enter("urgent", 10, priority="urgent", size=72)
+    wait_for(ledger, "urgent", lambda run: run.done >= 1, "its program is there")
+    before = ledger.status("long").done
     wait_for(ledger, "urgent", lambda run: run.finished, "the urgent run is finished")
     assert ledger.status("long").done - before <= IN_FLIGHT + 3
     wait_for(ledger, "long", lambda run: run.done > before + 20, "the long run goes on")
