@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,3 +50,10 @@ def client(redis_url: str) -> redis.Redis:
     client = connect(redis_url)
     client.flushall()
     return client
+
+
+@pytest.fixture(autouse=True)
+def _outside_a_worker() -> None:
+    """A test that made a Celery worker in this process left it as one, in which no answer may be waited for."""
+    if state := sys.modules.get("celery._state"):
+        state._set_task_join_will_block(False)
