@@ -37,7 +37,8 @@ _NO_HARD_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, er
 _NO_NAMELESS_FILES = {*_NO_HARD_LINKS, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV}
 _KINDS: Mapping[int, type[OutputError]] = {
     **dict.fromkeys(
-        (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EAGAIN),
+        # ENOENT: the folder was moved away while something was written into it.
+        (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOENT),
         OutputUnavailable,
     ),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV, errno.ENOTCONN), OutputRefused),
@@ -167,12 +168,20 @@ def _folder_errors(verb: str, path: Path, root: Path) -> Iterator[None]:
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
-        inside = root in Path(error.filename).parents  # else the output itself, or what it lies in, is not a folder
-        kind: type[OutputError] = OutputError if inside else OutputRefused
-        raise kind(f"cannot {verb} {path}: {error.filename} is not a folder") from error
+        culprit = _not_a_folder(path, root)
+        if culprit is None:
+            raise OutputUnavailable(f"cannot {verb} {path}: {error.strerror}, for a moment") from error
+        kind: type[OutputError] = OutputError if root in culprit.parents else OutputRefused
+        raise kind(f"cannot {verb} {path}: {culprit} is not a folder") from error
     except OSError as error:
         kind = _KINDS.get(error.errno or 0, OutputError)
         raise kind(f"cannot {verb} {path}: {error.strerror or error}") from error
+
+
+def _not_a_folder(path: Path, root: Path) -> Path | None:
+    """What stands in the way to `path`. The error itself may name a descriptor's number instead, and it may be gone."""
+    way = [*reversed(path.parents), *([path] if path == root else [])]
+    return next((place for place in way if os.path.lexists(place) and not place.is_dir()), None)
 
 
 @contextlib.contextmanager

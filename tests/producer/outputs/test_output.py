@@ -27,6 +27,7 @@ from promptmill.producer.outputs.output import (
     OutputConflict,
     OutputError,
     OutputRefused,
+    OutputUnavailable,
     OutputUrlError,
     Put,
     check_name,
@@ -400,6 +401,26 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
         open_output(str(tmp_path / "file" / "run")).put_once("images/a", b"")
     with pytest.raises(OutputRefused, match=r"/file is not a folder"):
         list(open_output(str(tmp_path / "file")).list())
+
+
+@pytest.mark.parametrize("in_its_place", ["a file", None])
+def test_an_output_moved_away_in_the_middle_of_a_write_is_the_outputs_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_its_place: str | None
+) -> None:
+    """Seen: the file is written, the folder goes, and what link() then names is the number of a descriptor."""
+    out = tmp_path / "out"
+    link = os.link
+
+    def late(source: str, target: Path, src_dir_fd: int) -> None:
+        out.rename(tmp_path / "aside")
+        if in_its_place:
+            out.write_text(in_its_place)
+        link(source, target, src_dir_fd=src_dir_fd)
+
+    monkeypatch.setattr(os, "link", late)
+    kind, word = (OutputRefused, f"{out} is not a folder") if in_its_place else (OutputUnavailable, "No such file")
+    with pytest.raises(kind, match=word):
+        open_output(str(out)).put_once("images/a.png", b"pixels")
 
 
 def test_a_folder_that_cannot_be_written_fails_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
