@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import circumstances, table, write_section
-from promptmill.producer.broker import celery_settings, connect, embedded_server
+from promptmill.embedded import embedded_server
+from promptmill.producer.broker import celery_settings, connect
 from promptmill.producer.outputs.folder import Folder
 from promptmill.producer.plan import PlanOptions, plan_run
 from promptmill.producer.plan_files import write_plan
@@ -93,7 +94,8 @@ def row(suffix: str, count: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"prompts.{suffix}"
         prompt_bytes = write_file(path, count)
-        with embedded_server() as url:
+        with embedded_server() as redis:
+            url = redis.url
             before = used_memory(url)
             command = [sys.executable, "-m", "benchmarks.submit", "--child", str(path), url]
             told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
@@ -120,10 +122,12 @@ def phases(file: str, broker: str) -> dict[str, float]:
 
 def whole_command(file: Path, output: Path) -> tuple[float, float]:
     """Seconds of `promptmill submit` from its start to its end, and its peak of memory in MB."""
-    with embedded_server() as url:
+    with embedded_server() as redis:
         command = [sys.executable, "-m", "promptmill", "submit", str(file), "--output", str(output), "--model", MODEL]
         started = time.perf_counter()
-        process = subprocess.Popen([*command, "--broker", url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*command, "--broker", redis.url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
     if status:
@@ -148,18 +152,18 @@ def celery_row(count: int) -> list[str]:
     """A loop of apply_async with the fields that a job has."""
     from celery import Celery
 
-    with embedded_server() as url:
+    with embedded_server() as redis:
         app = Celery("peer")
-        app.config_from_object(celery_settings(url))
+        app.config_from_object(celery_settings(redis.url))
         task = app.task(name="render")(render)
         fields = {"model": MODEL, "width": 1024, "height": 1024, "num_inference_steps": 50, "guidance_scale": 5.0}
-        before, size = used_memory(url), 0
+        before, size = used_memory(redis.url), 0
         started = time.perf_counter()
         for number, prompt in enumerate(prompts(count)):
             task.apply_async(kwargs={**fields, "prompt": prompt, "seed": number})
             size += len(prompt)
         seconds = time.perf_counter() - started
-        redis_bytes = (used_memory(url) - before - size) / count
+        redis_bytes = (used_memory(redis.url) - before - size) / count
     return ["Celery, apply_async in a loop", f"{count:,}", f"{count / seconds:,.0f}", f"{redis_bytes:.0f}"]
 
 

@@ -14,6 +14,7 @@ from types import TracebackType
 
 import click
 
+from promptmill.embedded import Embedded
 from promptmill.producer.errors import PromptmillError
 from promptmill.verbs.options import env
 
@@ -34,7 +35,9 @@ class WorkerFailed(PromptmillError):
 class LocalWorker:
     """`promptmill worker` as a child process. Use as a context manager."""
 
-    def __init__(self, broker: str, *, verbose: bool, own_broker: bool, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, broker: str, *, verbose: bool, embedded: Embedded | None = None, environ: Mapping[str, str]
+    ) -> None:
         self.name = f"promptmill-render-{os.getpid()}@{socket.gethostname()}"
         self._environ = {
             env("lease_s"): str(LEASE_S),
@@ -43,7 +46,8 @@ class LocalWorker:
             env("broker"): broker,
             env("hostname"): self.name,
         }
-        if own_broker:  # should we be killed, the worker stops, and the Redis that was started for it
+        self._lifelines = [embedded.lifeline] if embedded else []
+        if embedded:  # should we be killed, the worker stops by itself, and the Redis with it
             self._environ[env("parent_pid")] = str(os.getpid())
         self._verbose = verbose
         self._log = tempfile.NamedTemporaryFile(prefix="promptmill-worker-", suffix=".log", delete=False)  # noqa: SIM115
@@ -99,6 +103,7 @@ class LocalWorker:
             stdout=sys.stderr if self._verbose else self._log,  # our own stdout is for data
             stderr=None if self._verbose else self._log,
             start_new_session=True,
+            pass_fds=self._lifelines,
         )
 
     def _stop(self) -> None:

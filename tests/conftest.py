@@ -18,7 +18,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 import pytest
 import redis
 
-from promptmill.producer.broker import connect, embedded_server, find_server
+from promptmill.embedded import check_server, embedded_server
+from promptmill.producer.broker import connect
 from promptmill.producer.errors import BrokerError
 from tests.fake_gcs import fake_gcs
 
@@ -35,13 +36,13 @@ def _no_cache_left_behind() -> Iterator[None]:
 def redis_url() -> Iterator[str]:
     """The URL of a real Redis of this session's own. Without a server: skipped on a laptop, an error in CI."""
     try:
-        find_server()
+        check_server()
     except BrokerError as error:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(error))
-    with embedded_server() as url:
-        yield url
+    with embedded_server() as embedded:
+        yield embedded.url
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from promptmill.embedded import find_server
+
 WAIT_S = 120.0
 
 
@@ -24,6 +26,11 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_
             return value
         time.sleep(0.05)
     pytest.fail(f"not within {timeout_s:.0f} s: {what}")
+
+
+def server_program() -> str:
+    """A redis-server for a server of the test's own; skipped on a laptop without one."""
+    return find_server() or pytest.skip("no redis-server on the PATH")
 
 
 def living_with(mark: str) -> list[int]:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from promptmill.producer.broker import connect, find_server
+from promptmill.producer.broker import connect
 from promptmill.producer.broker_url import celery_url
 from promptmill.producer.errors import BrokerError
 from tests.fake_gcs import free_port
-from tests.farm import farm_of, wait_until
+from tests.farm import farm_of, server_program, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         options += ["--tls-port", str(port), "--tls-cert-file", str(cert), "--tls-key-file", str(key)]
         options += ["--tls-auth-clients", "no", "--bind", "127.0.0.1"]
         url = f"rediss://:a%3Ab@127.0.0.1:{port}/1?ssl_ca_certs={cert}"
-    server = subprocess.Popen([find_server(), *options], stdout=subprocess.DEVNULL)
+    server = subprocess.Popen([server_program(), *options], stdout=subprocess.DEVNULL)
     wait_until(lambda: _answers(url), "Redis answers")
     yield url
     gc.collect()  # results of Celery say goodbye to Redis, which must be there for it

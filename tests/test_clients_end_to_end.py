@@ -13,6 +13,7 @@ from celery.result import AsyncResult
 
 import promptmill
 from promptmill import FinishedImage
+from promptmill.producer.broker_url import celery_url
 from promptmill.worker.encode import job_id_inside
 from tests.farm import Farm, farm_of, wait_until
 
@@ -31,7 +32,7 @@ def farm(client: redis.Redis, redis_url: str, tmp_path: Path) -> Iterator[Farm]:
 @pytest.fixture
 def somebody(redis_url: str) -> Iterator[Celery]:
     """A Celery app that knows nothing of promptmill."""
-    yield Celery("somebody", broker=redis_url, backend=redis_url)
+    yield Celery("somebody", broker=celery_url(redis_url), backend=celery_url(redis_url))
     gc.collect()  # results say goodbye to Redis, which must be there for it
 
 

@@ -145,8 +145,6 @@ class Host:
         try:
             self.queue.leave()
             Workers(self.client).leave(self.report.name)
-            if self.is_orphaned():
-                self.client.shutdown(nosave=True)  # the Redis was started for us, and nobody is left to stop it
         except redis.RedisError as error:
             logger.warning("could not sign off: %s", error)
 

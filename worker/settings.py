@@ -213,7 +213,7 @@ class WorkerSettings:
         "--parent-pid",
         kind="whole",
         internal=True,
-        help="The process that this worker and its Redis serve; when it is gone, so are they.",
+        help="The process that this worker serves; when it is gone, the worker stops.",
         unset="none",
     )
 

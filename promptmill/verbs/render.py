@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import redis
 
+from promptmill.embedded import embedded_server
 from promptmill.local_worker import LocalWorker, WorkerFailed
-from promptmill.producer.broker import connect, embedded_server, eviction
+from promptmill.producer.broker import connect, eviction
 from promptmill.producer.growth import placed
 from promptmill.producer.layout import CONTACT_SHEET
 from promptmill.producer.outputs.open import open_output
@@ -158,11 +159,12 @@ def _render(
     checks: Mapping[str, str],
 ) -> Report:
     with contextlib.ExitStack() as stack:
-        url = broker or stack.enter_context(embedded_server())
+        embedded = None if broker else stack.enter_context(embedded_server())
+        url = embedded.url if embedded else str(broker)
         client = connect(url)
         if warning := eviction(client):
             click.echo(f"Warning: {warning}", err=True)
-        worker = stack.enter_context(LocalWorker(url, verbose=verbose, own_broker=broker is None, environ=checks))
+        worker = stack.enter_context(LocalWorker(url, verbose=verbose, embedded=embedded, environ=checks))
         submit(plan, output=root, run=run, client=client, sources=sources, there=there)
         missing = _missing(plan, there)
         try:

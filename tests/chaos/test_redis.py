@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from promptmill.producer.broker import connect, find_server
+from promptmill.producer.broker import connect
 from promptmill.producer.errors import BrokerError
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Output
 from promptmill.producer.presence import images_present
 from tests.fake_gcs import free_port
-from tests.farm import Farm, farm_of, living_with, wait_until
+from tests.farm import Farm, farm_of, living_with, server_program, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ class MortalRedis:
     def start(self) -> None:
         options = ["--bind", "127.0.0.1", "--port", str(self._port), "--requirepass", self._password]
         options += ["--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-        self._process = subprocess.Popen([find_server(), *options], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen([server_program(), *options], stdout=subprocess.DEVNULL)
         wait_until(self._answers, "Redis answers")
 
     def kill(self) -> None:
@@ -108,24 +108,24 @@ def _more_than(some: int, out: Output) -> bool:
     return len(images_present(out)) > some
 
 
-def test_render_killed_outright_leaves_no_process_behind(tmp_path):
-    """SIGKILL cannot be caught: the worker notices that it is alone, and stops its Redis too."""
+@pytest.mark.parametrize("also_the_worker", [False, True])
+def test_render_killed_outright_leaves_nothing_behind(tmp_path: Path, also_the_worker: bool) -> None:
+    """SIGKILL cannot be caught: a worker that is left notices it, and Redis goes with the last of them."""
     (tmp_path / "p.txt").write_text("\n".join(f"prompt {n}" for n in range(500)))
-    mark = {"PROMPTMILL_MARK": str(tmp_path)}
-    command = [
-        sys.executable,
-        "-m",
-        "promptmill",
-        "render",
-        str(tmp_path / "p.txt"),
-        "--output",
-        str(tmp_path),
-        "--run",
-        "r",
-    ]
+    (tmp_path / "tmp").mkdir()
+    mark = {"PROMPTMILL_MARK": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")}
+    command = [sys.executable, "-m", "promptmill", "render", str(tmp_path / "p.txt"), "--output", str(tmp_path)]
     environ = {**os.environ, "XLA_FLAGS": "", "PROMPTMILL_MODEL": "tiny-random", **mark}
-    process = subprocess.Popen([*command, "--steps", "30"], env=environ, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--run", "r", "--steps", "30"], env=environ, stderr=subprocess.DEVNULL)
     wait_until(lambda: images_present(open_output(str(tmp_path)).child("r")), "the first image is there")
     process.kill()
     process.wait()
+    if also_the_worker:
+        (worker,) = [pid for pid in living_with(f"PROMPTMILL_MARK={tmp_path}") if b"\0worker" in _command_line(pid)]
+        os.kill(worker, signal.SIGKILL)
     wait_until(lambda: not living_with(f"PROMPTMILL_MARK={tmp_path}"), "worker and Redis are gone", 60)
+    assert not list((tmp_path / "tmp").glob("promptmill-redis-*"))
+
+
+def _command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

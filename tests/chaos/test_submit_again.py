@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from promptmill.producer.broker import connect, embedded_server
+from promptmill.embedded import embedded_server
+from promptmill.producer.broker import connect
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.presence import images_present
 from tests.farm import farm_of, wait_until
@@ -20,7 +21,7 @@ def test_submitting_again_while_a_worker_renders_enters_nothing_twice(tmp_path: 
     file = tmp_path / "prompts.txt"
     file.write_text("".join(f"a red apple, number {number}\n" for number in range(JOBS)))
     output = open_output(str(tmp_path / "out" / "r"))
-    with embedded_server() as broker, farm_of(broker, tmp_path) as farm:
+    with embedded_server() as embedded, farm_of(embedded.url, tmp_path) as farm:
         farm.start_worker()
         entered, some = [], 0
         for number in range(TIMES):
@@ -33,7 +34,7 @@ def test_submitting_again_while_a_worker_renders_enters_nothing_twice(tmp_path: 
             some += JOBS // TIMES
             wait_until(lambda some=some: len(images_present(output)) >= some, f"{some} images are there")  # type: ignore[misc]
         assert farm.wait_until_finished("r")["done"] == 2 * JOBS
-        claimed = int(connect(broker).hget("promptmill:run:r", "queued") or 0)
+        claimed = int(connect(embedded.url).hget("promptmill:run:r", "queued") or 0)
     assert entered == [JOBS, *[0] * (TIMES // 2 - 1), JOBS, *[0] * (TIMES // 2 - 1)]
     assert claimed == 0
     assert len(images_present(output)) == 2 * JOBS

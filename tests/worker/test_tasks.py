@@ -10,6 +10,7 @@ from celery import Celery
 from celery.exceptions import Retry
 
 from promptmill.producer.broker import connect
+from promptmill.producer.broker_url import celery_url
 from promptmill.producer.layout import image_name
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import Claim, JobQueue
@@ -91,7 +92,7 @@ def test_what_is_wrong_fails_the_task_with_the_sentence(app, client, tmp_path, k
 
 def test_a_client_without_promptmill_reads_the_sentence(app, redis_url):
     """The refusal as it travels: any Celery client makes an exception of it, with the text."""
-    backend = Celery("other", broker=redis_url, backend=redis_url).backend
+    backend = Celery("other", broker=celery_url(redis_url), backend=celery_url(redis_url)).backend
     app.backend.store_result("t", TaskRefused("width: must be a multiple of 8, got 1030"), "FAILURE")
     stored = json.loads(connect(redis_url).get("celery-task-meta-t") or "")
     stored["result"]["exc_module"] = "not.there"

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import redis
 
-from promptmill.producer.broker import connect, embedded_server
+from promptmill.embedded import embedded_server
+from promptmill.producer.broker import connect
 from promptmill.producer.job import Job
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import JobQueue
@@ -161,15 +162,15 @@ def _looks(client: redis.Redis) -> int:
 
 def test_a_redis_that_hangs_is_told_and_waited_for(here):
     """A server of the test's own, since it is stopped."""
-    with embedded_server() as url:
-        client = connect(url)
+    with embedded_server() as embedded:
+        client = connect(embedded.url)
         Ledger(client).open("a", output="/out", digest="d", jobs=1, images=1, common={})
         queue = JobQueue(client, "w")
         queue.enqueue("a", 0, 1, as_entries(enumerate(JOBS[:1])))
         (claim,) = queue.claim(SHAPE, 1)
         said_of_itself: Any = client.info()
         server = said_of_itself["process_id"]
-        command = [sys.executable, "-m", "promptmill", "wait", "a", "--json", "--broker", url]
+        command = [sys.executable, "-m", "promptmill", "wait", "a", "--json", "--broker", embedded.url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
             assert waiting.stdout is not None and waiting.stderr is not None
             try:
