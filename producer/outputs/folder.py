@@ -109,6 +109,22 @@ class Folder:
                 _sync_directory(target.parent)
         return put
 
+    def move(self, name: str, to: str) -> None:
+        source, target = self._path(name), self._path(to)
+        with _folder_errors("move", source, self.root):
+            if source.is_dir():
+                raise ObjectNotFound(f"there is no {source}")
+            _make_directories(target.parent)
+            try:
+                free = _publish(source, target)
+            except FileNotFoundError as error:
+                raise ObjectNotFound(f"there is no {source}") from error
+            if not free:
+                raise OutputConflict(f"cannot move {source}: {target} is taken; both are left as they are")
+            source.unlink(missing_ok=True)  # a link is a second name; where there are none, it was renamed
+            for directory in (target.parent, source.parent):
+                _sync_directory(directory)
+
     def get(self, name: str) -> bytes:
         path = self._path(name)
         with _folder_errors("read", path, self.root):

@@ -18,6 +18,7 @@ from promptmill.producer.outputs.output import (
     Existing,
     Listed,
     ObjectNotFound,
+    OutputConflict,
     OutputError,
     OutputRefused,
     OutputUnavailable,
@@ -146,6 +147,35 @@ class Bucket:
         if refused is not None:
             raise refused
 
+    def move(self, name: str, to: str) -> None:
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        found = self._find(name)
+        where = f"gs://{self.bucket}/{self.prefix}{name}"
+        if found is None:
+            raise ObjectNotFound(f"there is no {where}")
+        taken = OutputConflict(f"cannot move {where}: {to} is taken; both are left as they are")
+        if self.exists(to):  # Google holds the precondition of a rewrite too, fake-gcs-server does not
+            raise taken
+        source, target = self._blob(name, found.generation), self._blob(to)
+        target.metadata, target.content_type = found.metadata, found.content_type
+        options = {"timeout": _REQUEST_TIMEOUT_SECONDS, "retry": _retry()}
+        with self._errors(f"move {where}"):
+            try:
+                token, _, _ = target.rewrite(source, if_generation_match=0, **options)
+                while token:  # the larger ones take several requests
+                    token, _, _ = target.rewrite(source, token=token, if_generation_match=0, **options)
+            except PreconditionFailed as error:
+                raise taken from error
+            except NotFound as error:
+                raise ObjectNotFound(f"{where} was deleted or written anew while it was moved") from error
+            try:
+                self._blob(name).delete(if_generation_match=found.generation, **options)
+            except NotFound:
+                pass  # somebody else was faster, or our first try was, whose answer was lost
+            except PreconditionFailed as error:
+                raise ObjectNotFound(f"{where} was written anew while it was moved") from error
+
     def get(self, name: str) -> bytes:
         return self._read(name)
 
@@ -179,7 +209,8 @@ class Bucket:
     def scan(self, prefix: str = "") -> Iterator[Listed]:
         metadata = ",".join(f"metadata/{key}" for key in SCANNED)
         for blob in self._list(prefix, f"name,size,crc32c,{metadata}"):
-            yield Listed(blob.name.removeprefix(self.prefix), blob.size, blob.metadata or {}, _is_intact(blob))
+            name = blob.name.removeprefix(self.prefix)
+            yield Listed(name, blob.size, blob.metadata or {}, _is_intact(blob), blob.crc32c)
 
     def _list(self, prefix: str, fields: str) -> Iterator[Any]:
         with self._errors(f"list {self.url}/{prefix}"):

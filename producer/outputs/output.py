@@ -74,6 +74,8 @@ class Listed:
     size: int
     metadata: Mapping[str, str] = field(default_factory=dict)
     intact: bool | None = None
+    crc32c: str | None = None
+    """The bucket's own checksum of what is there, big-endian in base64; a folder has none."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,16 @@ class Output(Protocol):
         ours: Callable[[Existing], bool] | None = None,
     ) -> Put:
         """`put_once` with what is in a file of this machine, of which only a piece is in memory at a time."""
+
+    def move(self, name: str, to: str) -> None:
+        """Give the object another name, which must be free; its bytes and metadata stay.
+
+        A bucket copies and then deletes: a process that dies in between leaves it under both names.
+
+        Raises:
+            ObjectNotFound: there is no object of that name, or another one by now: it stays.
+            OutputConflict: the new name is taken. Both are left as they are.
+        """
 
     def get(self, name: str) -> bytes:
         """The object's bytes. Raises `ObjectNotFound`."""

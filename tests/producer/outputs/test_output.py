@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from promptmill.producer.outputs.folder import Folder
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import (
     RESERVED,
@@ -313,6 +314,7 @@ WRITE_MANY = """
 import os, sys, time
 from pathlib import Path
 from promptmill.producer.outputs.output import Put
+from promptmill.producer.outputs.folder import Folder
 from promptmill.producer.outputs.open import open_output
 if sys.argv[2] == "rename":
     def refuse(source, target, **kwargs): raise PermissionError(1, "no hard links", str(source))
@@ -345,6 +347,7 @@ def test_of_many_processes_one_creates_each_file(tmp_path: Path, way: str) -> No
 
 DIE_BEFORE_LINK = """
 import os, signal, sys
+from promptmill.producer.outputs.folder import Folder
 from promptmill.producer.outputs.open import open_output
 os.link = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "link" and hasattr(os, "O_TMPFILE"):
@@ -510,3 +513,54 @@ def test_a_folder_needs_nothing_of_google() -> None:
 def test_a_folder_whose_name_is_not_utf8_is_refused_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(OutputUrlError, match="not UTF-8"):
         open_output(str(tmp_path / "caf\udce9"))
+
+
+def test_a_moved_object_has_its_bytes_and_its_new_name_alone(output: Output) -> None:
+    output.put_once("a/b.txt", b"text", metadata={"job_id": "7"})
+    output.move("a/b.txt", "set-aside/0001/a/b.txt")
+    assert list(output.list()) == ["set-aside/0001/a/b.txt"]
+    assert output.get("set-aside/0001/a/b.txt") == b"text"
+    (listed,) = output.scan()
+    assert listed.metadata.get("job_id") == (None if isinstance(output, Folder) else "7")
+    assert output.put_once("a/b.txt", b"other") is Put.CREATED
+
+
+def test_nothing_is_moved_onto_what_is_there(output: Output) -> None:
+    for name in ("one", "two"):
+        output.put_once(name, name.encode())
+    with pytest.raises(OutputConflict, match="two is taken; both are left as they are"):
+        output.move("one", "two")
+    assert (output.get("one"), output.get("two")) == (b"one", b"two")
+    with pytest.raises(ObjectNotFound):
+        output.move("three", "four")
+    assert not output.exists("four")
+
+
+def test_of_many_who_move_an_object_one_does(output: Output) -> None:
+    output.put_once("one", b"text")
+
+    def move(number: int) -> bool:
+        try:
+            output.move("one", f"aside/{number}")
+        except ObjectNotFound:
+            return False
+        return True
+
+    with ThreadPoolExecutor(WRITERS) as threads:
+        moved = list(threads.map(move, range(WRITERS)))
+    assert any(moved)
+    assert not output.exists("one")
+    assert all(output.get(name) == b"text" for name in output.list())
+
+
+def test_without_hard_links_an_object_is_moved_too(no_hard_links: None, tmp_path: Path) -> None:
+    output = open_output(str(tmp_path))
+    output.put_once("one", b"text")
+    output.move("one", "aside/one")
+    assert list(output.list()) == ["aside/one"]
+
+
+def test_a_scan_tells_a_buckets_own_checksum(output: Output) -> None:
+    output.put_once("one", b"123456789")
+    (listed,) = output.scan()
+    assert listed.crc32c == (None if isinstance(output, Folder) else "4waSgw==")  # 0xe3069283, the sum's check value
