@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from promptmill.producer.families.samplers import SAMPLERS
 from promptmill.producer.job import Job, Shape
 from promptmill.producer.models import POCKET, TINY_RANDOM
 from promptmill.producer.plan import Plan
@@ -45,7 +46,7 @@ def work_of(job: Job) -> Work:
     """What a job asks for, by its settings."""
     schedule = job.timesteps or job.sigmas
     steps: float = len(schedule) if schedule else job.num_inference_steps
-    if job.sampler == "heun":
+    if SAMPLERS[job.sampler].evaluations == 2:
         steps = 2 * steps - 1
     if job.refiner is not None and job.denoising_end is None:
         steps *= 1 + (REFINER_STRENGTH if job.refiner_strength is None else job.refiner_strength)

@@ -83,6 +83,13 @@ SAMPLERS: dict[str, Sampler] = {
         a1111="Heun",
         kohya=("heun",),
     ),
+    "dpm2": Sampler(
+        scheduler="KDPM2DiscreteScheduler",
+        takes=_takes("timestep_spacing sigma_schedule"),
+        evaluations=2,
+        a1111="DPM2",
+        kohya=("dpm_2", "k_dpm_2"),
+    ),
     "lms": Sampler(
         scheduler="LMSDiscreteScheduler",
         takes=_takes("timestep_spacing sigma_schedule"),

@@ -150,6 +150,7 @@ def test_a_file_is_told_from_a_folder(tmp_path: Path):
         ({"_class_name": "LCMScheduler"}, "lcm"),
         ({"_class_name": "TCDScheduler"}, "tcd"),
         ({"_class_name": "HeunDiscreteScheduler"}, "heun"),
+        ({"_class_name": "KDPM2DiscreteScheduler"}, "dpm2"),
     ],
 )
 def test_the_scheduler_of_a_folder_is_its_sampler(make_model, scheduler: dict[str, str], sampler: str):
