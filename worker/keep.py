@@ -1,4 +1,4 @@
-"""The keeper's thread: renews the leases of what is held, reports, and notices an orphaned worker and a hung device."""
+"""The keeper's thread: renews leases, gives back what nobody here knows of, reports, notices a hung device."""
 
 import logging
 import time
@@ -9,6 +9,8 @@ from promptmill.producer.queue.workers import REPORT_EVERY_S, Workers
 from promptmill.worker.host import Host
 
 logger = logging.getLogger(__name__)
+
+WAIT_FOR_CLAIM_S = 1.0  # for a claim that is on its way; one that hangs must not keep leases from being renewed
 
 
 class Keeper:
@@ -26,6 +28,7 @@ class Keeper:
             try:
                 if now - self._renewed >= renew_every_s:
                     self._renew()
+                    self._release_unknown()
                     self._renewed = now
                 if now - self._reported >= REPORT_EVERY_S:
                     Workers(host.client).report(host.report.now())
@@ -51,3 +54,15 @@ class Keeper:
             # Another worker has it by now. What is under way is finished: the output takes one of the two.
             logger.warning("lost the lease of job %s (%s/%d)", claim.job.id, claim.run, claim.index)
         self._host.in_flight.lose(lost)
+
+    def _release_unknown(self) -> None:
+        """Give back what Redis counts as this worker's and it does not hold: the answer to its claim was lost."""
+        host = self._host
+        if not host.claiming.acquire(timeout=WAIT_FOR_CLAIM_S):  # at the next renewal
+            return
+        try:
+            count = host.queue.release_all_but(host.in_flight.held())
+        finally:
+            host.claiming.release()
+        if count:
+            logger.warning("given back, as the answer to their claim was lost: %d jobs", count)

@@ -91,6 +91,7 @@ class JobQueue:
         self._claimable, self._claim = self._script("claimable"), self._script("claim")
         self._promise, self._renew = self._script("promise"), self._script("renew")
         self._release, self._settle = self._script("release"), self._script("settle")
+        self._release_all_but = self._script("release_all_but")
         self._leave, self._backlog = self._script("leave"), self._script("backlog")
 
     def _script(self, name: str) -> Script:
@@ -178,6 +179,14 @@ class JobQueue:
         """Gives jobs back, to be claimed by anybody at once. `counted`: this delivery counts as one of the three."""
         self._release(self._consumer, int(counted), *_names(claims))
 
+    def release_all_but(self, held: Iterable[Claim]) -> int:
+        """Give back what is pending under this consumer's name and not in its hands; how many jobs that were.
+
+        So it is with a claim whose answer was lost: Redis gave the jobs, and nobody knows of them. Not to be called
+        while a claim is on its way.
+        """
+        return int(self._release_all_but(self._consumer, *_names(held)))
+
     def done(self, claim: Claim) -> bool:
         """The job's object is safe. False where the job was done before, or its run was purged."""
         return self._settle_one(claim.run, claim.shape, claim.entry, claim.index, "", claim.opened)
@@ -188,7 +197,8 @@ class JobQueue:
         return self._settle_one(claim.run, claim.shape, claim.entry, claim.index, failure, claim.opened)
 
     def leave(self) -> None:
-        """Takes this consumer out of the groups where it holds nothing, and others that died long ago."""
+        """Give back all that is pending under this consumer's name, and take it out of all groups."""
+        self.release_all_but(())
         self._leave(self._consumer)
 
     # What a person sees.

@@ -41,6 +41,20 @@ local function come_back(run, shape)
   if not redis.call('ZSCORE', turns(shape), run) then line_up(run, shape) end
 end
 
+-- What is pending of a stream under a consumer's name, as XPENDING has it.
+local function pending_of(name, consumer)
+  local pending = redis.pcall('XPENDING', name, 'workers', '-', '+', 1000, consumer)
+  return pending.err and {} or pending
+end
+
+-- Gives an entry back with so many deliveries, to be claimed at once by anybody: an idle time of a day is over every
+-- lease.
+local function give_back(run, shape, entry, deliveries)
+  local idle = {'IDLE', 86400000, 'RETRYCOUNT', deliveries, 'JUSTID'}
+  redis.call('XCLAIM', stream(run, shape), 'workers', 'released', 0, entry, unpack(idle))
+  come_back(run, shape)
+end
+
 -- Takes the run out of the line, as all its jobs of the shape are with workers, until the first lease may run out.
 local function step_aside(run, shape, lease)
   local longest = 0

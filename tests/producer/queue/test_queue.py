@@ -255,17 +255,31 @@ def test_one_name_for_two_runs_is_refused(client, enter):
         Ledger(client).open("r", output="/elsewhere", digest="d", jobs=1, images=1, common={})
 
 
-def test_a_clean_leave_takes_the_consumer_out_unless_it_holds_something(client, enter, worker):
+def test_a_leave_gives_back_all_and_takes_the_consumer_out(client, enter, worker):
     jobs = some_jobs(2)
     enter(jobs)
     a = worker("a")
-    first, second = a.claim(jobs[0].shape, 2)
+    first, _ = a.claim(jobs[0].shape, 2)
     a.done(first)
     a.leave()
-    assert [c["name"] for c in client.xinfo_consumers(queue_key("r", jobs[0].shape), "workers")] == ["a"]
-    a.release([second])
-    a.leave()
     assert [c["name"] for c in client.xinfo_consumers(queue_key("r", jobs[0].shape), "workers")] == ["released"]
+    (second,) = worker("b").claim(jobs[0].shape, 2)
+    assert (second.index, second.deliveries) == (1, 1)
+
+
+def test_jobs_claimed_by_a_worker_that_does_not_know_of_them_are_given_back(enter, worker):
+    jobs = [*some_jobs(4), *some_jobs(2, guidance_scale=1.0)]
+    enter(jobs)
+    a, b = worker("a"), worker("b")
+    (held,) = a.claim(jobs[0].shape, 1)
+    a.claim(jobs[0].shape, 2)  # the answer to this one is lost
+    a.claim(jobs[4].shape, 1)  # and to this one
+    (other,) = b.claim(jobs[0].shape, 1)
+    assert a.release_all_but([held]) == 3
+    assert a.release_all_but([held]) == 0
+    assert [(claim.index, claim.deliveries) for claim in worker("c").claim(jobs[0].shape, 9)] == [(1, 1), (2, 1)]
+    assert indices(worker("c").claim(jobs[4].shape, 9)) == [4, 5]
+    assert a.renew([held]) == b.renew([other]) == [], "each still has its own"
 
 
 # --- several runs
