@@ -51,6 +51,11 @@ class Progress:
             rate = f" ({_short(self.rate)} {self._unit}/s)" if self.rate else ""
             click.echo(f"{self._what} {count}{total}{rate}", err=True)
 
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        self._bar.clear()
+        click.echo(text, err=True)
+
     def note(self, text: str) -> None:
         """A word beside the bar."""
         self._bar.set_postfix_str(text, refresh=False)

@@ -22,8 +22,9 @@ from promptmill.embedded import check_server, embedded_server
 from promptmill.producer.broker import connect
 from promptmill.producer.errors import BrokerError
 from tests.fake_gcs import fake_gcs
+from tests.mortal_redis import mortal_redis
 
-__all__ = ["fake_gcs"]
+__all__ = ["fake_gcs", "mortal_redis"]
 
 
 @pytest.fixture(scope="session", autouse=True)

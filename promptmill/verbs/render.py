@@ -13,7 +13,7 @@ import click
 import redis
 
 from promptmill.embedded import embedded_server
-from promptmill.local_worker import LocalWorker, WorkerFailed
+from promptmill.local_worker import LocalWorker
 from promptmill.producer.broker import connect, eviction
 from promptmill.producer.growth import placed
 from promptmill.producer.layout import CONTACT_SHEET
@@ -22,9 +22,7 @@ from promptmill.producer.outputs.output import Output, OutputError
 from promptmill.producer.plan import Plan
 from promptmill.producer.presence import Present, find_present
 from promptmill.producer.queue.ledger import Failure, Ledger, RunStatus
-from promptmill.producer.queue.workers import WorkerReport, Workers
 from promptmill.producer.submit import submit
-from promptmill.progress import Progress
 from promptmill.verbs.dry_run import dry_run, dry_run_options
 from promptmill.verbs.growing_options import change_of, growing_options, start_in
 from promptmill.verbs.options import broker_option, json_option, run_option
@@ -38,13 +36,13 @@ from promptmill.verbs.planning import (
     warn,
     warn_of_images,
 )
-from promptmill.verbs.runs import count
+from promptmill.verbs.rendering import wait
+from promptmill.verbs.runs import count, watching
 from promptmill.verbs.worker_options import check_environ, check_options
 
 if TYPE_CHECKING:
     from types import FrameType
 
-POLL_S = 0.1
 SHOWN_FAILURES = 5
 
 
@@ -168,10 +166,11 @@ def _render(
         submit(plan, output=root, run=run, client=client, sources=sources, there=there)
         missing = _missing(plan, there)
         try:
-            status = _wait(client, run, worker, missing)
+            status = wait(watching(url), run, worker, missing, waits_for_redis=broker is not None)
         except KeyboardInterrupt:
-            status = Ledger(client).status(run)
-            click.echo(f"stopping: {status.done} of {status.images} images are there", err=True)
+            with contextlib.suppress(redis.RedisError):  # it may be what was waited for
+                status = Ledger(client).status(run)
+                click.echo(f"stopping: {status.done} of {count(status.images, 'image')} are there", err=True)
             click.echo("the same command again renders the rest", err=True)
             raise
         return _report(root.child(run).url, status, there.images, list(Ledger(client).failures(run)), started)
@@ -183,32 +182,6 @@ def _missing(plan: Plan, there: Present) -> Counter[str]:
     for shape, images in plan.shapes.items():
         missing[shape.model] += images - there.shapes[shape]
     return missing
-
-
-def _wait(client: redis.Redis, run: str, worker: LocalWorker, missing: Mapping[str, int]) -> RunStatus:
-    """Until every job of the run is done or failed. `missing` counts the images to render by model.
-
-    Raises WorkerFailed when nothing is left but what the worker cannot render, or the worker itself has stopped.
-    """
-    ledger, workers = Ledger(client), Workers(client)
-    status = ledger.status(run)
-    with Progress("images", status.images) as progress:
-        while not status.finished:
-            time.sleep(POLL_S)
-            status = ledger.status(run)
-            progress.to(status.done + status.failed)
-            worker.watch(status.done + status.failed)
-            for report in workers.alive():
-                if report.name == worker.name:
-                    progress.note(f"{report.state}, {status.failed} failed" if status.failed else report.state)
-                    if report.problems and status.left <= sum(missing[model] for model in report.problems):
-                        raise WorkerFailed(_problems(report, status))
-    return status
-
-
-def _problems(report: WorkerReport, status: RunStatus) -> str:
-    reasons = [f"cannot render with {model}: {why}" for model, why in report.problems.items()]
-    return "\n".join([*reasons, f"{status.done} of {status.images} images are there"])
 
 
 def _report(url: str, status: RunStatus, present: int, failures: list[Failure], started: float) -> Report:

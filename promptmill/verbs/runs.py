@@ -47,7 +47,11 @@ def watching(broker: str | None) -> "redis.Redis":
     return connect(broker or DEFAULT_URL, timeout_s=WATCHING_TIMEOUT_S)
 
 
-def go_on_without_redis(look: Callable[[], T]) -> T:
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def go_on_without_redis(look: Callable[[], T], say: Callable[[str], None] = _say) -> T:
     """What the look finds; while Redis is away, say so once and look again."""
     import redis
 
@@ -57,12 +61,12 @@ def go_on_without_redis(look: Callable[[], T]) -> T:
             found = look()
         except (redis.ConnectionError, redis.TimeoutError) as error:
             if not told:
-                click.secho(f"waiting: Redis: {error}", err=True, fg="yellow")
+                say(click.style(f"waiting: Redis: {error}", fg="yellow"))
             told = True
             time.sleep(AGAIN_AFTER_S)
         else:
             if told:
-                click.echo("Redis answers again", err=True)
+                say("Redis answers again")
             return found
 
 
