@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from promptmill.dataset.images import ImageError, ImageFacts, look_at
+from promptmill.dataset.parallel import READERS
 from promptmill.producer.job import Job, canonical_json
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.output import ObjectNotFound, Output
@@ -30,9 +31,6 @@ from promptmill.producer.plan import Plan
 from promptmill.producer.plan_lines import PlannedJob
 
 MANIFEST = "manifest.parquet"
-READERS = 16
-"""Images read at once: a bucket takes tens of milliseconds for each."""
-
 Row = dict[str, Any]
 
 _SCALARS: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
@@ -90,13 +88,19 @@ def manifest_rows(output: Output, plan: Plan, failures: Mapping[int, str]) -> It
             yield list(readers.map(lambda job: _row(output, plan, job, failures), page))
 
 
-def _row(output: Output, plan: Plan, planned: PlannedJob, failures: Mapping[int, str]) -> Row:
-    job = plan.whole(planned)
-    path = image_name(planned.id)
-    row: Row = {"index": planned.index, "id": planned.id, **job.fields()}
+def planned_row(planned: PlannedJob, job: Job) -> Row:
+    """What the plan alone says of a row."""
+    row: Row = {"index": planned.index, "id": planned.id, **dict.fromkeys(JOB_COLUMNS), **job.fields()}
     for name in ("template", "choices", "labels"):
         told = getattr(planned, name)
         row[name] = canonical_json(told) if told else None
+    return row
+
+
+def _row(output: Output, plan: Plan, planned: PlannedJob, failures: Mapping[int, str]) -> Row:
+    job = plan.whole(planned)
+    path = image_name(planned.id)
+    row = planned_row(planned, job)
     try:
         facts = whole_image(output.get(path), job)
     except ObjectNotFound:

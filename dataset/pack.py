@@ -15,7 +15,8 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from promptmill.dataset.images import ImageError
-from promptmill.dataset.manifest import READERS, whole_image
+from promptmill.dataset.manifest import whole_image
+from promptmill.dataset.parallel import READERS
 from promptmill.dataset.tar import Member, write_tar
 from promptmill.producer.job import Job, canonical_json
 from promptmill.producer.layout import image_name

@@ -1,129 +1,128 @@
-"""Whether a packed run is what it says: plan, manifest, images and shards against each other, every byte by digest.
+"""Whether a run is what it says: plan, Redis, images, manifest and shards against each other, every byte by digest.
 
 `_SUCCESS` holds the digests of what is written once (run.json, the plan, the manifest, data/shards.json), the manifest
 those of the images, and data/shards.json those of the shards. Without `_SUCCESS` the images are held against the plan.
+A fast look leaves images and shards to sizes, and to a bucket's own checksums.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from promptmill.dataset.images import ImageError
-from promptmill.dataset.manifest import MANIFEST, READERS, whole_image
+from promptmill.dataset.findings import Finding, LedgerFacts
+from promptmill.dataset.images import ImageError, look_at
+from promptmill.dataset.listing import Listing, foreign_images, read_listing
+from promptmill.dataset.manifest import MANIFEST
 from promptmill.dataset.pack import SHARDS_JSON
+from promptmill.dataset.parallel import mapped
 from promptmill.dataset.seal import SUCCESS, SealError, read_seal, sha256_of
+from promptmill.dataset.stored_manifest import ManifestError, open_manifest
+from promptmill.dataset.subject import Subject
+from promptmill.dataset.verify_fast import check_listed_images
+from promptmill.dataset.verify_images import check_images, check_ledger
 from promptmill.producer.errors import PlanError
-from promptmill.producer.layout import IMAGES, image_name
+from promptmill.producer.layout import CONTACT_SHEET, RUN_JSON
 from promptmill.producer.outputs.output import ObjectNotFound, Output
-from promptmill.producer.plan import Plan
-from promptmill.producer.plan_files import load_plan
-from promptmill.producer.plan_lines import PlannedJob
+from promptmill.producer.plan_files import load_plan, page_names, read_run
+
+__all__ = ["Finding", "LedgerFacts", "verify"]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong: the object's name in the run's output, and what is wrong with it."""
+def verify(output: Output, *, fast: bool = False, ledger: LedgerFacts | None = None) -> Iterator[Finding]:
+    """Everything that is wrong with a run's output; nothing where all is well. `ledger` is what Redis knows of it.
 
-    name: str
-    problem: str
-    index: int | None = None
+    Memory does not grow with the run. Raises OutputError where it cannot be looked at.
+    """
+    sealed, findings = read_digests(output)
+    yield from findings
+    changed = list(_digests(output, sealed))
+    yield from changed
+    try:
+        plan, run = load_plan(output), read_run(output) or {}
+    except PlanError as error:
+        if not changed:
+            yield Finding(RUN_JSON, str(error), kind="damaged")
+        return
+    manifest = None
+    try:
+        manifest = open_manifest(output)
+    except ManifestError as error:
+        if MANIFEST not in {finding.name for finding in changed}:
+            yield Finding(MANIFEST, str(error), kind="damaged")
+    with plan, manifest or nullcontext():
+        subject = Subject(output, plan, run, manifest, ledger, sealed)
+        yield from check_ledger(subject)
+        try:
+            yield from _check(subject, fast)
+        except PlanError as error:
+            yield Finding(RUN_JSON, str(error), kind="damaged")
 
 
-KNOWN = ("run.json", "plan/", "images/", "data/", "gallery/", MANIFEST, SUCCESS, "rejects.jsonl", "contact-sheet")
-"""What a run's output may hold; anything else is strange."""
-
-
-def verify(output: Output) -> Iterator[Finding]:
-    """Everything that is wrong with a run's output; nothing where all is well. Raises OutputError."""
+def read_digests(output: Output) -> tuple[dict[str, str], list[Finding]]:
+    """The digests in `_SUCCESS`, and what is wrong with it."""
     try:
         sealed = read_seal(output)
     except SealError as error:
-        yield Finding(SUCCESS, str(error))
-        sealed = {}
-    yield from _digests(output, sealed)
-    try:
-        plan = load_plan(output)
-    except PlanError as error:
-        yield Finding("run.json", str(error))
-        return
-    with plan:
-        try:
-            yield from _images(output, plan, _manifest_digests(output) if MANIFEST in sealed else {})
-        except PlanError as error:
-            yield Finding("run.json", str(error))
-        yield from _strange(output, plan)
-    if SHARDS_JSON in sealed:
-        yield from _shards(output)
+        return {}, [Finding(SUCCESS, str(error), kind="damaged")]
+    if not sealed and (output.exists(MANIFEST) or output.exists(SHARDS_JSON)):
+        return {}, [Finding(SUCCESS, "is gone, or packing was stopped: pack again", kind="gone")]
+    return sealed, []
+
+
+def _check(subject: Subject, fast: bool) -> Iterator[Finding]:
+    shards = read_shards(subject.output)
+    pages = {*page_names(subject.run), *subject.sealed}
+    listing = read_listing(subject.output, pages, {shard["name"] for shard in shards}, "earlier" in subject.run)
+    with closing(listing.images):
+        yield from listing.findings
+        yield from foreign_images(listing, subject.plan)
+        yield from check_listed_images(subject, listing) if fast else check_images(subject)
+        yield from _check_sheet(subject.output, listing)
+        yield from _listed_shards(shards, listing) if fast else _shards(subject.output, shards)
 
 
 def _digests(output: Output, sealed: dict[str, str]) -> Iterator[Finding]:
-    with ThreadPoolExecutor(READERS, "verify") as readers:
-        for name, found in zip(sealed, readers.map(lambda name: sha256_of(output, name), sealed), strict=True):
-            yield from _compared(name, found, sealed[name])
+    for name, found in mapped(lambda name: (name, sha256_of(output, name)), sealed):
+        yield from _compared(name, found, sealed[name])
 
 
-def _compared(name: str, found: str | None, expected: str, index: int | None = None) -> Iterator[Finding]:
+def _compared(name: str, found: str | None, expected: str) -> Iterator[Finding]:
     if found is None:
-        yield Finding(name, "is gone", index)
+        yield Finding(name, "is gone", kind="gone")
     elif found != expected:
-        yield Finding(name, "has other bytes than when it was written", index)
+        yield Finding(name, "has other bytes than when it was written")
 
 
-def _manifest_digests(output: Output) -> dict[int, str | None]:
-    """The images' digests by index, None for a job without one, where the manifest can be read."""
+def read_shards(output: Output) -> list[dict[str, Any]]:
+    """The rows of `data/shards.json`; none where it is not there, or cannot be read: its digest tells that."""
     try:
-        table = pq.read_table(pa.BufferReader(output.get(MANIFEST)), columns=["index", "sha256"])
-    except (ObjectNotFound, pa.ArrowException, OSError):
-        return {}  # told by its digest
-    return dict(zip(table["index"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+        shards = json.loads(output.get(SHARDS_JSON))["shards"]
+        return [{**shard, "name": str(shard["name"]), "sha256": str(shard["sha256"])} for shard in shards]
+    except (ObjectNotFound, ValueError, KeyError, TypeError):
+        return []
 
 
-def _images(output: Output, plan: Plan, digests: dict[int, str | None]) -> Iterator[Finding]:
-    with ThreadPoolExecutor(READERS, "verify") as readers:
-        first = (job for job in plan if job.first)
-        for found in readers.map(lambda job: list(_image(output, plan, job, digests)), first):
-            yield from found
+def _shards(output: Output, shards: list[dict[str, Any]]) -> Iterator[Finding]:
+    for shard, found in mapped(lambda shard: (shard, sha256_of(output, shard["name"])), shards, 4):
+        yield from _compared(shard["name"], found, shard["sha256"])
 
 
-def _image(output: Output, plan: Plan, planned: PlannedJob, digests: dict[int, str | None]) -> Iterator[Finding]:
-    name = image_name(planned.id)
-    try:
-        facts = whole_image(output.get(name), plan.whole(planned), decode=True)
-    except ObjectNotFound:
-        if digests.get(planned.index, "") is not None:  # else the manifest says that there is none
-            yield Finding(name, "is missing", planned.index)
-    except ImageError as error:
-        yield Finding(name, str(error), planned.index)
-    else:
-        expected = digests.get(planned.index, facts.sha256)
-        if expected is None:
-            yield Finding(name, "has come since the run was packed", planned.index)
-        else:
-            yield from _compared(name, facts.sha256, expected, planned.index)
+def _listed_shards(shards: list[dict[str, Any]], listing: Listing) -> Iterator[Finding]:
+    for shard in shards:
+        there = listing.others.get(shard["name"])
+        if there is None:
+            yield Finding(shard["name"], "is gone", kind="gone")
+        elif there.size != shard["bytes"]:
+            yield Finding(shard["name"], f"has {there.size} bytes, expected {shard['bytes']}")
+        elif there.intact is False:
+            yield Finding(shard["name"], "has other bytes than were put there")
 
 
-def _strange(output: Output, plan: Plan) -> Iterator[Finding]:
-    images = {image_name(job.id) for job in plan if job.first}
-    for name in output.list():
-        if not name.startswith(KNOWN):
-            yield Finding(name, "is not promptmill's")
-        elif name.startswith(f"{IMAGES}/") and name not in images:
-            yield Finding(name, "is not an image of this run")
-
-
-def _shards(output: Output) -> Iterator[Finding]:
-    try:
-        shards: Iterable[dict[str, Any]] = json.loads(output.get(SHARDS_JSON))["shards"]
-    except (ObjectNotFound, ValueError, KeyError):
-        return  # told by its digest
-    known = {str(shard["name"]): str(shard["sha256"]) for shard in shards}
-    for name, expected in known.items():
-        yield from _compared(name, sha256_of(output, name), expected)
-    for name in output.list("data/"):
-        if name not in known and name != SHARDS_JSON:
-            yield Finding(name, "is no shard of this run")
+def _check_sheet(output: Output, listing: Listing) -> Iterator[Finding]:
+    """The contact sheet, which is drawn anew when more images come: no digest is kept, and it must decode."""
+    if CONTACT_SHEET in listing.others:
+        try:
+            look_at(output.get(CONTACT_SHEET), decode=True)
+        except ImageError as error:
+            yield Finding(CONTACT_SHEET, str(error), kind="damaged")

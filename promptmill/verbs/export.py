@@ -84,7 +84,7 @@ def command(
             without = f"; {count(done.missing, 'job')} without an image" if done.missing else ""
             answer(as_json, f"{folder}: {count(done.images, 'image')}{kept}{without}", **dataclasses.asdict(done))
         if openai is not None:
-            told = answer_batch(output, plan, openai, failures_of(run, broker), urls=urls)
+            told = answer_batch(output, plan, openai, failures_of(output, broker), urls=urls)
             missing += told.failed
             requests = f"{count(told.answered, 'request')} answered, {told.failed} not"
             answer(as_json, f"{openai}: {requests}", **dataclasses.asdict(told))

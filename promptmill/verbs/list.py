@@ -58,7 +58,7 @@ def _list_jobs(
     from promptmill.verbs.run_output import failures_of, find_run_output
 
     output, found = find_run_output(run, broker), 0
-    for job in jobs_of(output, Wanted(indexes, labels, prompt), failures_of(run, broker)):
+    for job in jobs_of(output, Wanted(indexes, labels, prompt), failures_of(output, broker)):
         found += 1
         reason = f"  ({job.reason})" if job.reason else ""
         line = f"{job.index}  {job.state}  {job.url}  {job.prompt}{reason}".replace("\n", " ")

@@ -39,7 +39,8 @@ def command(run: str, shard_size: int, partial: bool, broker: str | None, as_jso
         click.echo(f"{shard.name}: {count(shard.samples, 'image')}, {shard.bytes:,} bytes", err=True)
 
     with load_plan(output) as plan:
-        counts = finish(output, plan, failures_of(run, broker), shard_size=shard_size, partial=partial, progress=tell)
+        failures = failures_of(output, broker)
+        counts = finish(output, plan, failures, shard_size=shard_size, partial=partial, progress=tell)
     holes = {state: number for state, number in counts.items() if state != "done"}
     rest = "".join(f", {number} {state}" for state, number in sorted(holes.items()))
     answer(as_json, f"{output.url}: {count(counts.get('done', 0), 'image')} packed{rest}", output=output.url, **counts)

@@ -2,35 +2,50 @@
 
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from promptmill.verbs.options import broker_option, json_option
 from promptmill.verbs.runs import count
 
+if TYPE_CHECKING:
+    from promptmill.dataset.findings import Finding
+
 
 @click.command("verify")
 @click.argument("run", metavar="RUN")
+@click.option("--fast", is_flag=True, help="Images and shards by size, and by a bucket's own checksums, unread.")
 @broker_option
 @json_option
-def command(run: str, broker: str | None, as_json: bool) -> int:
+def command(run: str, fast: bool, broker: str | None, as_json: bool) -> int:
     """Check RUN's plan, images, manifest and shards against each other, every byte by its digest.
 
-    RUN is the run's folder or URL, or its name in Redis. Exit code 0: all is well; 1: something is wrong, one line
-    each; 2: it could not be looked at.
+    RUN is the run's folder or URL, or its name in Redis. What Redis knows of the run is held against it too. Exit code
+    0: all is well; 1: something is wrong, one line each; 2: it could not be looked at.
     """
+    check_packages()
+    from promptmill.dataset.verify import verify
+    from promptmill.verbs.run_output import find_any_run_output, ledger_of
+
+    output = find_any_run_output(run, broker)
+    findings = 0
+    for finding in verify(output, fast=fast, ledger=ledger_of(output, broker)):
+        findings += 1
+        click.echo(json.dumps(dataclasses.asdict(finding), ensure_ascii=False) if as_json else sentence(finding))
+    click.echo(f"{output.url}: {count(findings, 'finding') if findings else 'all is well'}", err=True)
+    return 1 if findings else 0
+
+
+def sentence(finding: "Finding") -> str:
+    """Where, and what."""
+    where = finding.name if finding.index is None else f"{finding.name} (index {finding.index})"
+    return f"{where}: {finding.problem}"
+
+
+def check_packages() -> None:
+    """Raises click.ClickException where the packages of a dataset are not installed."""
     import importlib.util
 
     if importlib.util.find_spec("pyarrow") is None or importlib.util.find_spec("PIL") is None:
         raise click.ClickException("pyarrow and pillow are not installed here: pip install 'promptmill[dataset]'")
-    from promptmill.dataset.verify import verify
-    from promptmill.verbs.run_output import find_run_output
-
-    output = find_run_output(run, broker)
-    findings = 0
-    for finding in verify(output):
-        findings += 1
-        where = finding.name if finding.index is None else f"{finding.name} (index {finding.index})"
-        click.echo(json.dumps(dataclasses.asdict(finding)) if as_json else f"{where}: {finding.problem}")
-    click.echo(f"{output.url}: {count(findings, 'finding') if findings else 'all is well'}", err=True)
-    return 1 if findings else 0

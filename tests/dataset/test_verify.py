@@ -4,13 +4,16 @@ import io
 import json
 import random
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from promptmill.dataset.findings import LedgerFacts
 from promptmill.dataset.finish import UnfinishedError, finish
+from promptmill.dataset.parallel import mapped
+from promptmill.dataset.seal import read_seal, write_seal
 from promptmill.dataset.verify import verify
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
@@ -119,6 +122,8 @@ FAULTS: dict[str, Callable[[Path], str]] = {
     "an absent image": _remove("images/*/*.png"),
     "an absent shard": _remove("data/00001.tar"),
     "an absent manifest": _remove("manifest.parquet"),
+    "an absent seal": _remove("_SUCCESS"),
+    "a foreign file of the plan": _put("plan/00001.jsonl.zst"),
     "a cut image": _truncate("images/*/*.png"),
     "a cut plan": _truncate("plan/00000.jsonl.zst"),
     "a cut list of shards": _truncate("data/shards.json"),
@@ -130,10 +135,70 @@ def test_each_kind_of_fault_is_found_by_name(run: Run, dataset: Path, fault: Cal
     assert fault(dataset) in found(run)
 
 
+SEEN_IN_A_LISTING = {
+    *(
+        "a foreign object",
+        "an image twice",
+        "a foreign shard",
+        "an absent image",
+        "an absent shard",
+        "an absent manifest",
+    ),
+    *("an absent seal", "a foreign file of the plan", "a cut image", "a cut plan", "a cut list of shards"),
+    *("a manifest's row changed", "a tar cut between two members"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(SEEN_IN_A_LISTING))
+def test_a_fast_look_finds_what_a_listing_shows(run: Run, dataset: Path, name: str):
+    assert list(verify(run.output, fast=True)) == []
+    assert FAULTS[name](dataset) in {finding.name for finding in verify(run.output, fast=True)}
+
+
 def test_a_run_that_is_not_packed_is_held_against_its_plan(run: Run):
     assert found(run) == {missing(run)}
     name = _swap(run.folder)
     assert name in found(run)
+
+
+def test_a_row_that_the_plan_does_not_have_is_found_under_a_seal_that_was_made_anew(run: Run, dataset: Path):
+    table = pq.read_table(dataset / "manifest.parquet")
+    prompts = table["prompt"].to_pylist()
+    prompts[3] = "a dog"
+    at = table.schema.get_field_index("prompt")
+    pq.write_table(table.set_column(at, "prompt", [prompts]), dataset / "manifest.parquet")
+    sealed = read_seal(run.output)
+    (dataset / "_SUCCESS").unlink()
+    write_seal(run.output, sealed)
+    (finding,) = verify(run.output)
+    assert (finding.name, finding.index) == ("manifest.parquet", 3)
+    assert finding.problem == "row 3: prompt is 'a dog', expected 'cat 3'"
+
+
+def test_redis_is_held_against_the_output(run: Run):
+    ours = LedgerFacts(run.plan.digest, bytes([0b00001000, 0]), {})
+    (finding,) = verify(run.output, ledger=ours)
+    assert (finding.index, finding.problem) == (FAILED, "is missing, and Redis counts it as done")
+    assert list(verify(run.output, ledger=LedgerFacts(run.plan.digest, b"", {FAILED: "the dog ate it"}))) == []
+    both = list(verify(run.output, ledger=LedgerFacts("other", b"", {FAILED: "the dog ate it", 0: "so it said"})))
+    assert [(finding.name, finding.kind) for finding in both] == [
+        ("run.json", "redis"),
+        (image_name(next(run.plan.since(0)).id), "redis"),
+    ]
+
+
+def test_no_more_images_are_read_ahead_than_threads_have_in_hand():
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    results = mapped(lambda number: number * 2, items(), threads=4)
+    assert [next(results) for _ in range(3)] == [0, 2, 4]
+    assert len(taken) <= 11
+    assert list(results)[-1] == 1998
 
 
 def test_an_unfinished_run_is_packed_only_on_request(run: Run):
@@ -160,3 +225,20 @@ def test_a_run_in_a_bucket_is_packed_and_verified(run: Run, fake_gcs: FakeGcs, m
     assert list(verify(bucket)) == []
     bucket.put_once("notes.txt", b"mine")
     assert [finding.name for finding in verify(bucket)] == ["notes.txt"]
+    assert [finding.name for finding in verify(bucket, fast=True)] == ["notes.txt"]
+
+
+def test_a_fast_look_at_a_bucket_compares_its_own_checksums(
+    run: Run, fake_gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake_gcs.url)
+    bucket = open_output(f"{fake_gcs.create_bucket('checksums')}/cats")
+    for name in every_file(run.folder):
+        bucket.put_once(name, (run.folder / name).read_bytes())
+    finish(bucket, run.plan, {FAILED: "the dog ate it"}, shard_size=4)
+    name = image_name(next(run.plan.since(3)).id)
+    data = bytearray(bucket.get(name))
+    data[len(data) // 2] ^= 1
+    bucket.put_once(name, bytes(data), broken=lambda existing: True)
+    (finding,) = verify(bucket, fast=True)
+    assert (finding.name, finding.index, finding.problem) == (name, 3, "has other bytes than when it was packed")

@@ -34,6 +34,23 @@ def test_verifying_says_what_is_wrong_and_where(promptmill: Command, run: Run, h
     assert finding["problem"] == "is cut: its end is missing"
 
 
+def test_a_run_json_that_cannot_be_read_is_a_finding(promptmill: Command, run: Run, here: Path):
+    promptmill("pack", run.folder, "--partial")
+    (run.folder / "run.json").write_text("{")
+    ran = promptmill("verify", run.folder)
+    assert ran.code == 1
+    assert "run.json: has other bytes than when it was written" in ran.out.splitlines()
+
+
+def test_the_ledger_of_another_run_of_this_name_is_not_asked(promptmill: Command, at_redis: str, run: Run, here: Path):
+    submitted = promptmill("submit", "cats.txt", "--output", "elsewhere", "--model", "tiny-random", "--run", "cats")
+    assert submitted.code == 0
+    promptmill("pack", run.folder, "--partial")
+    assert promptmill("verify", run.folder).code == 0
+    found = promptmill("verify", "elsewhere/cats", "--fast")
+    assert (found.code, len(found.out.splitlines())) == (1, 2)
+
+
 def test_what_is_no_run_is_told(promptmill: Command, run: Run, here: Path):
     ran = promptmill("verify", run.folder.parent)
     assert (ran.code, ran.out) == (2, "")
