@@ -23,8 +23,11 @@ from promptmill.producer.broker import connect
 from promptmill.producer.errors import BrokerError
 from tests.fake_gcs import fake_gcs
 from tests.mortal_redis import mortal_redis
+from tests.typecheck import check_arrays
 
 __all__ = ["fake_gcs", "mortal_redis"]
+
+check_arrays("promptmill.worker")
 
 
 @pytest.fixture(scope="session", autouse=True)

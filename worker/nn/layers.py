@@ -100,7 +100,7 @@ class Embedding(nnx.Module):
         return jnp.take(self.embedding[...], indices, axis=0)
 
 
-def upsample_2x(x: Float[Array, "B H W C"]) -> Float[Array, "B 2H 2W C"]:
+def upsample_2x(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
     """Each pixel four times (nearest neighbour)."""
     batch, height, width, channels = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))

@@ -63,7 +63,7 @@ class DownBlock(_Level):
 
     def __call__(
         self, x: Float[Array, "B H W C"], time: Float[Array, "B T"], context: Context
-    ) -> list[Float[Array, "B H2 W2 O"]]:
+    ) -> list[Float[Array, "B _ _ O"]]:
         """Every output on the way; the up block of this level takes them back, the last is passed on."""
         outputs = []
         for index in range(len(self.resnets)):
@@ -108,7 +108,7 @@ class UpBlock(_Level):
     def __call__(
         self,
         x: Float[Array, "B H W C"],
-        skips: list[Float[Array, "B H W S"]],
+        skips: list[Float[Array, "B _ _ _"]],
         time: Float[Array, "B T"],
         context: Context,
     ) -> Float[Array, "B H2 W2 O"]:

@@ -86,7 +86,7 @@ def test_every_window_is_weighted_from_the_empty_text() -> None:
 
 
 def test_transformer_blocks_attend_to_the_text_by_its_length_and_to_the_pixels_whole(model: Model) -> None:
-    unet = nnx.merge(model.graphs["unet"], jax.device_get(model.weights["unet"]))  # on one device
+    unet = nnx.merge(model.graphs["unet"], jax.device_put(model.weights["unet"], jax.devices()[0]))
     block = unet.mid_block.attentions[0].transformer_blocks[0]
     x, context = values(0, 2, 5, 64), values(1, 2, 6, 48)
     got = block(x, Context(context, jnp.array([3, 6], jnp.int32)))

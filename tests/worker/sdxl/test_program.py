@@ -236,7 +236,7 @@ def test_bfloat16_is_what_is_computed_in_but_by_a_vae_that_must_not(model: Model
     dtypes = {name: {leaf.dtype.name for leaf in jax.tree.leaves(part)} for name, part in half.weights.items()}
     assert dtypes["unet"] == dtypes["text_encoder"] == dtypes["text_encoder_2"] == {"bfloat16"}
     assert dtypes["vae"] == {"float32"}  # force_upcast
-    ids = np.random.default_rng(0).integers(0, 900, (2, 77))
+    ids = jnp.asarray(np.random.default_rng(0).integers(0, 900, (2, 77)))
     coarse, fine = (
         nnx.merge(each.graphs["text_encoder_2"], each.weights["text_encoder_2"])(ids)[1] for each in (half, model)
     )

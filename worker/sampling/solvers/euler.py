@@ -59,7 +59,7 @@ def growing_noise(settings: Settings, timesteps: np.ndarray, sigmas: np.ndarray,
     )
 
 
-def visits(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, Float32[np.ndarray, " N+1"]]:
+def visits(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, Float32[np.ndarray, " M"]]:
     """Euler's timesteps and one more sigma than those; or many more, of which the largest still counts."""
     trained = training_sigmas(settings)
     if sampling.sigmas is not None:
