@@ -141,7 +141,7 @@ class UNet(nnx.Module):
         timestep: Float[Array, " B"],
         context: Float[Array, "B L D"],
         pooled: Float[Array, "B P"],
-        time_ids: Float[Array, "B 6"],
+        time_ids: Float[Array, "B I"],
         guidance: Float[Array, " B"] | None = None,
         context_lengths: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B H W C"]:
@@ -171,7 +171,7 @@ class UNet(nnx.Module):
         embedded = self._waves(timestep, self.config.block_out_channels[0]).astype(dtype)
         return self.time_embedding(embedded, condition)
 
-    def _embed_added(self, pooled: Float[Array, "B P"], time_ids: Float[Array, "B 6"]) -> Float[Array, "B T"]:
+    def _embed_added(self, pooled: Float[Array, "B P"], time_ids: Float[Array, "B I"]) -> Float[Array, "B T"]:
         width = self.config.addition_time_embed_dim
         assert width is not None  # UNetConfig has checked it
         waves = self._waves(time_ids.reshape(-1), width).reshape(time_ids.shape[0], -1)  # (B 6) C -> B (6 C)
