@@ -45,9 +45,7 @@ class Work(NamedTuple):
 def work_of(job: Job) -> Work:
     """What a job asks for, by its settings."""
     schedule = job.timesteps or job.sigmas
-    steps: float = len(schedule) if schedule else job.num_inference_steps
-    if SAMPLERS[job.sampler].evaluations == 2:
-        steps = 2 * steps - 1
+    steps: float = SAMPLERS[job.sampler].evaluations_in(len(schedule) if schedule else job.num_inference_steps)
     if job.refiner is not None and job.denoising_end is None:
         steps *= 1 + (REFINER_STRENGTH if job.refiner_strength is None else job.refiner_strength)
     return Work(job.shape, steps * (2 if job.guided else 1))

@@ -24,6 +24,8 @@ class Sampler:
     """Whether each step draws noise. One that takes eta draws only where that is not 0."""
     evaluations: int = 1
     """Of the model, per step; 2 but for the last step (diffusers' `order`)."""
+    warm_up: int = 0
+    """Evaluations beyond those, of the first steps; at most, where the model's folder decides."""
     a1111: str
     """Its name in A1111's parameters."""
     kohya: tuple[str, ...] = ()
@@ -31,7 +33,11 @@ class Sampler:
 
     @property
     def max_steps(self) -> int:
-        return MAX_EVALUATIONS // self.evaluations
+        return (MAX_EVALUATIONS - self.warm_up + self.evaluations - 1) // self.evaluations
+
+    def evaluations_in(self, steps: int) -> int:
+        """Of the model, for one image; at most, as `warm_up` is."""
+        return steps * self.evaluations - (self.evaluations - 1) + self.warm_up
 
     def draws_noise(self, eta: float) -> bool:
         """Whether every step of a job draws noise."""
@@ -89,6 +95,13 @@ SAMPLERS: dict[str, Sampler] = {
         evaluations=2,
         a1111="DPM2",
         kohya=("dpm_2", "k_dpm_2"),
+    ),
+    "pndm": Sampler(
+        scheduler="PNDMScheduler",
+        takes=_takes("timestep_spacing"),
+        warm_up=9,
+        a1111="PLMS",
+        kohya=("pndm",),
     ),
     "lms": Sampler(
         scheduler="LMSDiscreteScheduler",

@@ -151,6 +151,7 @@ def test_a_file_is_told_from_a_folder(tmp_path: Path):
         ({"_class_name": "TCDScheduler"}, "tcd"),
         ({"_class_name": "HeunDiscreteScheduler"}, "heun"),
         ({"_class_name": "KDPM2DiscreteScheduler"}, "dpm2"),
+        ({"_class_name": "PNDMScheduler"}, "pndm"),
     ],
 )
 def test_the_scheduler_of_a_folder_is_its_sampler(make_model, scheduler: dict[str, str], sampler: str):
@@ -164,7 +165,7 @@ def test_the_scheduler_of_a_folder_is_its_sampler(make_model, scheduler: dict[st
 @pytest.mark.parametrize(
     ("scheduler", "name"),
     [
-        ({"_class_name": "PNDMScheduler"}, "PNDMScheduler"),
+        ({"_class_name": "DPMSolverSDEScheduler"}, "DPMSolverSDEScheduler"),
         (
             {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"},
             "DPMSolverMultistepScheduler with dpmsolver",

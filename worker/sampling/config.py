@@ -41,6 +41,7 @@ class SchedulerConfig(JsonConfig):
     clip_sample_range: float | None = None
     thresholding: bool | None = None
     set_alpha_to_one: bool | None = None
+    skip_prk_steps: bool | None = None
     original_inference_steps: int | None = None
     timestep_scaling: float | None = None
     solver_order: int | None = None
@@ -56,7 +57,7 @@ class SchedulerConfig(JsonConfig):
     # it is on: dynamic thresholding and flow matching.
     WITHOUT_EFFECT: ClassVar = names(
         """algorithm_type dynamic_thresholding_ratio sample_max_value use_dynamic_shifting time_shift_type
-        shift_terminal flow_shift predictor_order corrector_order tau_func skip_prk_steps"""
+        shift_terminal flow_shift predictor_order corrector_order tau_func"""
     )
 
     @classmethod

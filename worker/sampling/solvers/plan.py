@@ -13,8 +13,8 @@ from jaxtyping import Float32, Float64
 
 from promptmill.worker.sampling.solvers.settings import Settings
 
-SLOTS = 4
-"""Arrays that a sampler may remember beside the latents: UniPC of order 3 needs three predictions and one sample."""
+SLOTS = 5
+"""Arrays that a sampler may remember beside the latents: PNDM needs three predictions, one sample and a sum."""
 
 
 @dataclass(frozen=True, kw_only=True)

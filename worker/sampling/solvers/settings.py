@@ -32,6 +32,7 @@ class Settings:
     clip_sample_range: float = 1.0
     thresholding: bool = False
     set_alpha_to_one: bool = True
+    skip_prk_steps: bool = False
     original_inference_steps: int = 50
     timestep_scaling: float = 10.0
     solver_order: int = 1

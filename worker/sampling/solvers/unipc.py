@@ -49,7 +49,7 @@ def visits(settings: Settings, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 def unipc_step(levels: Levels, settings: Settings, index: int, first: int, arrays: Arrays) -> Stepped:
     """Correct the latents by what the model says of them, and predict the next ones."""
-    *known, began = arrays.memory
+    *known, began = arrays.memory[:4]
     if settings.predict_x0:
         found = arrays.denoised
     else:
