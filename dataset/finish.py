@@ -1,18 +1,24 @@
 """The whole of what makes a dataset of a run: manifest, shards, and the seal over both."""
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from promptmill.dataset.manifest import MANIFEST, write_manifest
-from promptmill.dataset.pack import SHARD_SIZE, SHARDS_JSON, Shard, pack
-from promptmill.dataset.seal import write_seal
+from promptmill.dataset.options import PackOptions
+from promptmill.dataset.pack import RECORD, SHARDS_JSON, Shard, check_options, pack
+from promptmill.dataset.rows import Rows
+from promptmill.dataset.seal import PIECE_BYTES, write_seal
 from promptmill.producer.errors import PromptmillError
-from promptmill.producer.layout import RUN_JSON
-from promptmill.producer.outputs.output import Existing, Output
+from promptmill.producer.job import JobId, canonical_json
+from promptmill.producer.layout import RUN_JSON, image_name
+from promptmill.producer.outputs.output import Existing, ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import page_names, read_run
 
@@ -26,27 +32,75 @@ def finish(
     plan: Plan,
     failures: Mapping[int, str],
     *,
-    shard_size: int = SHARD_SIZE,
+    options: PackOptions | None = None,
+    shard_size: int | None = None,
     partial: bool = False,
     progress: Callable[[Shard], None] = lambda shard: None,
 ) -> dict[str, int]:
     """Write manifest, shards and seal of a run; return how many rows have each state. What is there is left as it is.
 
-    Raises UnfinishedError where images are still to come, unless it may be `partial`; OutputConflict where those of
-    other images, or other shards, lie there; OutputError, PlanError.
+    `shard_size` alone is short for options of that size. Raises UnfinishedError where images are still to come, unless
+    it may be `partial`; OutputConflict where those of other images, or other shards, lie there; ImageChangedError,
+    OutputError, PlanError.
     """
+    chosen = options or (PackOptions() if shard_size is None else PackOptions(shard_size=shard_size))
+    check_options(output, chosen)
     with tempfile.TemporaryDirectory(prefix="promptmill-pack-") as folder:
         scratch = Path(folder)
-        counts = write_manifest(scratch / MANIFEST, output, plan, failures)
-        missing = counts.get("missing", 0)
-        if missing and not partial:
-            raise UnfinishedError(f"{output.url}: {missing} of {plan.jobs} jobs have neither image nor failure")
-        _put_manifest(output, scratch / MANIFEST)
-        for shard in pack(output, plan, scratch, shard_size):
-            progress(shard)
+        counts = _manifest(scratch / MANIFEST, output, plan, failures, partial)
+        with Rows(scratch / MANIFEST) as rows:
+            for shard in pack(output, rows, scratch, chosen):
+                progress(shard)
     pages = page_names(read_run(output) or {})
-    write_seal(output, [RUN_JSON, *pages, MANIFEST, SHARDS_JSON])
+    write_seal(output, [RUN_JSON, *pages, MANIFEST, RECORD, SHARDS_JSON])
     return counts
+
+
+def _manifest(file: Path, output: Output, plan: Plan, failures: Mapping[int, str], partial: bool) -> dict[str, int]:
+    """The run's manifest, in a file and in the output; how many rows have each state."""
+    counts = _manifest_there(file, output)
+    if counts is not None:
+        return counts
+    counts = write_manifest(file, output, plan, failures)
+    missing = counts.get("missing", 0)
+    if missing and not partial:
+        raise UnfinishedError(f"{output.url}: {missing} of {plan.jobs} jobs have neither image nor failure")
+    _put_manifest(output, file)
+    _copy(output, MANIFEST, file)  # as it lies there: another version of pyarrow may have written it
+    record = {"sha256": _sha256(file), "counts": counts}
+    output.put_once(RECORD, f"{canonical_json(record)}\n".encode(), broken=lambda existing: True)
+    return counts
+
+
+def _manifest_there(file: Path, output: Output) -> dict[str, int] | None:
+    """The counts of the manifest that is there, copied to the file, where nothing in it is still to come."""
+    try:
+        record: dict[str, Any] = json.loads(output.get(RECORD))
+        digest, counts = record["sha256"], {str(state): int(count) for state, count in record["counts"].items()}
+        if not {"done", "failed"} >= counts.keys():
+            return None
+        _copy(output, MANIFEST, file)
+    except (ObjectNotFound, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return counts if _sha256(file) == digest and not _has_come(output, file) else None
+
+
+def _has_come(output: Output, file: Path) -> bool:
+    """Whether a job that failed, by the manifest, has an image by now."""
+    with Rows(file) as rows:
+        failed = (row["id"] for row in rows.between(0, len(rows), ["id", "state"]) if row["state"] == "failed")
+        return any(output.exists(image_name(JobId(job_id))) for job_id in failed)
+
+
+def _copy(output: Output, name: str, file: Path) -> None:
+    with file.open("wb") as copy:
+        while piece := output.read(name, copy.tell(), PIECE_BYTES):
+            copy.write(piece)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _put_manifest(output: Output, file: Path) -> None:

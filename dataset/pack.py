@@ -1,117 +1,154 @@
-"""A run's images as WebDataset shards: `data/00000.tar`, each of a fixed range of the run's indexes.
+"""A run's images as shards: each of a fixed range of the run's indexes, and of one split.
 
-A sample is `INDEX.png`, `INDEX.json` (the job, its labels) and `INDEX.txt` (the prompt); INDEX has nine digits.
-What failed or is missing leaves a hole, which `data/shards.json` names. A shard is the same bytes whenever it is built
-of the same images, so packing again writes only what is not there.
+A sample of WebDataset is `INDEX.png`, `INDEX.json` (the job, its labels) and `INDEX.txt` (the prompt); INDEX has nine
+digits. What failed or is missing leaves a hole, which `data/shards.json` names. A shard is the same bytes whenever it
+is built of the same images.
+
+Once a shard is in the output, `packing/SHARD.json` says what it was made of and how it came out: who packs again leaves
+it as it is. To have shards built anew, take them, and `data/shards.json`, from their names, and call `finish`.
 """
 
 import hashlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-from promptmill.dataset.images import ImageError
-from promptmill.dataset.manifest import whole_image
-from promptmill.dataset.parallel import READERS
-from promptmill.dataset.tar import Member, write_tar
-from promptmill.producer.job import Job, canonical_json
-from promptmill.producer.layout import image_name
-from promptmill.producer.outputs.output import ObjectNotFound, Output
-from promptmill.producer.plan import Plan
-from promptmill.producer.plan_lines import PlannedJob
-
-SHARD_SIZE = 10_000
-"""Indexes per shard."""
+from promptmill.dataset.formats import FORMATS
+from promptmill.dataset.options import PackOptions
+from promptmill.dataset.pieces import Piece, pieces
+from promptmill.dataset.rows import Rows
+from promptmill.dataset.samples import COLUMNS, read_samples, rows_of
+from promptmill.producer.job import canonical_json
+from promptmill.producer.outputs.output import ObjectNotFound, Output, OutputConflict
 
 SHARDS_JSON = "data/shards.json"
+
+RECORD = "packing/manifest.json"
+"""The manifest's digest and counts, once it is there: who packs again need not look at every image again."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar: the range of indexes that it stands for, its samples, and the indexes without one."""
+    """One object: the range of indexes that it stands for, its samples, and the indexes without one."""
 
     name: str
+    split: str
     first: int
     end: int
     samples: int
     bytes: int
     sha256: str
+    made_of: str
+    """A digest of all that decides its bytes: options, range, and each row of the manifest with its image's digest."""
     holes: tuple[int, ...]
 
 
-def shard_name(number: int) -> str:
-    return f"data/{number:05d}.tar"
-
-
-def key(index: int) -> str:
-    """A sample's name within its shard."""
-    return f"{index:09d}"
-
-
-def build_shard(file: Path, output: Output, plan: Plan, number: int, size: int) -> Shard:
-    """Write shard `number` of a run to a file. Raises OutputError, PlanError."""
-    first, end = number * size, min((number + 1) * size, plan.jobs)
-    holes: list[int] = []
-    with file.open("wb") as tar:
-        write_tar(tar, _members(output, plan, first, end, holes))
-    with file.open("rb") as tar:
-        digest = hashlib.file_digest(tar, "sha256").hexdigest()
-    samples = end - first - len(holes)
-    return Shard(shard_name(number), first, end, samples, file.stat().st_size, digest, tuple(holes))
-
-
-def _members(output: Output, plan: Plan, first: int, end: int, holes: list[int]) -> Iterator[Member]:
-    jobs = islice(plan.since(first), end - first)
-    with ThreadPoolExecutor(READERS, "pack") as readers:
-        while batch := list(islice(jobs, READERS)):  # no more images in memory than are read at once
-            for planned, members in zip(batch, readers.map(lambda job: _sample(output, plan, job), batch), strict=True):
-                if not members:
-                    holes.append(planned.index)
-                yield from members
-
-
-def _sample(output: Output, plan: Plan, planned: PlannedJob) -> list[Member]:
-    """The members of one sample; none where its image is not there, or not whole."""
-    job = plan.whole(planned)
-    try:
-        data = output.get(image_name(planned.id))
-        whole_image(data, job)
-    except (ObjectNotFound, ImageError):
-        return []
-    name = key(planned.index)
-    return [
-        (f"{name}.json", canonical_json(sample_record(planned, job)).encode()),
-        (f"{name}.png", data),
-        (f"{name}.txt", job.prompt.encode()),
-    ]
-
-
-ALWAYS = tuple(name for name, hint in get_type_hints(Job).items() if NoneType not in get_args(hint))
-"""A job's fields that are never null: readers infer a column's type from the first samples."""
-
-
-def sample_record(planned: PlannedJob, job: Job) -> dict[str, Any]:
-    """What `INDEX.json` holds: the same keys, of the same types, in every sample. `job` is JSON of all fields."""
-    fields = {name: getattr(job, name) for name in ALWAYS}
-    return {"index": planned.index, "id": planned.id, **fields, "job": job.to_json(), "labels": planned.labels or {}}
-
-
-def pack(output: Output, plan: Plan, scratch: Path, size: int = SHARD_SIZE) -> Iterator[Shard]:
+def pack(output: Output, rows: Rows, scratch: Path, options: PackOptions) -> Iterator[Shard]:
     """Write the shards that the output lacks, then `shards.json`; yield each shard once it is there.
 
-    Raises OutputConflict where shards of another size, or of other images, lie there; OutputError, PlanError.
+    `rows` are those of the manifest. Raises OutputConflict where a dataset of other options, or of other images, lies
+    there; ImageChangedError, OutputError.
     """
+    check_options(output, options)
     shards = []
-    for number in range(-(-plan.jobs // size)):
-        file = scratch / f"{number:05d}.tar"
-        shard = build_shard(file, output, plan, number, size)
-        output.put_file(shard.name, file, content_type="application/x-tar")
-        file.unlink()
+    for piece in pieces(rows, options):
+        shard = put_shard(output, rows, scratch, options, piece)
         shards.append(shard)
         yield shard
-    index = {"shard_size": size, "shards": [asdict(shard) for shard in shards]}
-    output.put_once(SHARDS_JSON, f"{canonical_json(index)}\n".encode(), content_type="application/json")
+    output.put_once(SHARDS_JSON, _index(options, shards), content_type="application/json")
+
+
+def check_options(output: Output, options: PackOptions) -> None:
+    """Raise OutputConflict where the output is packed with other options already."""
+    try:
+        there = json.loads(output.get(SHARDS_JSON))["options"]
+    except (ObjectNotFound, ValueError, KeyError, TypeError):
+        return  # what is damaged, or older, is compared byte by byte
+    other = [f"{name} {there.get(name)}" for name, value in options.to_json().items() if there.get(name) != value]
+    if other:
+        raise OutputConflict(f"{output.url} is packed already, with {', '.join(other)}; it is left as it is")
+
+
+def put_shard(output: Output, rows: Rows, scratch: Path, options: PackOptions, piece: Piece) -> Shard:
+    """The piece's shard, which is in the output then. Raises as `pack` does."""
+    made_of, holes = _made_of(rows, options, piece)
+    kind = FORMATS[options.format]
+    name, file = kind.name(piece.stem), scratch / piece.stem
+    known = _known(output, name, made_of)
+    if known is not None:
+        return known
+    try:
+        samples = kind.write(file, name, read_samples(output, rows_of(rows, piece, options)), output)
+        with file.open("rb") as written:
+            digest = hashlib.file_digest(written, "sha256").hexdigest()
+        size = file.stat().st_size
+        shard = Shard(name, piece.split, piece.first, piece.end, samples, size, digest, made_of, holes)
+        output.put_file(name, file, content_type=kind.content_type)
+    finally:
+        file.unlink(missing_ok=True)
+    output.put_once(record_name(name), _record(asdict(shard)), broken=lambda existing: True)
+    return shard
+
+
+def _made_of(rows: Rows, options: PackOptions, piece: Piece) -> tuple[str, tuple[int, ...]]:
+    """A digest of all that decides a shard's bytes, and the indexes without an image."""
+    digest, holes = hashlib.sha256(canonical_json([options.to_json(), asdict(piece)]).encode()), []
+    for row in rows_of(rows, piece, options):
+        if row["state"] != "done":
+            holes.append(row["index"])
+        else:
+            digest.update(canonical_json([row["sha256"], *(row[name] for name in COLUMNS)]).encode())
+    return digest.hexdigest(), tuple(holes)
+
+
+def _known(output: Output, name: str, made_of: str) -> Shard | None:
+    """The shard that is there already, made of just this."""
+    try:
+        said = json.loads(output.get(record_name(name)))
+        shard = Shard(**{**said, "holes": tuple(said["holes"])})
+    except (ObjectNotFound, ValueError, KeyError, TypeError):
+        return None
+    return shard if shard.made_of == made_of and output.exists(shard.name) else None
+
+
+@dataclass(frozen=True)
+class Written:
+    """An object that packing wrote, as `data/shards.json` tells of it."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+def written_objects(shard: Mapping[str, Any]) -> Iterator[Written]:
+    """The objects of one row of `data/shards.json`: the shard, and its record."""
+    yield Written(shard["name"], shard["bytes"], shard["sha256"])
+    record = _record(shard)
+    yield Written(record_name(shard["name"]), len(record), hashlib.sha256(record).hexdigest())
+
+
+def record_name(shard: str) -> str:
+    """`data/00000.tar` -> `packing/00000.tar.json`."""
+    return f"packing/{shard.partition('/')[2].replace('/', '-')}.json"
+
+
+def _record(shard: Mapping[str, Any]) -> bytes:
+    """What `packing/SHARD.json` holds."""
+    return f"{canonical_json(shard)}\n".encode()
+
+
+def _index(options: PackOptions, shards: Iterable[Shard]) -> bytes:
+    splits: dict[str, dict[str, int]] = {}
+    for shard in shards:
+        counts = splits.setdefault(shard.split, {"shards": 0, "samples": 0, "bytes": 0, "holes": 0})
+        for name, number in (("shards", 1), ("samples", shard.samples), ("bytes", shard.bytes)):
+            counts[name] += number
+        counts["holes"] += len(shard.holes)
+    index: dict[str, Any] = {
+        "options": options.to_json(),
+        "splits": splits,
+        "shards": [asdict(shard) for shard in shards],
+    }
+    return f"{canonical_json(index)}\n".encode()

@@ -22,3 +22,4 @@ def write_tar(file: IO[bytes], members: Iterable[Member]) -> None:
             header = tarfile.TarInfo(name)
             header.size, header.mtime, header.mode = len(data), MTIME, 0o644
             tar.addfile(header, io.BytesIO(data))
+            tar.members = []  # type: ignore[attr-defined]  # else each header stays in memory until the end

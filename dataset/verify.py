@@ -8,13 +8,14 @@ A fast look leaves images and shards to sizes, and to a bucket's own checksums.
 import json
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
+from dataclasses import asdict
 from typing import Any
 
 from promptmill.dataset.findings import Finding, LedgerFacts
 from promptmill.dataset.images import ImageError, look_at
 from promptmill.dataset.listing import Listing, foreign_images, read_listing
 from promptmill.dataset.manifest import MANIFEST
-from promptmill.dataset.pack import SHARDS_JSON
+from promptmill.dataset.pack import SHARDS_JSON, written_objects
 from promptmill.dataset.parallel import mapped
 from promptmill.dataset.seal import SUCCESS, SealError, read_seal, sha256_of
 from promptmill.dataset.stored_manifest import ManifestError, open_manifest
@@ -95,11 +96,11 @@ def _compared(name: str, found: str | None, expected: str) -> Iterator[Finding]:
 
 
 def read_shards(output: Output) -> list[dict[str, Any]]:
-    """The rows of `data/shards.json`; none where it is not there, or cannot be read: its digest tells that."""
+    """The objects of `data/shards.json`; none where it is not there, or cannot be read: its digest tells that."""
     try:
         shards = json.loads(output.get(SHARDS_JSON))["shards"]
-        return [{**shard, "name": str(shard["name"]), "sha256": str(shard["sha256"])} for shard in shards]
-    except (ObjectNotFound, ValueError, KeyError, TypeError):
+        return [asdict(written) for shard in shards for written in written_objects(shard)]
+    except (ObjectNotFound, ValueError, KeyError, TypeError, AttributeError):
         return []
 
 

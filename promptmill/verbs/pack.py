@@ -15,10 +15,24 @@ from promptmill.verbs.runs import answer, count
     show_default=True,
     help="Indexes of the run per shard.",
 )
+@click.option("--shard-bytes", metavar="SIZE", help="Shards of about this size instead: 1GB, 500MB.")
+@click.option(
+    "--split",
+    metavar="NAME=SHARE,...",
+    help="Splits, such as train=0.98,val=0.02. All images of one prompt are in the same.",
+)
 @click.option("--partial", is_flag=True, help="Also pack a run with images that are still to come.")
 @broker_option
 @json_option
-def command(run: str, shard_size: int, partial: bool, broker: str | None, as_json: bool) -> int:
+def command(
+    run: str,
+    shard_size: int,
+    shard_bytes: str | None,
+    split: str | None,
+    partial: bool,
+    broker: str | None,
+    as_json: bool,
+) -> int:
     """Write RUN's manifest, and its images as WebDataset shards, into its output.
 
     RUN is the run's folder or URL (out/RUN, gs://bucket/prefix/RUN), or its name in Redis. Jobs that failed leave
@@ -29,10 +43,16 @@ def command(run: str, shard_size: int, partial: bool, broker: str | None, as_jso
     if importlib.util.find_spec("pyarrow") is None or importlib.util.find_spec("PIL") is None:
         raise click.ClickException("pyarrow and pillow are not installed here: pip install 'promptmill[dataset]'")
     from promptmill.dataset.finish import finish
+    from promptmill.dataset.options import PackOptions, parse_bytes, parse_splits
     from promptmill.dataset.pack import Shard
     from promptmill.producer.plan_files import load_plan
     from promptmill.verbs.run_output import failures_of, find_run_output
 
+    options = PackOptions(
+        shard_size=shard_size,
+        shard_bytes=None if shard_bytes is None else parse_bytes(shard_bytes),
+        splits={} if split is None else parse_splits(split),
+    )
     output = find_run_output(run, broker)
 
     def tell(shard: Shard) -> None:
@@ -40,7 +60,7 @@ def command(run: str, shard_size: int, partial: bool, broker: str | None, as_jso
 
     with load_plan(output) as plan:
         failures = failures_of(output, broker)
-        counts = finish(output, plan, failures, shard_size=shard_size, partial=partial, progress=tell)
+        counts = finish(output, plan, failures, options=options, partial=partial, progress=tell)
     holes = {state: number for state, number in counts.items() if state != "done"}
     rest = "".join(f", {number} {state}" for state, number in sorted(holes.items()))
     answer(as_json, f"{output.url}: {count(counts.get('done', 0), 'image')} packed{rest}", output=output.url, **counts)

@@ -213,7 +213,8 @@ def test_finishing_again_changes_nothing(run: Run, dataset: Path):
     finish(run.output, run.plan, {FAILED: "the dog ate it"}, shard_size=4)
     assert {name: (dataset / name).stat().st_mtime_ns for name in every_file(dataset)} == before
     sealed = json.loads((dataset / "_SUCCESS").read_text())["sha256"]
-    assert set(sealed) == {"run.json", "plan/00000.jsonl.zst", "manifest.parquet", "data/shards.json"}
+    pages = {"run.json", "plan/00000.jsonl.zst"}
+    assert set(sealed) == {*pages, "manifest.parquet", "packing/manifest.json", "data/shards.json"}
 
 
 def test_a_run_in_a_bucket_is_packed_and_verified(run: Run, fake_gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch):

@@ -21,6 +21,19 @@ def test_packing_tells_each_shard_and_the_holes(promptmill: Command, run: Run, h
     assert said == f"{run.folder}: 9 images packed, 1 missing"
 
 
+def test_splits_and_sizes_are_asked_for_and_told(promptmill: Command, run: Run, here: Path):
+    wrong = promptmill("pack", run.folder, "--partial", "--split", "train=0.9,val=0.9")
+    assert (wrong.code, wrong.out) == (2, "") and "are 1.8 together, expected 1" in wrong.err
+    wrong = promptmill("pack", run.folder, "--partial", "--shard-bytes", "much")
+    assert wrong.code == 2 and "'much' is not a size such as 1GB" in wrong.err
+    assert not (run.folder / "data").exists()
+    split = promptmill("pack", run.folder, "--partial", "--split", "train=0.5,val=0.5", "--shard-bytes", "60KB")
+    assert split.code == 1
+    names = [line.partition(":")[0] for line in split.err.splitlines()[:-1]]
+    assert sorted(names)[0] == "data/train-00000.tar" and sorted(names)[-1].startswith("data/val-0000")
+    assert promptmill("verify", run.folder).code == 0
+
+
 def test_verifying_says_what_is_wrong_and_where(promptmill: Command, run: Run, here: Path):
     promptmill("pack", run.folder, "--partial")
     whole = promptmill("verify", run.folder)

@@ -1,0 +1,85 @@
+"""What the libraries read that people train with: as many images as were rendered, each pixel of them."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from promptmill.dataset.finish import finish
+from promptmill.dataset.options import PackOptions, split_of
+from tests.dataset.conftest import FAILED, Run
+
+HALVES = {"train": 0.5, "val": 0.5}
+
+
+def packed(run: Run, **options: Any) -> None:
+    finish(run.output, run.plan, {FAILED: "the dog ate it"}, options=PackOptions(**{"shard_size": 4, **options}))
+
+
+def indexes_of(run: Run, split: str, splits: Mapping[str, float]) -> list[int]:
+    """Those of a split that have an image."""
+    prompts = [run.plan.whole(planned).prompt for planned in run.plan]
+    return [index for index in sorted(run.pixels) if split_of(prompts[index], splits) == split]
+
+
+def agree(run: Run, found: Iterable[tuple[int, Any]], expected: list[int]) -> None:
+    """Each index once, with the pixels that were rendered."""
+    images = dict(found)
+    assert sorted(images) == expected
+    for index, image in images.items():
+        np.testing.assert_array_equal(np.asarray(image), run.pixels[index])
+
+
+@pytest.fixture
+def datasets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    found = pytest.importorskip("datasets")
+    monkeypatch.setattr(found.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    return found
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hugging_face_reads_tars(run: Run, datasets: Any, streaming: bool):
+    packed(run)
+    files = {"train": str(run.folder / "data" / "*.tar")}
+    found = datasets.load_dataset("webdataset", data_files=files, split="train", streaming=streaming)
+    samples = list(found)
+    agree(run, ((sample["json"]["index"], sample["png"]) for sample in samples), sorted(run.pixels))
+    assert all(sample["txt"] == sample["json"]["prompt"] for sample in samples)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hugging_face_reads_the_splits_of_tars(run: Run, datasets: Any, streaming: bool):
+    packed(run, splits=HALVES, shard_size=2)
+    files = {name: str(run.folder / "data" / f"{name}-*.tar") for name in HALVES}
+    found = datasets.load_dataset("webdataset", data_files=files, streaming=streaming)
+    for name in HALVES:
+        samples = ((sample["json"]["index"], sample["png"]) for sample in found[name])
+        agree(run, samples, indexes_of(run, name, HALVES))
+
+
+def test_webdataset_reads_tars(run: Run):
+    webdataset = pytest.importorskip("webdataset")
+    packed(run)
+    urls = [str(path) for path in sorted((run.folder / "data").glob("*.tar"))]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
+    agree(run, ((sample["json"]["index"], sample["png"]) for sample in samples), sorted(run.pixels))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_loader_of_pytorch_gives_batches_of_tars(run: Run, workers: int):
+    webdataset, torch = pytest.importorskip("webdataset"), pytest.importorskip("torch")
+    packed(run)
+    urls = [str(path) for path in sorted((run.folder / "data").glob("*.tar"))]
+    samples = webdataset.WebDataset(urls, shardshuffle=False).decode("torchrgb8").to_tuple("png", "json")
+    loader = torch.utils.data.DataLoader(
+        samples, batch_size=2, num_workers=workers, collate_fn=lambda batch: list(zip(*batch, strict=True))
+    )
+    found = [
+        (record["index"], image.permute(1, 2, 0).numpy())
+        for images, records in loader
+        for image, record in zip(images, records, strict=True)
+    ]
+    assert len(found) == len(run.pixels)
+    agree(run, found, sorted(run.pixels))
