@@ -17,7 +17,7 @@ from promptmill.producer.errors import JobError, ModelNameError, PlanError, Prom
 from promptmill.producer.fields import ALIASES
 from promptmill.producer.job import Job, Shape, canonical_json
 from promptmill.producer.plan_builder import JOBS_PER_FILE, SHAPE_BITS, PlanBuilder, unpack
-from promptmill.producer.plan_lines import PlannedJob, PlanReader, job_digest, plan_line
+from promptmill.producer.plan_lines import PlannedJob, PlanReader, job_digest, plan_line, row_json
 from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.prompts.files import Reading, Row, read_prompt_files
 from promptmill.producer.prompts.rejects import Rejects
@@ -200,14 +200,15 @@ def plan_run(
     where there are no jobs (unless none are `needed`); JobError for a wrong flag, ModelNameError, ExpansionError.
     """
     options = options or PlanOptions()
-    return _make(read_prompt_files(names, options.reading), ", ".join(names), options, progress, needed)
+    rows = read_prompt_files(names, options.reading)
+    return _make(rows, ", ".join(names), options, progress, needed)
 
 
 def plan_jobs(
     jobs: Iterable[AnyJob | Row | PromptFileError], options: PlanOptions | None = None, *, progress: Progress = _silent
 ) -> Plan:
     """The plan of prompts, of mappings with the fields of a prompt file's rows, or of jobs that are complete."""
-    return _make(_job_rows(jobs), "jobs", options or PlanOptions(), progress, needed=True)
+    return _make(_job_rows(jobs), "jobs", options or PlanOptions(), progress, True, of_files=False)
 
 
 def _job_rows(jobs: Iterable[AnyJob | Row | PromptFileError]) -> Iterator[tuple[str, Row | Job | PromptFileError]]:
@@ -229,9 +230,10 @@ def _make(
     options: PlanOptions,
     progress: Progress,
     needed: bool,
+    of_files: bool = True,
 ) -> Plan:
     with contextlib.ExitStack() as stack:
-        maker = _Maker(options, stack)
+        maker = _Maker(options, stack, of_files=of_files)
         for number, (path, row) in enumerate(rows):
             maker.take(path, row, number)
             if not number % 5000:
@@ -244,8 +246,9 @@ def _make(
 class _Maker:
     """A plan in the making. Packing a page is done by a thread, while the next is filled."""
 
-    def __init__(self, options: PlanOptions, stack: contextlib.ExitStack) -> None:
+    def __init__(self, options: PlanOptions, stack: contextlib.ExitStack, *, of_files: bool) -> None:
         self._row_count = 0
+        self._of_files = of_files
         self._stop = options.on_error == "stop"
         self._rows = Rows(options.defaults, options.preset, options.expansion)
         self._rejects = Rejects(options.rejects, keep=not self._stop)
@@ -281,15 +284,17 @@ class _Maker:
         except RecursionError:
             self._rejects.add(PromptFileError(path, row.line, None, "is nested too deeply"))
         else:
+            at = row_json(path, row.line) if self._of_files else ""
             for job in jobs:
-                self._enter(job, labels)
+                self._enter(job, labels, at)
 
-    def _enter(self, job: RowJob, labels: str | None) -> None:
+    def _enter(self, job: RowJob, labels: str | None, row: str = "") -> None:
         kind, prompt, seed, drawn = job
         text = kind.json(prompt, seed)
         digest = job_digest(text)
         job_id = digest[:ID_BYTES].hex()
-        self._built.add(digest, job_id, kind.shape_number, plan_line(job_id, self._built.count, text, labels, drawn))
+        line = plan_line(job_id, self._built.count, text, labels, drawn, row)
+        self._built.add(digest, job_id, kind.shape_number, line)
 
     def plan(self, source: str, needed: bool) -> Plan:
         """Raises PromptFileErrors where rows were wrong that must not be, PromptFileError where there are no jobs."""

@@ -20,7 +20,7 @@ from promptmill.producer.layout import REJECTS, RUN_JSON, page_name
 from promptmill.producer.outputs.output import Existing, ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_builder import JOBS_PER_FILE, SHAPE_BITS, unpack
-from promptmill.producer.plan_lines import PlanReader
+from promptmill.producer.plan_lines import PlanReader, without_rows
 from promptmill.producer.spool import Heaps
 
 WRITERS = 8  # files of the plan on their way at once: a bucket takes a tenth of a second for each
@@ -168,15 +168,17 @@ def put_changed_pages(output: Output, names: Sequence[str], plan: Plan, from_pag
 
 
 def _put_page(output: Output, name: str, data: bytes) -> None:
-    def same_text(existing: Existing) -> bool:  # another version of zstd packs the same lines into other bytes
+    def same_jobs(existing: Existing) -> bool:  # another version of zstd packs the same lines into other bytes
         try:
-            return zstandard.ZstdDecompressor().decompress(existing.read()) == zstandard.ZstdDecompressor().decompress(
-                data
-            )
-        except zstandard.ZstdError:
+            return _jobs_text(existing.read()) == _jobs_text(data)
+        except (zstandard.ZstdError, UnicodeDecodeError):
             return False
 
-    output.put_once(name, data, content_type="application/zstd", ours=same_text)
+    output.put_once(name, data, content_type="application/zstd", ours=same_jobs)
+
+
+def _jobs_text(page: bytes) -> str:
+    return without_rows(zstandard.ZstdDecompressor().decompress(page).decode())
 
 
 def _any(existing: Existing) -> bool:

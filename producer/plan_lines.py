@@ -1,17 +1,22 @@
 """A line of the plan, written and read back without taking its JSON apart: most jobs differ in prompt and seed alone.
 
-    {"id":"...","index":N,"job":{...,"prompt":"...",...,"seed":N,...},"template":{...},"choices":{...},"labels":{...}}
+    {"id":"...","index":N,"job":{...,"prompt":"...",...,"seed":N,...},"template":{...},"choices":{...},
+     "row":"FILE:LINE","labels":{...}}
 
 Keys are sorted, so what stands around the prompt and the seed is the same text for all jobs that share the rest. It is
-made, and looked at, once for all of them. `labels` is there where a row has any, and
-`template` and `choices`, by field, where a text was drawn: {"prompt":"a {red|blue} ball"} and {"prompt":["red"]}.
+made, and looked at, once for all of them. `row` is where a person finds the job again; `labels` is there where a row
+has any, and `template` and `choices`, by field, where a text was drawn: {"prompt":"a {red|blue} ball"} and
+{"prompt":["red"]}.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from json.encoder import encode_basestring as quoted
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from promptmill.producer.errors import PlanError
@@ -29,7 +34,7 @@ _LINE = re.compile(
     r'\{"id":"([0-9a-f]{32})","index":([0-9]+),"job":'
     rf'(\{{.*?"prompt":)({_STRING})(.*?"seed":)([0-9]+)([^{{}}]*\}})'
     rf'(?:,"template":(\{{(?:{_STRING}:{_STRING},?)++\}}),"choices":(\{{(?:{_STRING}:\[(?:{_STRING},?)*+\],?)++\}}))?'
-    r'(?:,"labels":(\{.*\}))?\}'
+    rf'(?:,"row":({_STRING}))?(?:,"labels":(\{{.*\}}))?\}}'
 )
 
 
@@ -37,7 +42,7 @@ class PlannedJob(NamedTuple):
     """A job of the run, as the queue wants it. `own_json` is canonical JSON of the fields that the run does not share.
 
     `first` is false for a row that means the same job as one before it. `template` and `choices` say how its texts were
-    drawn, by field.
+    drawn, by field; `row` is the row that means it, `FILE:LINE`, where the plan says so.
     """
 
     index: int  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls here
@@ -48,6 +53,11 @@ class PlannedJob(NamedTuple):
     labels: Mapping[str, Any] | None
     template: Mapping[str, str] | None = None
     choices: Mapping[str, Sequence[str]] | None = None
+    row: str | None = None
+
+    @property
+    def prompt(self) -> str:
+        return str(json.loads(self.own_json)["prompt"])
 
 
 class Kind:
@@ -89,10 +99,29 @@ def job_digest(job_json: str) -> bytes:
     return sha256((_HASHED + job_json).encode()).digest()
 
 
-def plan_line(job_id: str, index: int, job_json: str, labels_json: str | None, drawn: str = "") -> str:
-    """A line of the plan, without its end; `drawn` is what `drawn_json` says."""
+def plan_line(job_id: str, index: int, job_json: str, labels_json: str | None, drawn: str = "", row: str = "") -> str:
+    """A line of the plan, without its end; `drawn` and `row` are what `drawn_json` and `row_json` say."""
     labels = f',"labels":{labels_json}' if labels_json else ""
-    return f'{{"id":"{job_id}","index":{index},"job":{job_json}{drawn}{labels}}}'
+    return f'{{"id":"{job_id}","index":{index},"job":{job_json}{drawn}{row}{labels}}}'
+
+
+def row_json(file: str, line: int) -> str:
+    """Where a row stands, as a line of the plan says it: without the folders of this machine."""
+    return f'{_file_json(file)}:{line}"'
+
+
+@lru_cache(64)
+def _file_json(file: str) -> str:
+    name = file if "://" in file else Path(file).name
+    return f',"row":{quoted(os.fsencode(name).decode(errors="replace"))[:-1]}'
+
+
+_ROW = re.compile(rf',"row":{_STRING}')
+
+
+def without_rows(text: str) -> str:
+    """Lines of a plan without what says where its rows stand: the same jobs may come of another file."""
+    return _ROW.sub("", text)
 
 
 def drawn_json(texts: Mapping[str, Drawn]) -> str:
@@ -116,10 +145,10 @@ class PlanReader:
         match = _LINE.fullmatch(line)
         if match is None:
             raise PlanError(f"the plan is damaged: it has a line that is not one of promptmill's: {line[:80]!r}")
-        job_id, index, before, prompt, between, seed, after, template, choices, labels = match.groups()
+        job_id, index, before, prompt, between, seed, after, template, choices, row, labels = match.groups()
         kind = self._kinds.get((before, between, after)) or self._kind(before, between, after)
         own = f"{kind[1]}{prompt}{kind[2]}{seed}{kind[3]}"
-        told = (json.loads(part) if part else None for part in (labels, template, choices))
+        told = (json.loads(part) if part else None for part in (labels, template, choices, row))
         return PlannedJob(int(index), JobId(job_id), kind[0], own, not repeated, *told)
 
     def _kind(self, before: str, between: str, after: str) -> tuple[str, str, str, str]:

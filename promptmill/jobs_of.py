@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from promptmill.producer.errors import PlanError
@@ -47,6 +48,8 @@ class FoundJob:
     seed: int
     labels: Mapping[str, Any]
     reason: str | None = None
+    row: str | None = None
+    """The file and line of its row."""
 
 
 def jobs_of(output: Output, wanted: Wanted, failures: Mapping[int, str]) -> Iterator[FoundJob]:
@@ -54,9 +57,7 @@ def jobs_of(output: Output, wanted: Wanted, failures: Mapping[int, str]) -> Iter
 
     Raises PlanError where no run lies in `output`, OutputError.
     """
-    run = read_run(output)
-    if run is None:
-        raise PlanError(f"{output.url} has no run")
+    run = _run_in(output)
     page_jobs = int(run.get("jobs_per_plan_file", JOBS_PER_FILE))
     reader = PlanReader(run["settings"])
     for number, name in enumerate(page_names(run)):
@@ -67,11 +68,7 @@ def jobs_of(output: Output, wanted: Wanted, failures: Mapping[int, str]) -> Iter
 def _in_page(
     output: Output, reader: PlanReader, name: str, wanted: Wanted, failures: Mapping[int, str]
 ) -> Iterator[FoundJob]:
-    try:
-        lines = unpack(output.get(name))
-    except ObjectNotFound as error:
-        raise PlanError(f"{output.url}/{name} is gone: the plan is not whole") from error
-    for line in lines:
+    for line in _lines(output, name):
         job = reader.job(line, False)
         own = json.loads(job.own_json)
         if wanted.takes(job, own["prompt"]):
@@ -90,7 +87,36 @@ def _found(output: Output, job: PlannedJob, own: Mapping[str, Any], reason: str 
         own["seed"],
         job.labels or {},
         reason if state == "failed" else None,
+        job.row,
     )
+
+
+def planned_at(output: Output, indexes: Sequence[int]) -> Iterator[PlannedJob]:
+    """The jobs of a run at these indexes, which are in order; only those files of its plan are read.
+
+    Raises PlanError where no run lies in `output`, OutputError.
+    """
+    run = _run_in(output)
+    names, page_jobs = page_names(run), int(run.get("jobs_per_plan_file", JOBS_PER_FILE))
+    reader = PlanReader(run["settings"])
+    for number, some in groupby(indexes, lambda index: index // page_jobs):
+        lines = _lines(output, names[number]) if number < len(names) else []
+        at = [index % page_jobs for index in some]
+        yield from (reader.job(lines[line], False) for line in at if line < len(lines))
+
+
+def _run_in(output: Output) -> dict[str, Any]:
+    run = read_run(output)
+    if run is None:
+        raise PlanError(f"{output.url} has no run")
+    return run
+
+
+def _lines(output: Output, name: str) -> list[str]:
+    try:
+        return unpack(output.get(name))
+    except ObjectNotFound as error:
+        raise PlanError(f"{output.url}/{name} is gone: the plan is not whole") from error
 
 
 def _text(value: Any) -> str:

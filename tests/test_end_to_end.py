@@ -177,6 +177,15 @@ def test_ctrl_c_stops_everything_and_the_same_command_does_the_rest(tmp_path):
     assert all(path.stat().st_mtime_ns == before[path] for path in before)
 
 
+def test_render_says_which_rows_failed_and_how_many_prompts_were_cut(tmp_path):
+    (tmp_path / "p.csv").write_text(f"prompt,prompt_weighting\na cat,false\n(a dog,true\n{'cat ' * 100},false\n")
+    answer = render(str(tmp_path / "p.csv"), "--output", str(tmp_path), "--run", "r")
+    assert answer.returncode == 1, answer.stderr
+    assert "failed: index 1, p.csv:3: (a dog: prompt weights: " in answer.stderr
+    assert "2 images rendered, 1 failed" in answer.stderr
+    assert "1 of the images has a prompt longer than its windows of 77 tokens: the end was cut off" in answer.stderr
+
+
 def test_a_model_that_is_not_there_ends_render_with_a_sentence(tmp_path):
     (tmp_path / "p.txt").write_text("a cat")
     (tmp_path / "model").mkdir()

@@ -162,7 +162,7 @@ class Finisher:
             url = self._put(replace(rendered, pixels=treated.pixels, notes={**rendered.notes, **treated.notes}))
             # Before the job is settled: whoever dies in between leaves a job that is told again, not one never told.
             self._observer.succeeded(claim, url, time.monotonic() - rendered.started)
-            self._patiently(lambda: self._queue.done(claim))
+            self._patiently(lambda: self._queue.done(claim, cut="prompt_cut" in rendered.notes))
         except Stopping:
             self.release([claim])
             return False

@@ -3,8 +3,8 @@
 All of its keys (keys.py) are per run, so that ten million jobs cost about two megabytes. The run's hash holds output,
 digest, jobs, images, created, common (JSON of the fields that all jobs share), state (running, paused or cancelled),
 priority, keep_s, enqueued (indexes of the plan that are in), queued (jobs in streams), present (images that were there
-before), done (those included), failed, first_done, last_done (seconds since the epoch), served_at (microseconds, when
-one of its jobs was last claimed).
+before), done (those included), failed, cut (of those rendered, whose prompt was too long), first_done, last_done
+(seconds since the epoch), served_at (microseconds, when one of its jobs was last claimed).
 
 Bits are those of a job's first index: rows that mean the same job share one image, so `done + failed` ends at `images`,
 not at `jobs`. The counts are kept by the scripts, which move a job and its bit in one step. What is
@@ -46,7 +46,8 @@ class RunStatus:
     """Where a run stands. `jobs` counts rows, `images` the distinct ones; times are seconds since the epoch.
 
     `state` is running, paused, cancelled or finished; `cancelled` the images that will not be rendered; `pending` the
-    jobs that were entered and are not settled: those that wait and those that workers hold.
+    jobs that were entered and are not settled: those that wait and those that workers hold; `cut` the images rendered
+    of a prompt whose end was cut off.
     """
 
     run: str
@@ -65,6 +66,7 @@ class RunStatus:
     priority: str = "normal"
     pending: int = 0
     keep_s: int = KEEP_S
+    cut: int = 0
 
     @property
     def left(self) -> int:
@@ -198,7 +200,7 @@ def check_priority(priority: str) -> None:
 
 _STATUS_FIELDS = (
     *("output", "jobs", "images", "created", "state", "priority", "keep_s", "enqueued", "queued", "present"),
-    *("done", "failed", "first_done", "last_done"),
+    *("done", "failed", "first_done", "last_done", "cut"),
 )
 
 
@@ -224,4 +226,5 @@ def _status(run: str, fields: Mapping[str, str]) -> RunStatus:
         priority=fields["priority"],
         pending=int(fields["queued"]),
         keep_s=int(fields["keep_s"]),
+        cut=int(fields.get("cut", 0)),
     )

@@ -187,9 +187,12 @@ class JobQueue:
         """
         return int(self._release_all_but(self._consumer, *_names(held)))
 
-    def done(self, claim: Claim) -> bool:
-        """The job's object is safe. False where the job was done before, or its run was purged."""
-        return self._settle_one(claim.run, claim.shape, claim.entry, claim.index, "", claim.opened)
+    def done(self, claim: Claim, *, cut: bool = False) -> bool:
+        """The job's object is safe; `cut`: without the end of a prompt that was too long.
+
+        False where the job was done before, or its run was purged.
+        """
+        return self._settle_one(claim.run, claim.shape, claim.entry, claim.index, "", claim.opened, cut)
 
     def failed(self, claim: Claim, reason: str) -> bool:
         """The job is given up, for a reason that a user can read. False where it was settled before."""
@@ -228,8 +231,10 @@ class JobQueue:
             return None
         return claim
 
-    def _settle_one(self, run: str, shape: Shape, entry: str, index: int, failure: str, opened: str) -> bool:
-        return bool(self._settle(run, shape.key, entry, index, failure, opened))
+    def _settle_one(
+        self, run: str, shape: Shape, entry: str, index: int, failure: str, opened: str, cut: bool = False
+    ) -> bool:
+        return bool(self._settle(run, shape.key, entry, index, failure, opened, int(cut)))
 
 
 def entered(run: str, answer: int) -> int:

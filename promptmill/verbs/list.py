@@ -30,7 +30,7 @@ def command(
     broker: str | None,
     as_json: bool,
 ) -> int:
-    """List the runs that Redis knows, or the jobs of RUN: index, state, where the image lies, prompt.
+    """List the runs that Redis knows, or the jobs of RUN: index, state, where the image lies, the row, the prompt.
 
     RUN is a run's folder or URL (out/RUN, gs://bucket/prefix/RUN), or its name in Redis. With --json, RUN's jobs are
     one object per line.
@@ -60,8 +60,8 @@ def _list_jobs(
     output, found = find_run_output(run, broker), 0
     for job in jobs_of(output, Wanted(indexes, labels, prompt), failures_of(output, broker)):
         found += 1
-        reason = f"  ({job.reason})" if job.reason else ""
-        line = f"{job.index}  {job.state}  {job.url}  {job.prompt}{reason}".replace("\n", " ")
+        reason, row = f"  ({job.reason})" if job.reason else "", f"  {job.row}" if job.row else ""
+        line = f"{job.index}  {job.state}  {job.url}{row}  {job.prompt}{reason}".replace("\n", " ")
         click.echo(json.dumps(dataclasses.asdict(job), ensure_ascii=False) if as_json else line)
     if not found:
         click.echo(f"no such job in {output.url}", err=True)

@@ -21,9 +21,10 @@ from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Output, OutputError
 from promptmill.producer.plan import Plan
 from promptmill.producer.presence import Present, find_present
-from promptmill.producer.queue.ledger import Failure, Ledger, RunStatus
+from promptmill.producer.queue.ledger import Ledger, RunStatus
 from promptmill.producer.submit import submit
 from promptmill.verbs.dry_run import dry_run, dry_run_options
+from promptmill.verbs.failures import FailedJob, failed_jobs, tell_failures
 from promptmill.verbs.growing_options import change_of, growing_options, start_in
 from promptmill.verbs.options import broker_option, json_option, run_option
 from promptmill.verbs.planning import (
@@ -43,12 +44,10 @@ from promptmill.verbs.worker_options import check_environ, check_options
 if TYPE_CHECKING:
     from types import FrameType
 
-SHOWN_FAILURES = 5
-
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `render` did. Times are seconds from the start of the command."""
+    """What `render` did. Times are seconds from the start of the command; `cut` counts prompts that were too long."""
 
     run: str
     output: str
@@ -61,6 +60,7 @@ class Report:
     images_per_s: float | None = None
     contact_sheet: str | None = None
     on_sheet: str | None = None
+    cut: int = 0
     failures: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
@@ -173,7 +173,9 @@ def _render(
                 click.echo(f"stopping: {status.done} of {count(status.images, 'image')} are there", err=True)
             click.echo("the same command again renders the rest", err=True)
             raise
-        return _report(root.child(run).url, status, there.images, list(Ledger(client).failures(run)), started)
+        failures = sorted(Ledger(client).failures(run), key=lambda failure: failure.index)
+        planned = {job.index: job for job in plan.at([failure.index for failure in failures])}
+        return _report(root.child(run).url, status, there.images, failed_jobs(failures, planned), started)
 
 
 def _missing(plan: Plan, there: Present) -> Counter[str]:
@@ -184,7 +186,7 @@ def _missing(plan: Plan, there: Present) -> Counter[str]:
     return missing
 
 
-def _report(url: str, status: RunStatus, present: int, failures: list[Failure], started: float) -> Report:
+def _report(url: str, status: RunStatus, present: int, failures: list[FailedJob], started: float) -> Report:
     first_now = status.first_done is not None and status.first_done >= started  # else a lasting Redis tells of before
     return Report(
         run=status.run,
@@ -196,22 +198,21 @@ def _report(url: str, status: RunStatus, present: int, failures: list[Failure], 
         first_image_s=round(status.first_done - started, 2) if status.first_done and first_now else None,
         last_image_s=round(status.last_done - started, 2) if status.last_done and first_now else None,
         images_per_s=round(status.images_per_s, 2) if status.images_per_s and first_now else None,
-        failures=[dataclasses.asdict(failure) for failure in sorted(failures, key=lambda failure: failure.index)],
+        cut=status.cut,
+        failures=failures,
     )
 
 
 def _tell(report: Report, as_json: bool) -> None:
-    for failure in report.failures[:SHOWN_FAILURES]:
-        click.secho(f"failed: index {failure['index']} of the run: {failure['reason']}", err=True, fg="red")
-    if report.failed > SHOWN_FAILURES:
-        click.echo(
-            f"... and {report.failed - SHOWN_FAILURES} more: promptmill render --json lists them all",
-            err=True,
-        )
+    tell_failures(report.failures, report.failed, "promptmill render --json lists them all")
     if not report.rendered and not report.failed:
         click.echo(f"nothing to render: all {report.images} images are there already", err=True)
     else:
         click.echo(_summary(report), err=True)
+    if report.cut:
+        have = "1 of the images has" if report.cut == 1 else f"{report.cut} of the images have"
+        text = f"{have} a prompt longer than its windows of 77 tokens: the end was cut off"
+        click.secho(f"{text}, and is in the image's record (--prompt-windows N)", err=True, fg="yellow")
     if report.contact_sheet:
         click.echo(f"{report.on_sheet}: {report.contact_sheet}", err=True)
     click.echo(json.dumps(dataclasses.asdict(report), ensure_ascii=False) if as_json else f"{report.output}/images")

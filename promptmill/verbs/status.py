@@ -3,17 +3,19 @@
 import dataclasses
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from promptmill.verbs.failures import FailedJob, Planned, by_reason, failed_jobs, shown_of
 from promptmill.verbs.options import broker_option, json_option
 from promptmill.verbs.rates import Rates
 from promptmill.verbs.runs import OVER, find_run, go_on_without_redis, run_url, watching
 
+if TYPE_CHECKING:
+    from promptmill.producer.queue.ledger import RunStatus
+
 WATCH_EVERY_S = 2.0
-SHOWN_REASONS = 10
-SHOWN_INDEXES = 5
 BAR_WIDTH = 50  # characters
 
 
@@ -29,7 +31,8 @@ def command(run: str | None, broker: str | None, watch: bool, until_finished: bo
     Exit code 1: the RUN is over, with failed jobs.
     """
     client, rates, watch = watching(broker), Rates(), watch or until_finished
-    data = collect(client, run)
+    failures = Failures(client, whole=as_json)
+    data = collect(client, run, failures)
     while True:
         for one in data["runs"]:
             rate = rates.look(one["run"], one["done"], time.monotonic())
@@ -41,11 +44,28 @@ def command(run: str | None, broker: str | None, watch: bool, until_finished: bo
         if not watch or (until_finished and all(one["state"] in OVER for one in data["runs"])):
             break
         time.sleep(WATCH_EVERY_S)
-        data = go_on_without_redis(lambda: collect(client, run))
+        data = go_on_without_redis(lambda: collect(client, run, failures))
     return int(run is not None and data["runs"][0]["state"] in OVER and data["runs"][0]["failed"] > 0)
 
 
-def collect(client: Any, run: str | None) -> dict[str, Any]:
+class Failures:
+    """A run's failures with their jobs; unless the `whole` is wanted, only those that a person is shown have them."""
+
+    def __init__(self, client: Any, *, whole: bool) -> None:
+        self._client = client
+        self._whole = whole
+        self._plans: dict[str, Planned] = {}
+
+    def of(self, status: "RunStatus") -> list[FailedJob]:
+        from promptmill.producer.queue.ledger import Ledger
+
+        failures = list(Ledger(self._client).failures(status.run))
+        wanted = {failure.index for failure in failures} if self._whole else shown_of(failures)
+        plan = self._plans.setdefault(url := run_url(status), Planned(url))
+        return failed_jobs(failures, plan.at(wanted))
+
+
+def collect(client: Any, run: str | None, failures: Failures) -> dict[str, Any]:
     """Everything that `status` shows, as JSON values. Raises LedgerError for an unknown run."""
     from promptmill.producer.queue.ledger import Ledger
     from promptmill.producer.queue.malformed import Malformed
@@ -54,13 +74,13 @@ def collect(client: Any, run: str | None) -> dict[str, Any]:
 
     ledger = Ledger(client)
     runs = []
-    for status in [find_run(client, run)] if run else ledger.runs():
+    statuses = [find_run(client, run)] if run else list(ledger.runs())
+    for status in statuses:
         figures = {"left": status.left, "finished": status.finished}
         rates = {"images_per_s": status.images_per_s, "eta_s": status.eta_s if status.state == "running" else None}
         runs.append({**dataclasses.asdict(status), "output": run_url(status), **figures, **rates})
     if run:
-        failures = sorted(ledger.failures(run), key=lambda failure: failure.index)
-        runs[0]["failures"] = [dataclasses.asdict(failure) for failure in failures]
+        runs[0]["failures"] = failures.of(statuses[0])
         runs[0]["failures_by_reason"] = ledger.failures_by_reason(run)
     backlog, malformed = JobQueue(client).backlog(), Malformed(client)
     return {
@@ -79,7 +99,9 @@ def _bring_up_to_date(run: dict[str, Any], rate: float | None) -> None:
 
 def table(data: dict[str, Any], bars: bool = False) -> str:
     """The same for a person."""
-    lines = [line for run in data["runs"] for line in [_run(run), *([_bar(run)] if bars else []), *_failures(run)]]
+    lines = list[str]()
+    for run in data["runs"]:
+        lines += [_run(run), *([_bar(run)] if bars else []), *by_reason(run.get("failures", []))]
     lines += [] if data["runs"] else ["no runs"]
     for queue in data["queue"]:
         lines.append(f"queue {queue['shape']}: {queue['waiting']} waiting, {queue['held']} with workers")
@@ -110,22 +132,6 @@ def _run(run: dict[str, Any]) -> str:
 def _bar(run: dict[str, Any]) -> str:
     share = (run["done"] + run["failed"]) / max(run["images"], 1)
     return f"  [{'#' * int(share * BAR_WIDTH):.<{BAR_WIDTH}}] {share:4.0%}"
-
-
-def _failures(run: dict[str, Any]) -> list[str]:
-    """The most frequent reasons, each with how often and where."""
-    indexes: dict[str, list[int]] = {}
-    for failure in run.get("failures", []):
-        indexes.setdefault(failure["reason"], []).append(failure["index"])
-    by_reason = sorted(indexes.items(), key=lambda item: (-len(item[1]), item[1]))
-    more = len(by_reason) - SHOWN_REASONS
-    lines = [f"  {len(at)} failed: {reason} ({_indexes(at)})" for reason, at in by_reason[:SHOWN_REASONS]]
-    return [*lines, *([f"  ... and {more} more reasons: --json lists them all"] if more > 0 else [])]
-
-
-def _indexes(indexes: list[int]) -> str:
-    shown = ", ".join(map(str, indexes[:SHOWN_INDEXES]))
-    return f"{'index' if len(indexes) == 1 else 'indexes'} {shown}{', ...' if len(indexes) > SHOWN_INDEXES else ''}"
 
 
 def _worker(worker: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import time
 
 import click
 
+from promptmill.verbs.failures import SHOWN_FAILURES, Planned, failed_jobs, tell_failures
 from promptmill.verbs.runs import OVER, answer, count, find_run, go_on_without_redis, run_options, run_url, watching
 
 POLL_S = 0.5
@@ -28,5 +29,11 @@ def command(run: str, broker: str | None, as_json: bool, timeout_s: float | None
     figures = {"images": status.images, "done": status.done, "failed": status.failed, "cancelled": status.cancelled}
     words = f"{run}: {status.state}, {status.done} of {count(status.images, 'image')}"
     words += f", {status.failed} failed" if status.failed else ""
+    if status.failed:
+        from promptmill.producer.queue.ledger import Ledger
+
+        failures = sorted(Ledger(client).failures(run), key=lambda failure: failure.index)[:SHOWN_FAILURES]
+        planned = Planned(run_url(status)).at(failure.index for failure in failures)
+        tell_failures(failed_jobs(failures, planned), status.failed, f"promptmill status {run} --json lists them all")
     answer(as_json, words, run=run, state=status.state, output=run_url(status), **figures)
     return int(status.failed > 0)

@@ -1,6 +1,7 @@
--- ARGV: run, shape key, entry, index, '' or the failure as JSON, the run's time of creation or ''. Takes the job out of
--- its stream and sets its bit; counts it the first time only. A job that is done stays done, one that had failed may
--- still turn out to be done. Nothing happens where the run was purged, or is another of the same name.
+-- ARGV: run, shape key, entry, index, '' or the failure as JSON, the run's time of creation or '', 1 where the prompt's
+-- end was cut off. Takes the job out of its stream and sets its bit; counts it the first time only. A job that is done
+-- stays done, one that had failed may still turn out to be done. Nothing happens where the run was purged, or is
+-- another of the same name.
 
 local run, shape, entry, index, failure = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local created = redis.call('HGET', key(run), 'created')
@@ -18,6 +19,7 @@ elseif failure ~= '' and redis.call('HGET', key(run), 'state') ~= 'cancelled' th
 end
 if failure == '' then
   if mark_done(run, index) == 0 then return 0 end
+  if ARGV[7] == '1' then redis.call('HINCRBY', key(run), 'cut', 1) end
   local now = seconds()
   redis.call('HSETNX', key(run), 'first_done', now)
   redis.call('HSET', key(run), 'last_done', now)

@@ -170,6 +170,14 @@ def test_pending_is_what_was_entered_and_is_not_settled(ledger, held):
     assert ledger.status("r").pending == 0
 
 
+def test_prompts_that_were_cut_are_counted_with_their_images(ledger, held):
+    queue, claims = held(3)
+    queue.done(claims[0], cut=True)
+    queue.done(claims[0], cut=True)
+    queue.done(claims[1])
+    assert ledger.status("r").cut == 1
+
+
 def test_states_follow_the_counts(ledger, held):
     queue, claims = held(2)
     assert ledger.status("r").state == "running"

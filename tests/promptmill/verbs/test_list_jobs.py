@@ -33,7 +33,7 @@ def indexes(ran: Ran) -> list[int]:
 def test_a_job_is_found_by_its_index(promptmill: Command, zoo: Path):
     ran = promptmill("list", zoo, "--index", 1)
     (name,) = zoo.glob("images/*/*.png")
-    assert ran.out == f"1  done  {name}  a dog\n"
+    assert ran.out == f"1  done  {name}  zoo.csv:3  a dog\n"
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def test_status_groups_failures_by_reason(client, run, promptmill):
     fail_all(client)
     ran = promptmill("status", "cats")
     assert ran.code == 1
-    assert "  2 failed: the dog ate it (indexes 0, 1)\n" in ran.out
+    assert "  2 failed: the dog ate it\n    index 0, cats.txt:1: a cat\n" in ran.out
     (told,) = json.loads(promptmill("status", "cats", "--json").out)["runs"]
     assert told["failures_by_reason"] == {"the dog ate it": 2}
 

@@ -78,7 +78,8 @@ def test_json_of_one_run_has_its_failures_in_order(enter, promptmill):
     assert ran.code == 0, "not finished"
     (run,) = json.loads(ran.out)["runs"]
     assert run["run"] == "a"
-    assert run["failures"][7] == {"index": 7, "id": JOBS[7].id, "reason": "reason 7"}
+    unknown = {"prompt": None, "row": None}
+    assert run["failures"][7] == {"index": 7, "id": JOBS[7].id, "reason": "reason 7", **unknown}, "it has no plan"
     assert [failure["index"] for failure in run["failures"]] == list(range(24))
 
 
@@ -88,9 +89,10 @@ def test_a_person_sees_the_most_frequent_reasons_and_how_many_more(client, enter
         queue.failed(claim, "the dog ate it")
     lines = promptmill("status", "a").out.splitlines()
     assert lines[0] == "a: 0 of 30 images, 19 failed  /out/a"
-    assert lines[1] == "  7 failed: the dog ate it (indexes 12, 13, 14, 15, 16, ...)"
-    assert lines[2:11] == [f"  1 failed: reason {place} (index {place})" for place in range(9)]
-    assert lines[11] == "  ... and 3 more reasons: --json lists them all"
+    assert lines[1] == "  7 failed: the dog ate it"
+    assert lines[2:6] == ["    index 12", "    index 13", "    index 14", "    ... and 4 more: --json lists them all"]
+    assert lines[6:24] == [line for at in range(9) for line in (f"  1 failed: reason {at}", f"    index {at}")]
+    assert lines[24] == "  ... and 3 more reasons: --json lists them all"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,8 @@ def test_wait_exits_as_status_does(enter, promptmill, done, failed, code):
     enter("a", 2, done, failed)
     ran = promptmill("wait", "a")
     assert (ran.code, ran.out) == (code, "")
-    assert ran.err == f"a: finished, {done} of 2 images{', 1 failed' if failed else ''}\n"
+    told = "failed: index 1: reason 1\n" if failed else ""
+    assert ran.err == f"{told}a: finished, {done} of 2 images{', 1 failed' if failed else ''}\n"
 
 
 def test_wait_gives_up_after_its_timeout(enter, promptmill):
