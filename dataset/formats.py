@@ -1,46 +1,92 @@
-"""The formats of a dataset: how the samples of one shard become an object. A new one is a function and a row."""
+"""The formats of a dataset: how the samples of one shard become objects. A new one is a function and a row."""
 
+import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from promptmill.dataset.parallel import mapped
 from promptmill.dataset.samples import Sample, sample_record
+from promptmill.dataset.tables import write_beside_images, write_with_images
 from promptmill.dataset.tar import Member, write_tar
 from promptmill.producer.job import canonical_json
 from promptmill.producer.outputs.output import Output
 
-Write = Callable[[Path, str, Iterator[Sample], Output], int]
-"""Write a shard's file, which will have that name in the output, of samples; return how many there were.
 
-What lies beside the file in its dataset is put into the output on the way, before the file.
-"""
+@dataclass(frozen=True)
+class Written:
+    """An object that packing wrote."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+Write = Callable[[Path, str, Iterator[Sample], Output], tuple[int, list[Written]]]
+"""Write a shard's file, which will have that name in the output; return how many samples there were, and what else
+of the shard was put into the output, before the file: its images, where they lie beside it."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """`name` makes an object's name of a shard's stem; `loader` is that of `datasets.load_dataset`."""
+    """`name` makes a shard's name of its split, '' where there is one alone, and its number."""
 
-    name: Callable[[str], str]
+    name: Callable[[str, int], str]
     content_type: str
     write: Write
     loader: str
+    """What `datasets.load_dataset` calls it."""
 
 
-def _write_webdataset(file: Path, name: str, samples: Iterator[Sample], output: Output) -> int:
+def _write_webdataset(file: Path, name: str, samples: Iterator[Sample], output: Output) -> tuple[int, list[Written]]:
     count = 0
 
     def members() -> Iterator[Member]:
         nonlocal count
-        for count, sample in enumerate(samples, 1):  # noqa: B007
+        for sample in samples:
+            count += 1
             yield f"{sample.key}.json", canonical_json(sample_record(sample.row)).encode()
             yield f"{sample.key}.{sample.extension}", sample.data
             yield f"{sample.key}.txt", sample.row["prompt"].encode()
 
     with file.open("wb") as tar:
         write_tar(tar, members())
-    return count
+    return count, []
 
+
+def _write_parquet(file: Path, name: str, samples: Iterator[Sample], output: Output) -> tuple[int, list[Written]]:
+    return write_with_images(file, samples), []
+
+
+def _write_imagefolder(file: Path, name: str, samples: Iterator[Sample], output: Output) -> tuple[int, list[Written]]:
+    folder = name.rpartition("/")[0]
+
+    def put(sample: Sample) -> tuple[Sample, Written]:
+        image = f"{folder}/{sample.key}.{sample.extension}"
+        output.put_once(image, sample.data, content_type=sample.content_type)
+        written = Written(image, len(sample.data), hashlib.sha256(sample.data).hexdigest())
+        return replace(sample, data=b""), written
+
+    done = list(mapped(put, samples))
+    write_beside_images(file, (sample for sample, _ in done))
+    return len(done), [written for _, written in done]
+
+
+def _file(extension: str) -> Callable[[str, int], str]:
+    def name(split: str, number: int) -> str:
+        return f"data/{split}{'-' if split else ''}{number:05d}.{extension}"
+
+    return name
+
+
+def _folder(split: str, number: int) -> str:
+    return f"data/{split}{'/' if split else ''}{number:05d}/metadata.parquet"
+
+
+PARQUET = "application/vnd.apache.parquet"
 
 FORMATS = {
-    "webdataset": Format(lambda stem: f"data/{stem}.tar", "application/x-tar", _write_webdataset, "webdataset"),
+    "webdataset": Format(_file("tar"), "application/x-tar", _write_webdataset, "webdataset"),
+    "parquet": Format(_file("parquet"), PARQUET, _write_parquet, "parquet"),
+    "imagefolder": Format(_folder, PARQUET, _write_imagefolder, "imagefolder"),
 }

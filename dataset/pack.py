@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from promptmill.dataset.formats import FORMATS
+from promptmill.dataset.formats import FORMATS, Written
 from promptmill.dataset.options import PackOptions
 from promptmill.dataset.pieces import Piece, pieces
 from promptmill.dataset.rows import Rows
@@ -43,6 +43,8 @@ class Shard:
     made_of: str
     """A digest of all that decides its bytes: options, range, and each row of the manifest with its image's digest."""
     holes: tuple[int, ...]
+    images: tuple[Written, ...] = ()
+    """Where they lie beside it."""
 
 
 def pack(output: Output, rows: Rows, scratch: Path, options: PackOptions) -> Iterator[Shard]:
@@ -75,16 +77,17 @@ def put_shard(output: Output, rows: Rows, scratch: Path, options: PackOptions, p
     """The piece's shard, which is in the output then. Raises as `pack` does."""
     made_of, holes = _made_of(rows, options, piece)
     kind = FORMATS[options.format]
-    name, file = kind.name(piece.stem), scratch / piece.stem
+    name = kind.name(piece.split if options.splits else "", piece.number)
+    file = scratch / record_name(name).rpartition("/")[2]
     known = _known(output, name, made_of)
     if known is not None:
         return known
     try:
-        samples = kind.write(file, name, read_samples(output, rows_of(rows, piece, options)), output)
+        samples, images = kind.write(file, name, read_samples(output, rows_of(rows, piece, options)), output)
         with file.open("rb") as written:
             digest = hashlib.file_digest(written, "sha256").hexdigest()
         size = file.stat().st_size
-        shard = Shard(name, piece.split, piece.first, piece.end, samples, size, digest, made_of, holes)
+        shard = Shard(name, piece.split, piece.first, piece.end, samples, size, digest, made_of, holes, tuple(images))
         output.put_file(name, file, content_type=kind.content_type)
     finally:
         file.unlink(missing_ok=True)
@@ -107,26 +110,25 @@ def _known(output: Output, name: str, made_of: str) -> Shard | None:
     """The shard that is there already, made of just this."""
     try:
         said = json.loads(output.get(record_name(name)))
-        shard = Shard(**{**said, "holes": tuple(said["holes"])})
+        images = tuple(Written(**image) for image in said["images"])
+        shard = Shard(**{**said, "holes": tuple(said["holes"]), "images": images})
     except (ObjectNotFound, ValueError, KeyError, TypeError):
         return None
-    return shard if shard.made_of == made_of and output.exists(shard.name) else None
-
-
-@dataclass(frozen=True)
-class Written:
-    """An object that packing wrote, as `data/shards.json` tells of it."""
-
-    name: str
-    bytes: int
-    sha256: str
+    there = output.exists(shard.name) and all(output.exists(image.name) for image in shard.images)
+    return shard if shard.made_of == made_of and there else None
 
 
 def written_objects(shard: Mapping[str, Any]) -> Iterator[Written]:
-    """The objects of one row of `data/shards.json`: the shard, and its record."""
+    """The objects of one row of `data/shards.json`: the shard, its record, and what lies beside it."""
     yield Written(shard["name"], shard["bytes"], shard["sha256"])
+    yield from (Written(**image) for image in shard["images"])
     record = _record(shard)
     yield Written(record_name(shard["name"]), len(record), hashlib.sha256(record).hexdigest())
+
+
+def total_bytes(shard: Shard) -> int:
+    """With the images beside it."""
+    return shard.bytes + sum(image.bytes for image in shard.images)
 
 
 def record_name(shard: str) -> str:
@@ -143,7 +145,7 @@ def _index(options: PackOptions, shards: Iterable[Shard]) -> bytes:
     splits: dict[str, dict[str, int]] = {}
     for shard in shards:
         counts = splits.setdefault(shard.split, {"shards": 0, "samples": 0, "bytes": 0, "holes": 0})
-        for name, number in (("shards", 1), ("samples", shard.samples), ("bytes", shard.bytes)):
+        for name, number in (("shards", 1), ("samples", shard.samples), ("bytes", total_bytes(shard))):
             counts[name] += number
         counts["holes"] += len(shard.holes)
     index: dict[str, Any] = {

@@ -39,6 +39,7 @@ class Sample:
     row: Row
     data: bytes
     extension: str
+    content_type: str
 
     @property
     def key(self) -> str:
@@ -69,7 +70,7 @@ def _sample(output: Output, row: Row) -> Sample:
         raise ImageChangedError(f"{output.url}/{row['path']} is gone since the manifest was written") from error
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise ImageChangedError(f"{output.url}/{row['path']} has other bytes than when the manifest was written")
-    return Sample(row, data, "png")
+    return Sample(row, data, "png", "image/png")
 
 
 def job_json(row: Row) -> str:

@@ -21,6 +21,14 @@ from promptmill.verbs.runs import answer, count
     metavar="NAME=SHARE,...",
     help="Splits, such as train=0.98,val=0.02. All images of one prompt are in the same.",
 )
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["webdataset", "parquet", "imagefolder"]),
+    default="webdataset",
+    show_default=True,
+    help="Tars; Parquet with the images inside; folders of images with a metadata.parquet each.",
+)
 @click.option("--partial", is_flag=True, help="Also pack a run with images that are still to come.")
 @broker_option
 @json_option
@@ -29,11 +37,12 @@ def command(
     shard_size: int,
     shard_bytes: str | None,
     split: str | None,
+    format_: str,
     partial: bool,
     broker: str | None,
     as_json: bool,
 ) -> int:
-    """Write RUN's manifest, and its images as WebDataset shards, into its output.
+    """Write RUN's manifest, and its images as shards of a dataset, into its output.
 
     RUN is the run's folder or URL (out/RUN, gs://bucket/prefix/RUN), or its name in Redis. Jobs that failed leave
     holes, which data/shards.json names. Packing again writes only what is not there.
@@ -44,11 +53,12 @@ def command(
         raise click.ClickException("pyarrow and pillow are not installed here: pip install 'promptmill[dataset]'")
     from promptmill.dataset.finish import finish
     from promptmill.dataset.options import PackOptions, parse_bytes, parse_splits
-    from promptmill.dataset.pack import Shard
+    from promptmill.dataset.pack import Shard, total_bytes
     from promptmill.producer.plan_files import load_plan
     from promptmill.verbs.run_output import failures_of, find_run_output
 
     options = PackOptions(
+        format=format_,
         shard_size=shard_size,
         shard_bytes=None if shard_bytes is None else parse_bytes(shard_bytes),
         splits={} if split is None else parse_splits(split),
@@ -56,7 +66,7 @@ def command(
     output = find_run_output(run, broker)
 
     def tell(shard: Shard) -> None:
-        click.echo(f"{shard.name}: {count(shard.samples, 'image')}, {shard.bytes:,} bytes", err=True)
+        click.echo(f"{shard.name}: {count(shard.samples, 'image')}, {total_bytes(shard):,} bytes", err=True)
 
     with load_plan(output) as plan:
         failures = failures_of(output, broker)

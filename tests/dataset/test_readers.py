@@ -83,3 +83,39 @@ def test_a_data_loader_of_pytorch_gives_batches_of_tars(run: Run, workers: int):
     ]
     assert len(found) == len(run.pixels)
     agree(run, found, sorted(run.pixels))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("splits", [{}, HALVES], ids=["one split", "two splits"])
+def test_hugging_face_reads_parquet_with_images(run: Run, datasets: Any, splits: dict[str, float], streaming: bool):
+    packed(run, format="parquet", splits=splits, shard_size=2)
+    patterns = {name: f"{name}-*.parquet" for name in splits} or {"train": "*.parquet"}
+    files = {name: str(run.folder / "data" / pattern) for name, pattern in patterns.items()}
+    found = datasets.load_dataset("parquet", data_files=files, streaming=streaming)
+    for name in patterns:
+        features = found[name].features
+        assert features["image"] == datasets.Image() and features["seed"] == datasets.Value("uint64")
+        agree(run, ((sample["index"], sample["image"]) for sample in found[name]), indexes_of(run, name, splits))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("splits", [{}, HALVES], ids=["one split", "two splits"])
+def test_hugging_face_reads_folders_of_images(run: Run, datasets: Any, splits: dict[str, float], streaming: bool):
+    packed(run, format="imagefolder", splits=splits, shard_size=3)
+    found = datasets.load_dataset("imagefolder", data_dir=str(run.folder / "data"), streaming=streaming)
+    for ours, theirs in {"train": "train", "val": "validation"}.items() if splits else {"train": "train"}.items():
+        samples = list(found[theirs])
+        agree(run, ((sample["index"], sample["image"]) for sample in samples), indexes_of(run, ours, splits))
+        prompts = {planned.index: run.plan.whole(planned).prompt for planned in run.plan}
+        assert all(sample["prompt"] == prompts[sample["index"]] for sample in samples)
+
+
+def test_a_data_loader_of_pytorch_gives_batches_of_parquet(run: Run, datasets: Any):
+    torch = pytest.importorskip("torch")
+    packed(run, format="parquet")
+    found = datasets.load_dataset("parquet", data_files=str(run.folder / "data" / "*.parquet"), split="train")
+    loader = torch.utils.data.DataLoader(found.select_columns(["image", "index"]).with_format("torch"), batch_size=2)
+    batches = list(loader)
+    assert [len(batch["index"]) for batch in batches] == [2, 2, 2, 2, 1]
+    pairs = [pair for batch in batches for pair in zip(batch["index"].tolist(), batch["image"], strict=True)]
+    agree(run, ((index, image.permute(1, 2, 0).numpy()) for index, image in pairs), sorted(run.pixels))
