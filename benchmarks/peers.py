@@ -68,7 +68,7 @@ class Ours:
         return self.model.compile(width=size, height=size, guided=True, per_device_batch=batch, **more)
 
     def _requests(self) -> list[Any]:
-        from promptmill.worker.sdxl.program import PlainRequest
+        from promptmill.worker.sdxl.requests import PlainRequest
 
         settings: dict[str, Any] = {
             "prompt": PROMPT,
@@ -81,7 +81,7 @@ class Ours:
         return [PlainRequest(**settings, seed=seed) for seed in range(self.settings["batch"])]
 
     def render(self) -> np.ndarray:
-        from promptmill.worker.sdxl.program import fetch
+        from promptmill.worker.program import fetch
 
         requests = self._requests()
         return fetch(self.program.run(self.program.prepare(requests)), len(requests))[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmill.producer.errors import ModelNameError
+from promptmill.producer.families.families import PIPELINES, family_of_pipeline
 from promptmill.producer.families.presets import PRESETS, Preset, get_preset, preset_of_hub_id
 from promptmill.producer.families.samplers import SCHEDULERS, sampler_of_scheduler
 
@@ -148,6 +149,7 @@ def _of_folder(folder: Path) -> tuple[Defaults, Preset | None]:
         side = latent_side(unet.get("sample_size")) * 2 ** (len(vae["block_out_channels"]) - 1)
         index = _read_json(folder / "model_index.json")
         scheduler = _read_json(folder / "scheduler" / "scheduler_config.json", missing={})
+        _check_pipeline(index.get("_class_name"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelNameError(f"{folder} is no SDXL model folder: {error}") from error
     sampler, note = sampler_of(scheduler)
@@ -163,6 +165,11 @@ def _of_folder(folder: Path) -> tuple[Defaults, Preset | None]:
     record = index.get(RECORD)
     preset = PRESETS.get(str(record.get("preset"))) if isinstance(record, dict) else None
     return defaults, preset or (PRESETS["lcm"] if defaults.guidance_as_input else None)
+
+
+def _check_pipeline(name: Any) -> None:
+    if name is not None and family_of_pipeline(name) is None:
+        raise ValueError(f"model_index.json says _class_name {name!r}, expected {' or '.join(PIPELINES)}")
 
 
 def latent_side(sample_size: Any) -> int:

@@ -22,8 +22,8 @@ from promptmill.producer.layout import PNG_JOB_KEYWORD
 from promptmill.producer.models import DEFAULT_MODEL, model_defaults, resolve_model
 from promptmill.worker.checks import Checks
 from promptmill.worker.encode import encode_png, job_record
+from promptmill.worker.program import AnyProgram, fetch
 from promptmill.worker.programs import Programs
-from promptmill.worker.sdxl.program import AnyProgram, fetch
 from promptmill.worker.settings import WorkerSettings
 
 
@@ -116,9 +116,9 @@ def _encoded(image: Image.Image) -> bytes:
 
 
 def _render(program: AnyProgram, jobs: Sequence[Job]) -> Iterator[Image.Image]:
-    inputs, cuts = program.prepare_and_tell(jobs)
-    rendered = fetch(program.run(inputs), len(jobs))
-    for job, pixels, finite, plain, cut in zip(jobs, *rendered, cuts, strict=True):
+    prepared = program.prepare(jobs)
+    rendered = fetch(program.run(prepared), len(jobs))
+    for job, pixels, finite, plain, cut in zip(jobs, *rendered, prepared.cuts, strict=True):
         if not finite or plain:
             raise BrokenImageError(f"seed {job.seed}: the model gave {'one colour' if finite else 'NaN'}: {job.prompt}")
         for name, text in cut.items():

@@ -46,7 +46,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 WORKER_MAY_USE = {
     f"promptmill.producer.{name}"
     for name in (
-        *("job", "fields", "families.samplers", "broker", "backoff", "errors", "models", "layout"),
+        *("job", "fields", "families.samplers", "families.families", "broker", "backoff", "errors", "models", "layout"),
         *("queue.queue", "queue.ledger", "queue.workers", "queue.compiling", "outputs.output", "outputs.open"),
     )
 }
@@ -121,9 +121,12 @@ def test_worker_imports_the_submission_in_one_place():
 
 SHARED_ROOMS = ("worker.nn", "worker.sampling", "worker.checkpoint", "worker.text", "worker.safety")
 MAY_USE = {"worker.sdxl": SHARED_ROOMS}
-"""What a room of the model may import of the worker, beside itself, worker/errors.py and worker/devices.py."""
+"""What a room of the model may import of the worker, beside itself and what stands in `BESIDE`."""
+BESIDE = ("worker.errors", "worker.devices", "worker.program")
 FIELDS = {
-    "worker.sdxl": {f"promptmill.producer.{name}" for name in ("fields", "models", "families.samplers")},
+    "worker.sdxl": {
+        f"promptmill.producer.{name}" for name in ("fields", "models", "families.families", "families.samplers")
+    },
     "worker.sampling": {"promptmill.producer.families.samplers"},
 }
 """What it may know of the producer: what is asked of an image, what a model folder says, which samplers there are."""
@@ -135,7 +138,7 @@ def test_the_model_knows_no_redis_no_celery_no_bucket_and_no_family_but_its_own(
         if imported in FIELDS.get(name, ()):
             continue
         assert room(imported) not in {"redis", "celery", "kombu", "google", "producer", "promptmill", "dataset"}, module
-        allowed = ("worker.errors", "worker.devices", *MAY_USE.get(name, SHARED_ROOMS), name)
+        allowed = (*BESIDE, *MAY_USE.get(name, SHARED_ROOMS), name)
         known = any(f"{imported}.".startswith(f"promptmill.{one}.") for one in allowed)
         assert room(imported) != "worker" or known, f"{module} imports {imported}"
 

@@ -41,10 +41,10 @@ from promptmill.worker.devices import is_out_of_memory
 from promptmill.worker.in_flight import InFlight
 from promptmill.worker.observers import Observer
 from promptmill.worker.output_trouble import OutputTrouble
+from promptmill.worker.program import AnyProgram
 from promptmill.worker.programs import Programs
 from promptmill.worker.render import Batch, Finisher
 from promptmill.worker.restart import restart
-from promptmill.worker.sdxl.program import AnyProgram
 from promptmill.worker.self_report import SelfReport
 from promptmill.worker.settings import WorkerSettings
 

@@ -5,8 +5,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from promptmill.producer.job import Job, Shape
 from promptmill.producer.models import model_defaults, resolve_model
@@ -14,7 +13,8 @@ from promptmill.worker.checkpoints import cache_folder, find_model
 from promptmill.worker.checks import Checks
 from promptmill.worker.devices import is_out_of_memory
 from promptmill.worker.executables import keep_compiled_programs
-from promptmill.worker.sdxl.program import AnyProgram, Model, RefinedProgram, fetch
+from promptmill.worker.families import Family, LoadedModel, family_of
+from promptmill.worker.program import AnyProgram, fetch
 from promptmill.worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Programs:
     def __init__(self, settings: WorkerSettings, checks: Checks) -> None:
         self._settings, self._checks = settings, checks
         self._lock = threading.Lock()
-        self._models: OrderedDict[str, Model] = OrderedDict()
+        self._models: OrderedDict[str, tuple[Family, LoadedModel]] = OrderedDict()
         self._programs: OrderedDict[Shape, AnyProgram] = OrderedDict()  # the last used one last
         self._per_device: dict[Shape, int] = {}  # of shapes for which the settings' batch was too large
         keep_compiled_programs(cache_folder() / "xla")
@@ -113,12 +113,12 @@ class Programs:
             return self._per_device.get(shape, self._settings.per_device_batch)
 
     def _compile(self, shape: Shape) -> AnyProgram:
-        models = [self._model(name, models_of(shape)) for name in models_of(shape)]
+        names = [name for name in (shape.model, shape.refiner) if name is not None]
+        loaded = [self._model(name, models_of(shape)) for name in names]
         start = time.monotonic()
-        compile_shape: Callable[..., AnyProgram] = (
-            models[0].compile if shape.refiner is None else partial(RefinedProgram, models[0], models[-1])
-        )
-        program = compile_shape(
+        family, _ = loaded[0]
+        program = family.compile_shape(
+            [model for _, model in loaded],
             width=shape.width,
             height=shape.height,
             guided=shape.guided,
@@ -140,20 +140,21 @@ class Programs:
         )
         return program
 
-    def _model(self, name: str, needed: Sequence[str]) -> Model:
+    def _model(self, name: str, needed: Sequence[str]) -> tuple[Family, LoadedModel]:
         """The model, loaded. Others go for it, once its files are known to be good, but not those `needed` with it."""
         if name not in self._models:
             folder = find_model(name)
             start = time.monotonic()
-            Model.check(folder)
+            family = family_of(folder)
+            family.Model.check(folder)
             kept = max(self._settings.models_kept, len(needed))
             for dropped in [other for other in self._models if other not in needed]:
                 if len(self._models) < kept:
                     break
                 self._drop(dropped)
-            model = Model.load(folder, dtype=self._settings.dtype)
+            model = family.Model.load(folder, dtype=self._settings.dtype)
             with self._lock:
-                self._models[name] = model
+                self._models[name] = family, model
             logger.info("loaded %s in %.1f s", name, time.monotonic() - start)
         return self._models[name]
 

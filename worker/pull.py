@@ -14,9 +14,9 @@ from promptmill.worker.devices import Devices, is_out_of_memory
 from promptmill.worker.errors import RequestError
 from promptmill.worker.host import Host
 from promptmill.worker.in_flight import Slot
+from promptmill.worker.program import AnyProgram
 from promptmill.worker.programs import Programs, default_shape
 from promptmill.worker.render import Batch, split_unfit, start
-from promptmill.worker.sdxl.program import AnyProgram
 from promptmill.worker.shape_scheduler import Turns
 
 logger = logging.getLogger(__name__)

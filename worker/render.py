@@ -35,7 +35,7 @@ from promptmill.worker.errors import RequestError
 from promptmill.worker.observers import Observer
 from promptmill.worker.output_trouble import OutputTrouble
 from promptmill.worker.post_processing import treat
-from promptmill.worker.sdxl.program import AnyProgram, Result, fetch
+from promptmill.worker.program import AnyProgram, Result, fetch
 from promptmill.worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -101,13 +101,13 @@ def _fault(finite: bool, plain: bool) -> str | None:
 
 def start(program: AnyProgram, claims: Sequence[Claim], checks: Checks) -> Batch:
     """Puts a batch on the device and returns at once. Raises RequestError where a job does not fit the model."""
-    inputs, cuts = program.prepare_and_tell([claim.job for claim in claims])
-    for claim, cut in zip(claims, cuts, strict=True):
+    prepared = program.prepare([claim.job for claim in claims])
+    for claim, cut in zip(claims, prepared.cuts, strict=True):
         for name, text in cut.items():
             where = claim.job.id, claim.run, claim.index
             logger.warning("job %s (%s/%d): %s is too long, its end was cut off: %r", *where, name, text)
-    result = program.run(inputs)
-    return Batch(program, claims, result, cuts, time.monotonic(), checks, checks.start(result.pixels))
+    result = program.run(prepared)
+    return Batch(program, claims, result, prepared.cuts, time.monotonic(), checks, checks.start(result.pixels))
 
 
 def split_unfit(program: AnyProgram, claims: Sequence[Claim]) -> tuple[list[Claim], list[tuple[Claim, str]]]:

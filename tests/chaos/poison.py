@@ -26,8 +26,8 @@ from promptmill.producer.job import Shape
 from promptmill.producer.queue.queue import Claim
 from promptmill.worker.app import make_app
 from promptmill.worker.checks import Checks, Findings
+from promptmill.worker.program import AnyProgram
 from promptmill.worker.programs import Programs
-from promptmill.worker.sdxl.program import AnyProgram
 from promptmill.worker.settings import WorkerSettings
 from tests.chaos.widths import DEADLY_WIDTH, SLOW_S, SLOW_WIDTH
 

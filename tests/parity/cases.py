@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from promptmill.worker.sdxl.program import PlainRequest
+from promptmill.worker.sdxl.requests import PlainRequest
 from tests.parity.matrix import UNET, VAE, Part
 
 REFERENCES = Path(__file__).parent / "references"

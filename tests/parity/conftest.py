@@ -6,7 +6,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from promptmill.worker.sdxl.program import AnyProgram, Model, PlainRequest
+from promptmill.worker.program import AnyProgram
+from promptmill.worker.sdxl.program import Model
+from promptmill.worker.sdxl.requests import PlainRequest
 from promptmill.worker.sdxl.tiny import write_tiny_random
 from tests.parity import ours
 

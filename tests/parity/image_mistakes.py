@@ -1,5 +1,6 @@
 """Mistakes on the host's side, in what a program is given: each must show in the image that is named."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,8 +33,8 @@ def _given(change: Callable[[Inputs], dict[str, Any]]) -> Callable[[pytest.Monke
     """Other inputs than the request's: the fields that `change` returns."""
 
     def prepare(*args: Any) -> Any:
-        inputs, cuts = requests.prepare_inputs(*args)
-        return inputs._replace(**change(inputs)), cuts
+        prepared = requests.prepare_inputs(*args)
+        return dataclasses.replace(prepared, inputs=prepared.inputs._replace(**change(prepared.inputs)))
 
     return lambda monkeypatch: monkeypatch.setattr(program, "prepare_inputs", prepare)
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from promptmill.worker.sdxl.program import PlainRequest
+from promptmill.worker.sdxl.requests import PlainRequest
 
 # Deep enough that clip_skip has something to skip.
 CHANGES: dict[str, dict[str, Any]] = {

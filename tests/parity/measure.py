@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import torch
 
-from promptmill.worker.sdxl.program import Model, PlainRequest
+from promptmill.worker.sdxl.program import Model
+from promptmill.worker.sdxl.requests import PlainRequest
 from tests.parity import cases, ours, theirs, theirs_parts
 from tests.parity.matrix import PARTS
 

@@ -13,14 +13,15 @@ from flax import nnx
 from promptmill.worker.checkpoint.weights import load_weights
 from promptmill.worker.nn.config import VAEConfig
 from promptmill.worker.nn.vae import VAE as VAEDecoder
+from promptmill.worker.program import AnyProgram, fetch
 from promptmill.worker.sampling.config import SchedulerConfig
 from promptmill.worker.sampling.samplers import make_table
 from promptmill.worker.sampling.schedulers import resolve
 from promptmill.worker.sampling.solvers.euler import plan_euler, visits
 from promptmill.worker.sampling.solvers.plan import Sampling
 from promptmill.worker.sdxl.config import UNetConfig
-from promptmill.worker.sdxl.program import AnyProgram, Model, PlainRequest, RefinedProgram, fetch
-from promptmill.worker.sdxl.requests import is_guided, is_noisy
+from promptmill.worker.sdxl.program import Model, RefinedProgram
+from promptmill.worker.sdxl.requests import PlainRequest, is_guided, is_noisy
 from promptmill.worker.sdxl.unet import UNet
 from promptmill.worker.text.clip import CLIPText
 from promptmill.worker.text.config import CLIPConfig

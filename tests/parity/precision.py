@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from flax import nnx
 
+from promptmill.worker.program import Result
 from promptmill.worker.sampling import samplers
 from promptmill.worker.sdxl import generate
-from promptmill.worker.sdxl.program import Model, PlainRequest
-from promptmill.worker.sdxl.requests import Kind, prepare_inputs
+from promptmill.worker.sdxl.program import Model
+from promptmill.worker.sdxl.requests import Kind, PlainRequest, prepare_inputs
 from tests.parity import cases, theirs
 
 REQUESTS = [
@@ -100,7 +101,7 @@ def renderer(model: Model) -> Callable[[Variant, PlainRequest], tuple[np.ndarray
 
     def render(variant: Variant, request: PlainRequest) -> tuple[np.ndarray, np.ndarray]:
         kind = Kind(request.width, request.height, guided=request.guidance_scale > 1)
-        inputs, _ = prepare_inputs(model.config, model.tokenizers, [request], kind)
+        inputs = prepare_inputs(model.config, model.tokenizers, [request], kind).inputs
         texts = {name: _in(variant.text, model.weights[name]) for name in ("text_encoder", "text_encoder_2")}
         condition = _in(variant.unet, encode(texts, inputs))._replace(time_ids=inputs.time_ids)
         latents = (sample_in_half if variant.latents else denoise)(
@@ -137,7 +138,7 @@ def _sample_in_half(
         return _sample(graph, weights, condition, inputs)
 
 
-def decode(graph: nnx.GraphDef, weights: Any, latents: jax.Array) -> generate.Result:
+def decode(graph: nnx.GraphDef, weights: Any, latents: jax.Array) -> Result:
     """The first latents' image, in the dtype of the weights."""
     vae = nnx.merge(graph, weights)
     return generate.decode(vae, vae.decoder.conv_in.kernel[...].dtype, latents[0])

@@ -11,8 +11,8 @@ pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from promptmill.worker.sampling.noise import randn
-from promptmill.worker.sdxl.program import Model, PlainRequest
-from promptmill.worker.sdxl.requests import is_guided
+from promptmill.worker.sdxl.program import Model
+from promptmill.worker.sdxl.requests import PlainRequest, is_guided
 from promptmill.worker.sdxl.tiny import write_tiny_random
 from tests.parity import cases, measure, ours, theirs
 

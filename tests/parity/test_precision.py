@@ -11,8 +11,8 @@ pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, generate
-from promptmill.worker.sdxl.program import Model, PlainRequest
-from promptmill.worker.sdxl.requests import Kind, prepare_inputs
+from promptmill.worker.sdxl.program import Model
+from promptmill.worker.sdxl.requests import Kind, PlainRequest, prepare_inputs
 from promptmill.worker.sdxl.tiny import write_tiny_random
 from tests.parity import precision
 
@@ -52,9 +52,8 @@ def test_the_vae_decodes_image_by_image(model: Model) -> None:
 
 def _temporaries(model: Model, batch: int) -> int:
     kind = Kind(SIDE, SIDE, guided=False)
-    inputs, _ = prepare_inputs(
-        model.config, model.tokenizers, [PlainRequest("", SIDE, SIDE, guidance_scale=1.0)] * batch, kind
-    )
+    requests = [PlainRequest("", SIDE, SIDE, guidance_scale=1.0)] * batch
+    inputs = prepare_inputs(model.config, model.tokenizers, requests, kind).inputs
     whole = partial(generate, model.config, model.graphs, TEXT_TO_IMAGE)
     return _temporary_bytes(jax.jit(whole).lower(model.weights, inputs))
 

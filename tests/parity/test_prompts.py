@@ -19,7 +19,8 @@ pytest.importorskip("diffusers")
 import torch
 
 from promptmill.worker.sdxl.generate import Condition, Inputs, encode_text
-from promptmill.worker.sdxl.program import Model, PlainRequest, Program
+from promptmill.worker.sdxl.program import Model, Program
+from promptmill.worker.sdxl.requests import PlainRequest
 from tests.parity import ours, theirs
 
 pytestmark = pytest.mark.slow
@@ -121,7 +122,7 @@ def _condition(graphs: Any, weights: dict[str, Any], inputs: Inputs) -> Conditio
 @pytest.mark.parametrize("name", PROMPTS)
 def test_embeddings_agree(model: Model, program_of: Callable[[int], Program], pipeline: Any, name: str) -> None:
     encoders = tuple((part, model.graphs[part]) for part in ("text_encoder", "text_encoder_2"))
-    got = _condition(encoders, model.weights, program_of(3).prepare([request_of(name)]))
+    got = _condition(encoders, model.weights, program_of(3).prepare([request_of(name)]).inputs)
     want = expected(pipeline, name)
     keys = want["prompt_embeds"].shape[1]
     assert got.lengths is not None

@@ -8,10 +8,12 @@ import jax
 import numpy as np
 import pytest
 
+from promptmill.worker.program import AnyProgram
 from promptmill.worker.sampling.config import SchedulerConfig
 from promptmill.worker.sampling.noise import draw_noise
 from promptmill.worker.sampling.samplers import draws_noise, make_table
-from promptmill.worker.sdxl.program import AnyProgram, Model, PlainRequest
+from promptmill.worker.sdxl.program import Model
+from promptmill.worker.sdxl.requests import PlainRequest
 from tests.parity import cases, linear, ours
 
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.utils import logging
 
-from promptmill.worker.sdxl.program import PlainRequest
+from promptmill.worker.sdxl.requests import PlainRequest
 from tests.parity import cases, schedulers
 
 logging.set_verbosity_error()

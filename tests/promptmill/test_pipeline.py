@@ -9,7 +9,7 @@ from PIL import Image
 import promptmill
 from promptmill.producer.errors import JobError, PromptmillError
 from promptmill.producer.job import Job
-from promptmill.worker.sdxl.program import fetch
+from promptmill.worker.program import fetch
 
 TINY = "tiny-random"
 

@@ -11,7 +11,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from promptmill.worker.sdxl.program import Model, PlainRequest, Program, fetch
+from promptmill.worker.program import fetch
+from promptmill.worker.sdxl.program import Model, Program
+from promptmill.worker.sdxl.requests import PlainRequest
 from tools.pocket import judge
 from tools.pocket.captions import plain_caption
 from tools.pocket.card import write_card

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from promptmill.producer.families.families import FAMILIES
 from promptmill.producer.models import latent_side
 from promptmill.worker.checkpoint.json_config import SILU, JsonConfig, names, read_json, unexpected
 from promptmill.worker.errors import ConfigError
@@ -11,7 +12,7 @@ from promptmill.worker.nn.config import VAEConfig
 from promptmill.worker.sampling.config import SchedulerConfig
 from promptmill.worker.text.config import CLIPConfig
 
-PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
+PIPELINES = FAMILIES["sdxl"].pipelines
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from promptmill.worker.program import Result
 from promptmill.worker.sampling.samplers import Table, initial_state, row_at, scale_input, step
 from promptmill.worker.sampling.twister import draw
 from promptmill.worker.sdxl.condition import encode_windows, used_keys
@@ -48,14 +49,6 @@ class Inputs(NamedTuple):
     latents: Float[Any, "B h w C"] | None
     evaluations: Int[Any, " B"]
     tables: Table
-
-
-class Result(NamedTuple):
-    """Pixels; and of each image whether the decoder gave numbers all over it, and whether it is of one colour."""
-
-    pixels: UInt8[Any, "B H W 3"]
-    finite: Bool[Any, " B"]
-    plain: Bool[Any, " B"]
 
 
 class Condition(NamedTuple):

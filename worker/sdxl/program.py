@@ -1,18 +1,17 @@
-"""A checkpoint on this host's devices, and one compiled program a shape.
+"""A checkpoint on this host's devices, and one compiled program per shape.
 
     model = Model.load(find_model("tiny-random"))
     program = model.compile(width=64, height=64, guided=True)
-    result = program.run(program.prepare(requests))     # returns at once
-    pixels = fetch(result, len(requests)).pixels         # waits
 
-How it is spread over devices: worker/devices.py. The program holds no collective.
+What a program is to the worker: worker/program.py. How it is spread over devices: worker/devices.py. The program holds
+no collective.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,23 +21,12 @@ from flax import nnx
 from promptmill.worker.checkpoint.weights import check_weights, load_weights
 from promptmill.worker.devices import Devices
 from promptmill.worker.errors import RequestError
+from promptmill.worker.program import AnyProgram, ImageRequest, Prepared, Result
 from promptmill.worker.sdxl.config import ModelConfig
-from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Result, Stage, generate
+from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Stage, generate
 from promptmill.worker.sdxl.parts import builders
-from promptmill.worker.sdxl.requests import ImageRequest, Kind, PlainRequest, check_request, prepare_inputs
+from promptmill.worker.sdxl.requests import Kind, PlainRequest, check_request, prepare_inputs
 from promptmill.worker.text.prompts import Tokenizers
-
-__all__ = [
-    "AnyProgram",
-    "ImageRequest",
-    "Inputs",
-    "Model",
-    "PlainRequest",
-    "Program",
-    "RefinedProgram",
-    "Result",
-    "fetch",
-]
 
 
 @dataclass(frozen=True)
@@ -132,33 +120,28 @@ class Program:
         self.model, self.kind, self.batch = model, kind, batch
         self._compiled = self._compile()
 
-    def prepare(self, requests: Sequence[ImageRequest]) -> Inputs:
+    def prepare(self, requests: Sequence[ImageRequest]) -> Prepared[Inputs]:
         """Tokens, noise and tables of 1 to `batch` requests, on the host; a short batch repeats its last.
 
-        Raises RequestError naming the place of a request that is not of this program's shape.
+        Raises RequestError naming the index of a request that is not of this program's shape.
         """
-        return self.prepare_and_tell(requests)[0]
-
-    def prepare_and_tell(self, requests: Sequence[ImageRequest]) -> tuple[Inputs, list[dict[str, str]]]:
-        """`prepare`, and of each request what was cut off its prompts: the field's name and the text."""
         if not 1 <= len(requests) <= self.batch:
             raise RequestError(f"a batch of this program is 1 to {self.batch} requests, got {len(requests)}")
-        for place, request in enumerate(requests):
+        for index, request in enumerate(requests):
             try:
                 check_request(self.model.config, request, self.kind)
             except RequestError as error:
-                raise RequestError(f"request {place} of the batch: {error}") from error
-        inputs, cuts = prepare_inputs(self.model.config, self.model.tokenizers, requests, self.kind)
-        missing = self.batch - len(requests)
-        return jax.tree.map(lambda part: np.concatenate([part, part[-1:].repeat(missing, axis=0)]), inputs), cuts
+                raise RequestError(f"request {index} of the batch: {error}") from error
+        prepared = prepare_inputs(self.model.config, self.model.tokenizers, requests, self.kind)
+        return replace(prepared, inputs=jax.tree.map(self._filled, prepared.inputs))
 
-    def run(self, inputs: Inputs) -> Result:
+    def run(self, prepared: Prepared[Inputs]) -> Result:
         """Start rendering and return at once; the arrays that come back are not there yet.
 
         A program whose stage ends in latents returns those: Float32 "B h w C", on the devices.
         """
         # Nothing is donated: no input has an output's shape, and inputs can be run again.
-        result: Result = self._compiled(self.model.weights, self.model.devices.put(inputs))
+        result: Result = self._compiled(self.model.weights, self.model.devices.put(prepared.inputs))
         return result
 
     def compiled_text(self) -> str:
@@ -172,8 +155,11 @@ class Program:
 
     def _shapes(self) -> Inputs:
         plain = PlainRequest("", self.kind.width, self.kind.height)
-        sample, _ = prepare_inputs(self.model.config, self.model.tokenizers, [plain], self.kind)
-        return jax.tree.map(self._shape, sample)
+        sample = prepare_inputs(self.model.config, self.model.tokenizers, [plain], self.kind)
+        return jax.tree.map(self._shape, sample.inputs)
+
+    def _filled(self, part: np.ndarray) -> np.ndarray:
+        return np.concatenate([part, part[-1:].repeat(self.batch - len(part), axis=0)])
 
     def _shape(self, part: np.ndarray) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((self.batch, *part.shape[1:]), part.dtype, sharding=self.model.devices.split)
@@ -192,32 +178,18 @@ class RefinedProgram:
         self.refiner = refiner.compile(**shape, stage=Stage(start="latents"))
         self.batch: int = self.base.batch
 
-    def prepare(self, requests: Sequence[ImageRequest]) -> tuple[Inputs, Inputs]:
-        """Inputs of both, as `Program.prepare`."""
-        return self.prepare_and_tell(requests)[0]
+    def prepare(self, requests: Sequence[ImageRequest]) -> Prepared[tuple[Prepared[Inputs], Prepared[Inputs]]]:
+        """Inputs of both, as `Program.prepare`; what was cut is what the base model cut."""
+        base = self.base.prepare(requests)
+        return Prepared((base, self.refiner.prepare(requests)), base.cuts)
 
-    def prepare_and_tell(self, requests: Sequence[ImageRequest]) -> tuple[tuple[Inputs, Inputs], list[dict[str, str]]]:
-        """As `Program.prepare_and_tell`; what was cut is what the base model cut."""
-        inputs, cuts = self.base.prepare_and_tell(requests)
-        return (inputs, self.refiner.prepare(requests)), cuts
-
-    def run(self, inputs: tuple[Inputs, Inputs]) -> Result:
+    def run(self, prepared: Prepared[tuple[Prepared[Inputs], Prepared[Inputs]]]) -> Result:
         """Start both and return at once."""
-        base, refiner = inputs
+        base, refiner = prepared.inputs
         latents: Any = self.base.run(base)
-        return self.refiner.run(refiner._replace(latents=latents))
+        return self.refiner.run(replace(refiner, inputs=refiner.inputs._replace(latents=latents)))
 
 
-class AnyProgram(Protocol):
-    """A `Program` or a `RefinedProgram`."""
-
-    @property
-    def batch(self) -> int: ...
-    def prepare(self, requests: Sequence[ImageRequest]) -> Any: ...
-    def prepare_and_tell(self, requests: Sequence[ImageRequest]) -> tuple[Any, list[dict[str, str]]]: ...
-    def run(self, inputs: Any) -> Result: ...
-
-
-def fetch(result: Result, count: int) -> Result:
-    """Wait for a batch, and copy its first `count` images here: numpy arrays."""
-    return Result(*(part[:count] for part in jax.device_get(result)))
+def compile_shape(models: Sequence[Model], **shape: Any) -> AnyProgram:
+    """One program of a model, or of a base model and its refiner. `shape` is what `Model.compile` takes."""
+    return models[0].compile(**shape) if len(models) == 1 else RefinedProgram(models[0], models[1], **shape)

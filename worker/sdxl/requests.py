@@ -11,6 +11,7 @@ from jaxtyping import Float32, UInt32
 from promptmill.producer.families.samplers import SAMPLERS
 from promptmill.producer.fields import JobFields
 from promptmill.worker.errors import RequestError
+from promptmill.worker.program import ImageRequest, Prepared
 from promptmill.worker.sampling.noise import start_generator
 from promptmill.worker.sampling.samplers import Table, draws_noise, make_table, pad_table
 from promptmill.worker.sampling.solvers.plan import Sampling
@@ -23,10 +24,6 @@ Size = tuple[int, int]
 REFINER_STRENGTH = 0.3  # of diffusers' StableDiffusionXLImg2ImgPipeline, as are the scores
 AESTHETIC_SCORE = 6.0
 NEGATIVE_AESTHETIC_SCORE = 2.5
-
-
-ImageRequest = JobFields
-"""One image: the fields of a job, of which the model's folder is chosen by whoever asks."""
 
 
 class PlainRequest(JobFields):
@@ -62,8 +59,8 @@ def is_noisy(request: ImageRequest) -> bool:
 
 def prepare_inputs(
     config: ModelConfig, tokenizers: Tokenizers, requests: Sequence[ImageRequest], kind: Kind
-) -> tuple[Inputs, list[dict[str, str]]]:
-    """One batch's arrays, a row a request; and of each request what was cut off its prompts, by the field's name."""
+) -> Prepared[Inputs]:
+    """One batch's arrays, a row per request."""
     passes = 2 if kind.guided else 1
     texts, texts_2 = zip(*(pair for request in requests for pair in _texts(request, passes)), strict=True)
     tokens, cuts = tokenize(
@@ -89,7 +86,7 @@ def prepare_inputs(
         evaluations=np.array([len(table.timesteps) for table in tables], np.int32),
         tables=Table(*map(np.stack, zip(*map(pad_table, tables), strict=True))),
     )
-    return inputs, [_cut_fields(cuts[at : at + passes]) for at in range(0, len(cuts), passes)]
+    return Prepared(inputs, [_cut_fields(cuts[at : at + passes]) for at in range(0, len(cuts), passes)])
 
 
 def _cut_fields(cuts: Sequence[Cut | None]) -> dict[str, str]:

@@ -259,7 +259,9 @@ def test_our_image_of_the_folder_is_pytorchs_with_the_same_lora_and_word(
     import jax
     from diffusers import StableDiffusionXLPipeline
 
-    from promptmill.worker.sdxl.program import Model, PlainRequest, fetch
+    from promptmill.worker.program import fetch
+    from promptmill.worker.sdxl.program import Model
+    from promptmill.worker.sdxl.requests import PlainRequest
 
     file, _ = write_diffusers_lora(tiny, tmp_path / "lora", seed=7, unet_targets=ATTENTION)
     vectors = write_embedding(tmp_path / "style.safetensors", 3)

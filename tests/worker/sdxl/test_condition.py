@@ -14,8 +14,10 @@ from flax import nnx
 from promptmill.worker.nn import attention as module
 from promptmill.worker.nn.attention import attention
 from promptmill.worker.nn.transformer import Context
+from promptmill.worker.program import fetch
 from promptmill.worker.sdxl.condition import encode_windows, used_keys, weight_context
-from promptmill.worker.sdxl.program import Model, PlainRequest, fetch
+from promptmill.worker.sdxl.program import Model
+from promptmill.worker.sdxl.requests import PlainRequest
 
 
 def values(seed: int, *shape: int) -> jax.Array:

@@ -78,7 +78,7 @@ def test_one_guided_image_of_1024_pixels_traces_in_bfloat16(networks: dict[str, 
     }
     kind = Kind(1024, 1024, guided=True)
     tokenizers = Tokenizers(find_model(TINY_RANDOM), ("tokenizer", "tokenizer_2"))  # windows of 77, as the real ones
-    arrays, _ = prepare_inputs(SDXL_BASE, tokenizers, [PlainRequest("a cat", 1024, 1024)], kind)
+    arrays = prepare_inputs(SDXL_BASE, tokenizers, [PlainRequest("a cat", 1024, 1024)], kind).inputs
     inputs = jax.tree.map(lambda array: shape(array.shape, array.dtype), arrays)
     graphs = {name: graph for name, (graph, _) in networks.items()}
     result = jax.eval_shape(partial(generate, SDXL_BASE, graphs, kind.stage), weights, inputs)

@@ -14,7 +14,9 @@ import pytest
 from flax import nnx
 
 from promptmill.worker.errors import RequestError
-from promptmill.worker.sdxl.program import ImageRequest, Model, PlainRequest, Program, fetch
+from promptmill.worker.program import ImageRequest, fetch
+from promptmill.worker.sdxl.program import Model, Program
+from promptmill.worker.sdxl.requests import PlainRequest
 
 CAT = PlainRequest("a cat in the rain", 64, 64, seed=7, num_inference_steps=3, guidance_scale=5.0)
 DOG = PlainRequest("a red dog", 64, 64, seed=8, num_inference_steps=6, guidance_scale=9.0, negative_prompt="fog")
@@ -140,11 +142,11 @@ def test_without_a_negative_prompt_its_text_for_the_second_encoder_does_not_coun
 
 
 def test_one_image_that_is_not_finite_harms_only_itself(program_of_three: Program) -> None:
-    inputs = program_of_three.prepare([CAT, DOG, FOX])
-    whole = fetch(program_of_three.run(inputs), 3)
-    noise = inputs.noise.copy()
+    prepared = program_of_three.prepare([CAT, DOG, FOX])
+    whole = fetch(program_of_three.run(prepared), 3)
+    noise = prepared.inputs.noise.copy()
     noise[1] = np.nan
-    broken = fetch(program_of_three.run(inputs._replace(noise=noise)), 3)
+    broken = fetch(program_of_three.run(dataclasses.replace(prepared, inputs=prepared.inputs._replace(noise=noise))), 3)
     assert broken.finite.tolist() == [True, False, True]
     assert np.array_equal(broken.pixels[[0, 2]], whole.pixels[[0, 2]])
 
@@ -161,8 +163,8 @@ def test_an_image_of_one_colour_is_told(program_of_three: Program) -> None:
 
 
 def test_inputs_can_be_run_again(program: Program) -> None:
-    inputs = program.prepare([CAT, DOG])
-    first, second = fetch(program.run(inputs), 2).pixels, fetch(program.run(inputs), 2).pixels
+    prepared = program.prepare([CAT, DOG])
+    first, second = fetch(program.run(prepared), 2).pixels, fetch(program.run(prepared), 2).pixels
     assert np.array_equal(first, second)
 
 
@@ -198,8 +200,8 @@ def test_room_for_a_longer_prompt_leaves_a_short_one_alone(program: Program, mod
     short, long = CAT, dataclasses.replace(CAT, prompt="a cat in the rain " * 30, prompt_windows=2)
     (one,), (two, cut_less) = render(program, [short]), render(roomy, [short, long])
     assert np.abs(one.astype(int) - two).max() <= 2
-    _, (nothing,) = roomy.prepare_and_tell([dataclasses.replace(long, prompt="cat " * 100)])
-    _, (cut,) = program.prepare_and_tell([dataclasses.replace(long, prompt="cat " * 100, prompt_windows=1)])
+    (nothing,) = roomy.prepare([dataclasses.replace(long, prompt="cat " * 100)]).cuts
+    (cut,) = program.prepare([dataclasses.replace(long, prompt="cat " * 100, prompt_windows=1)]).cuts
     assert nothing == {} and set(cut) == {"prompt"}
     assert "cat " * 75 + cut["prompt"] == "cat " * 100
     assert not np.array_equal(cut_less, two)
@@ -227,7 +229,7 @@ def test_a_shape_that_cannot_be_compiled_is_refused(model: Model, shape: dict[st
 
 def test_the_longest_schedule_runs(program: Program) -> None:
     """Its sigmas fill the tables to the last index."""
-    inputs = program.prepare([dataclasses.replace(CAT, num_inference_steps=1000)])
+    inputs = program.prepare([dataclasses.replace(CAT, num_inference_steps=1000)]).inputs
     assert inputs.evaluations[0] == 1000 == inputs.tables.timesteps.shape[1]
 
 
