@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from promptmill.dataset.failures import put_failures
 from promptmill.dataset.manifest import MANIFEST, write_manifest
 from promptmill.dataset.options import PackOptions
 from promptmill.dataset.pack import RECORD, SHARDS_JSON, Shard, check_options, pack
@@ -17,7 +18,7 @@ from promptmill.dataset.rows import Rows
 from promptmill.dataset.seal import PIECE_BYTES, write_seal
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.job import JobId, canonical_json
-from promptmill.producer.layout import RUN_JSON, image_name
+from promptmill.producer.layout import FAILURES, REJECTS, RUN_JSON, image_name
 from promptmill.producer.outputs.output import Existing, ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import page_names, read_run
@@ -51,9 +52,15 @@ def finish(
         with Rows(scratch / MANIFEST) as rows:
             for shard in pack(output, rows, scratch, chosen):
                 progress(shard)
-    pages = page_names(read_run(output) or {})
-    write_seal(output, [RUN_JSON, *pages, MANIFEST, RECORD, SHARDS_JSON])
+        put_failures(output, scratch)
+    write_seal(output, sealed_names(output))
     return counts
+
+
+def sealed_names(output: Output) -> list[str]:
+    """The objects of a packed run whose digests `_SUCCESS` holds. Raises PlanError."""
+    pages, some = page_names(read_run(output) or {}), (name for name in (REJECTS, FAILURES) if output.exists(name))
+    return [RUN_JSON, *pages, MANIFEST, RECORD, SHARDS_JSON, *some]
 
 
 def _manifest(file: Path, output: Output, plan: Plan, failures: Mapping[int, str], partial: bool) -> dict[str, int]:

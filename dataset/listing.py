@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from promptmill.dataset.findings import Finding
 from promptmill.dataset.manifest import MANIFEST
-from promptmill.dataset.pack import SHARDS_JSON
+from promptmill.dataset.pack import RECORD, SHARDS_JSON
 from promptmill.dataset.seal import SUCCESS
 from promptmill.producer.job import JobId
-from promptmill.producer.layout import CONTACT_SHEET, JOB_ID_KEY, REJECTS, RUN_JSON, image_name, job_of
+from promptmill.producer.layout import CONTACT_SHEET, FAILURES, JOB_ID_KEY, REJECTS, RUN_JSON, image_name, job_of
 from promptmill.producer.outputs.output import Listed, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.spool import Heaps
@@ -22,7 +22,7 @@ from promptmill.producer.spool import Heaps
 SET_ASIDE = "set-aside/"
 """Where `repair` brings what it takes away from its name."""
 
-KNOWN = {RUN_JSON, REJECTS, MANIFEST, SUCCESS, SHARDS_JSON, CONTACT_SHEET}
+KNOWN = {RUN_JSON, REJECTS, FAILURES, MANIFEST, SUCCESS, SHARDS_JSON, RECORD, CONTACT_SHEET}
 KNOWN_PREFIXES = (SET_ASIDE, "gallery/", "contact-sheet")
 _PAGE = re.compile(r"plan/\d{5}(-[0-9a-f]{12})?\.jsonl\.zst")
 

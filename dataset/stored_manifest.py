@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from promptmill.dataset.manifest import MANIFEST, SCHEMA
+from promptmill.dataset.rows import Rows
 from promptmill.dataset.seal import PIECE_BYTES
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.outputs.output import ObjectNotFound, Output
@@ -52,6 +53,10 @@ class StoredManifest:
             if kind != SCHEMA.field(name).type:
                 found = "missing" if kind is None else str(kind)
                 raise ManifestError(f"cannot be read: column {name} is {found}, expected {SCHEMA.field(name).type}")
+
+    def indexed(self) -> Rows:
+        """The same by ranges of indexes; not to be closed, and not to be used beside `rows`."""
+        return Rows(self._file)
 
     @property
     def jobs(self) -> int:

@@ -1,5 +1,6 @@
 """A run as `verify` and `repair` look at it: its plan, and the manifest where there is one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ class Subject:
     run: dict[str, Any]
     manifest: StoredManifest | None
     ledger: LedgerFacts | None = None
-    sealed: dict[str, str] = field(default_factory=dict)
+    sealed: Mapping[str, str] = field(default_factory=dict)
 
     def page_of(self, index: int) -> str:
         """The file of the plan that has this index."""

@@ -6,7 +6,7 @@ A fast look leaves images and shards to sizes, and to a bucket's own checksums.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +17,7 @@ from promptmill.dataset.listing import Listing, foreign_images, read_listing
 from promptmill.dataset.manifest import MANIFEST
 from promptmill.dataset.pack import SHARDS_JSON, written_objects
 from promptmill.dataset.parallel import mapped
-from promptmill.dataset.seal import SUCCESS, SealError, read_seal, sha256_of
+from promptmill.dataset.seal import SUCCESS, Seal, SealError, read_seal, sha256_of
 from promptmill.dataset.stored_manifest import ManifestError, open_manifest
 from promptmill.dataset.subject import Subject
 from promptmill.dataset.verify_fast import check_listed_images
@@ -35,7 +35,8 @@ def verify(output: Output, *, fast: bool = False, ledger: LedgerFacts | None = N
 
     Memory does not grow with the run. Raises OutputError where it cannot be looked at.
     """
-    sealed, findings = read_digests(output)
+    seal, findings = read_any_seal(output)
+    sealed = seal.sha256
     yield from findings
     changed = list(_digests(output, sealed))
     yield from changed
@@ -60,15 +61,15 @@ def verify(output: Output, *, fast: bool = False, ledger: LedgerFacts | None = N
             yield Finding(RUN_JSON, str(error), kind="damaged")
 
 
-def read_digests(output: Output) -> tuple[dict[str, str], list[Finding]]:
-    """The digests in `_SUCCESS`, and what is wrong with it."""
+def read_any_seal(output: Output) -> tuple[Seal, list[Finding]]:
+    """`_SUCCESS`, empty where it cannot be read, and what is wrong with it."""
     try:
-        sealed = read_seal(output)
+        seal = read_seal(output)
     except SealError as error:
-        return {}, [Finding(SUCCESS, str(error), kind="damaged")]
-    if not sealed and (output.exists(MANIFEST) or output.exists(SHARDS_JSON)):
-        return {}, [Finding(SUCCESS, "is gone, or packing was stopped: pack again", kind="gone")]
-    return sealed, []
+        return Seal(), [Finding(SUCCESS, str(error), kind="damaged")]
+    if not seal.sha256 and (output.exists(MANIFEST) or output.exists(SHARDS_JSON)):
+        return Seal(), [Finding(SUCCESS, "is gone, or packing was stopped: pack again", kind="gone")]
+    return seal, []
 
 
 def _check(subject: Subject, fast: bool) -> Iterator[Finding]:
@@ -79,11 +80,11 @@ def _check(subject: Subject, fast: bool) -> Iterator[Finding]:
         yield from listing.findings
         yield from foreign_images(listing, subject.plan)
         yield from check_listed_images(subject, listing) if fast else check_images(subject)
-        yield from _check_sheet(subject.output, listing)
+        yield from check_sheet(subject.output, listing)
         yield from _listed_shards(shards, listing) if fast else _shards(subject.output, shards)
 
 
-def _digests(output: Output, sealed: dict[str, str]) -> Iterator[Finding]:
+def _digests(output: Output, sealed: Mapping[str, str]) -> Iterator[Finding]:
     for name, found in mapped(lambda name: (name, sha256_of(output, name)), sealed):
         yield from _compared(name, found, sealed[name])
 
@@ -120,7 +121,7 @@ def _listed_shards(shards: list[dict[str, Any]], listing: Listing) -> Iterator[F
             yield Finding(shard["name"], "has other bytes than were put there")
 
 
-def _check_sheet(output: Output, listing: Listing) -> Iterator[Finding]:
+def check_sheet(output: Output, listing: Listing) -> Iterator[Finding]:
     """The contact sheet, which is drawn anew when more images come: no digest is kept, and it must decode."""
     if CONTACT_SHEET in listing.others:
         try:

@@ -4,6 +4,7 @@
     plan/00000.jsonl.zst         its jobs; plan_files.py
     rejects.jsonl                the rows that were skipped
     manifest.parquet             a finished run's table; promptmill.dataset
+    failures.jsonl               its rows without an image, where there are any
     images/3f/3fa9….png          one object per job
     contact-sheet.png            to look at
 
@@ -23,6 +24,7 @@ from promptmill.producer.outputs.output import Listed
 RUN_JSON = "run.json"
 REJECTS = "rejects.jsonl"
 MANIFEST = "manifest.parquet"
+FAILURES = "failures.jsonl"
 CONTACT_SHEET = "contact-sheet.png"
 IMAGES = "images"
 

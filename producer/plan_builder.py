@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import zstandard
@@ -50,14 +51,15 @@ class PlanBuilder:
 
     def _turn_page(self) -> None:
         self._digest.update("".join(self._ids).encode())
-        self._lines.append("")
-        self._packing.append(self._packer.submit(_pack, "\n".join(self._lines).encode()))
+        self._packing.append(self._packer.submit(pack_lines, self._lines))
         self._lines, self._ids = [], []
         while len(self._packing) > 1:
             self.pages.append(self._packing.popleft().result())
 
 
-def _pack(text: bytes) -> bytes:
+def pack_lines(lines: Sequence[str]) -> bytes:
+    """A file of the plan: the same bytes for the same lines, with one version of zstd."""
+    text = "\n".join([*lines, ""]).encode()
     return zstandard.ZstdCompressor(level=3).compress(text)
 
 

@@ -169,7 +169,7 @@ def test_a_row_that_the_plan_does_not_have_is_found_under_a_seal_that_was_made_a
     pq.write_table(table.set_column(at, "prompt", [prompts]), dataset / "manifest.parquet")
     sealed = read_seal(run.output)
     (dataset / "_SUCCESS").unlink()
-    write_seal(run.output, sealed)
+    write_seal(run.output, sealed.sha256)
     (finding,) = verify(run.output)
     assert (finding.name, finding.index) == ("manifest.parquet", 3)
     assert finding.problem == "row 3: prompt is 'a dog', expected 'cat 3'"
@@ -214,7 +214,7 @@ def test_finishing_again_changes_nothing(run: Run, dataset: Path):
     assert {name: (dataset / name).stat().st_mtime_ns for name in every_file(dataset)} == before
     sealed = json.loads((dataset / "_SUCCESS").read_text())["sha256"]
     pages = {"run.json", "plan/00000.jsonl.zst"}
-    assert set(sealed) == {*pages, "manifest.parquet", "packing/manifest.json", "data/shards.json"}
+    assert set(sealed) == {*pages, "manifest.parquet", "packing/manifest.json", "data/shards.json", "failures.jsonl"}
 
 
 def test_a_run_in_a_bucket_is_packed_and_verified(run: Run, fake_gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch):
