@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from promptmill.dataset.failures import put_failures
+from promptmill.dataset.image_formats import Transcoder
 from promptmill.dataset.manifest import MANIFEST, write_manifest
 from promptmill.dataset.options import PackOptions
 from promptmill.dataset.pack import RECORD, SHARDS_JSON, Shard, check_options, pack
@@ -41,10 +42,11 @@ def finish(
     """Write manifest, shards and seal of a run; return how many rows have each state. What is there is left as it is.
 
     `shard_size` alone is short for options of that size. Raises UnfinishedError where images are still to come, unless
-    it may be `partial`; OutputConflict where those of other images, or other shards, lie there; ImageChangedError,
-    OutputError, PlanError.
+    it may be `partial`; PackError for options that cannot be; OutputConflict where those of other images, or other
+    shards, lie there; ImageChangedError, OutputError, PlanError.
     """
     chosen = options or (PackOptions() if shard_size is None else PackOptions(shard_size=shard_size))
+    Transcoder(chosen)  # else refused after the manifest
     check_options(output, chosen)
     with tempfile.TemporaryDirectory(prefix="promptmill-pack-") as folder:
         scratch = Path(folder)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from promptmill.dataset.formats import FORMATS, Written
+from promptmill.dataset.image_formats import Transcoder
 from promptmill.dataset.options import PackOptions
 from promptmill.dataset.pieces import Piece, pieces
 from promptmill.dataset.rows import Rows
@@ -83,7 +84,8 @@ def put_shard(output: Output, rows: Rows, scratch: Path, options: PackOptions, p
     if known is not None:
         return known
     try:
-        samples, images = kind.write(file, name, read_samples(output, rows_of(rows, piece, options)), output)
+        found = read_samples(output, rows_of(rows, piece, options), Transcoder(options))
+        samples, images = kind.write(file, name, found, output)
         with file.open("rb") as written:
             digest = hashlib.file_digest(written, "sha256").hexdigest()
         size = file.stat().st_size

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
+from promptmill.dataset.image_formats import Transcoder
 from promptmill.dataset.manifest import JOB_COLUMNS, SCHEMA
 from promptmill.dataset.options import PackOptions, split_of
 from promptmill.dataset.parallel import mapped
@@ -54,23 +55,23 @@ def rows_of(rows: Rows, piece: Piece, options: PackOptions) -> Iterator[Row]:
             yield row
 
 
-def read_samples(output: Output, rows: Iterator[Row]) -> Iterator[Sample]:
+def read_samples(output: Output, rows: Iterator[Row], transcoder: Transcoder) -> Iterator[Sample]:
     """The samples of rows that have an image, in order.
 
     Raises ImageChangedError, OutputError.
     """
     done = (row for row in rows if row["state"] == "done")
-    yield from mapped(lambda row: _sample(output, row), done)
+    yield from mapped(lambda row: _sample(output, row, transcoder), done)
 
 
-def _sample(output: Output, row: Row) -> Sample:
+def _sample(output: Output, row: Row, transcoder: Transcoder) -> Sample:
     try:
         data = output.get(row["path"])
     except ObjectNotFound as error:
         raise ImageChangedError(f"{output.url}/{row['path']} is gone since the manifest was written") from error
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise ImageChangedError(f"{output.url}/{row['path']} has other bytes than when the manifest was written")
-    return Sample(row, data, "png", "image/png")
+    return Sample(row, transcoder(data), transcoder.extension, transcoder.content_type)
 
 
 def job_json(row: Row) -> str:

@@ -29,6 +29,19 @@ from promptmill.verbs.runs import answer, count
     show_default=True,
     help="Tars; Parquet with the images inside; folders of images with a metadata.parquet each.",
 )
+@click.option(
+    "--image-format",
+    type=click.Choice(["png", "webp", "jpeg", "jxl"]),
+    default="png",
+    show_default=True,
+    help="Of the images in the dataset. PNG is as rendered; WebP and JPEG XL are lossless without --quality.",
+)
+@click.option("--quality", type=click.IntRange(1, 100), help="Of lossy images.  [lossless where it can be; JPEG 95]")
+@click.option(
+    "--resize",
+    metavar="N|WxH",
+    help="512: the longer side at most 512 pixels. 512x512: scaled to cover that, and cut in the middle.",
+)
 @click.option("--partial", is_flag=True, help="Also pack a run with images that are still to come.")
 @broker_option
 @json_option
@@ -38,6 +51,9 @@ def command(
     shard_bytes: str | None,
     split: str | None,
     format_: str,
+    image_format: str,
+    quality: int | None,
+    resize: str | None,
     partial: bool,
     broker: str | None,
     as_json: bool,
@@ -52,7 +68,7 @@ def command(
     if importlib.util.find_spec("pyarrow") is None or importlib.util.find_spec("PIL") is None:
         raise click.ClickException("pyarrow and pillow are not installed here: pip install 'promptmill[dataset]'")
     from promptmill.dataset.finish import finish
-    from promptmill.dataset.options import PackOptions, parse_bytes, parse_splits
+    from promptmill.dataset.options import PackOptions, check_resize, parse_bytes, parse_splits
     from promptmill.dataset.pack import Shard, total_bytes
     from promptmill.producer.plan_files import load_plan
     from promptmill.verbs.run_output import failures_of, find_run_output
@@ -62,6 +78,9 @@ def command(
         shard_size=shard_size,
         shard_bytes=None if shard_bytes is None else parse_bytes(shard_bytes),
         splits={} if split is None else parse_splits(split),
+        image_format=image_format,
+        quality=quality,
+        resize=None if resize is None else check_resize(resize),
     )
     output = find_run_output(run, broker)
 

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from PIL import Image
+
 from tests.dataset.conftest import Run, run
 from tests.promptmill.conftest import Command
 
@@ -32,6 +34,18 @@ def test_splits_and_sizes_are_asked_for_and_told(promptmill: Command, run: Run, 
     names = [line.partition(":")[0] for line in split.err.splitlines()[:-1]]
     assert sorted(names)[0] == "data/train-00000.tar" and sorted(names)[-1].startswith("data/val-0000")
     assert promptmill("verify", run.folder).code == 0
+
+
+def test_images_are_packed_in_another_format_and_size(promptmill: Command, run: Run, here: Path):
+    asked = ("--partial", "--format", "imagefolder", "--image-format", "jpeg")
+    wrong = promptmill("pack", run.folder, *asked, "--resize", "big")
+    assert wrong.code == 2 and "'big' is not a size such as 512, or 512x384" in wrong.err
+    assert promptmill("pack", run.folder, *asked, "--quality", 80, "--resize", "32x16").code == 1
+    with Image.open(run.folder / "data" / "00000" / "000000000.jpg") as image:
+        assert (image.format, image.size) == ("JPEG", (32, 16))
+    again = promptmill("pack", run.folder, "--partial")
+    assert again.code == 2
+    assert "packed already, with format imagefolder, image_format jpeg, quality 80, resize 32x16;" in again.err
 
 
 def test_verifying_says_what_is_wrong_and_where(promptmill: Command, run: Run, here: Path):
