@@ -29,6 +29,7 @@ class Keeper:
                 if now - self._renewed >= renew_every_s:
                     self._renew()
                     self._release_unknown()
+                    Workers(host.client).sweep(host.settings.lease_s)
                     self._renewed = now
                 if now - self._reported >= REPORT_EVERY_S:
                     Workers(host.client).report(host.report.now())

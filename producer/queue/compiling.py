@@ -1,7 +1,7 @@
 """Shapes that workers are loading, compiling or warming up, and those that killed whoever tried.
 
-    promptmill:compiling:SHAPE   consumer -> when it was last seen at it (microseconds); a day after the last change it
-                                 expires
+    promptmill:compiling:SHAPE   consumer -> when it was last seen at it (microseconds); an hour after the last sign of
+                                 anybody it expires
     promptmill:unmade:SHAPE      since when no worker could make its program (seconds); expires when nobody says so any
                                  more
 

@@ -16,8 +16,11 @@ promptmill:held:SHAPE           sorted set   those whose jobs are all with worke
                                              is dead (microseconds): a thousand such runs cost a look for work nothing
 promptmill:compiling:SHAPE      hash         who is making the shape's program: see compiling.py
 promptmill:workers              hash         what each worker says of itself: see workers.py
+promptmill:workers:swept        string       a worker swept what dead ones left behind; expires when it is time again
 promptmill:malformed            list         the last entries that could not be read, newest first: see malformed.py
 promptmill:malformed:count      counter      how many there were
+_kombu.binding.celery.pidbox    set          Celery's own: where each worker listens for commands. Celery does not take
+                                             out those of dead workers
 """
 
 from promptmill.producer.job import Shape
@@ -25,6 +28,8 @@ from promptmill.producer.job import Shape
 RUNS = "promptmill:runs"
 SHAPES = "promptmill:shapes"
 WORKERS = "promptmill:workers"
+WORKERS_SWEPT = "promptmill:workers:swept"
+PIDBOX = "_kombu.binding.celery.pidbox"
 MALFORMED = "promptmill:malformed"
 MALFORMED_COUNT = "promptmill:malformed:count"
 

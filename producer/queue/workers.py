@@ -1,6 +1,8 @@
 """The workers as Redis sees them: each says every few seconds that it is there and what it does.
 
 promptmill:workers   hash   worker name -> JSON of a WorkerReport; a report older than STALE_S counts as gone
+
+What workers leave behind that are killed is swept by those that live: see `Workers.sweep`.
 """
 
 import dataclasses
@@ -13,6 +15,7 @@ import redis
 
 from promptmill.producer.job import canonical_json
 from promptmill.producer.queue.keys import WORKERS
+from promptmill.producer.queue.scripts import Script
 
 REPORT_EVERY_S = 2.0
 STALE_S = 15.0
@@ -41,6 +44,7 @@ class Workers:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis: Any = client  # redis-py types every answer as "or awaitable"
+        self._sweep = Script(client, "sweep_workers")
 
     def report(self, report: WorkerReport) -> None:
         stamped = dataclasses.replace(report, at=self._now())
@@ -49,20 +53,31 @@ class Workers:
     def leave(self, name: str) -> None:
         self._redis.hdel(WORKERS, name)
 
-    def alive(self, *, sweep: bool = True) -> list[WorkerReport]:
-        """The workers that reported lately, by name; what is stale is swept, unless nothing may be written."""
-        reports = []
+    def alive(self) -> list[WorkerReport]:
+        """The workers that reported lately, by name. A report that cannot be read is passed over."""
         now = self._now()
-        for name, text in sorted(self._redis.hgetall(WORKERS).items()):
-            said = json.loads(text)
-            # A worker of another version may say more than we know.
-            report = WorkerReport(**{field: said[field] for field in FIELDS if field in said})
-            if now - report.at < STALE_S:
-                reports.append(report)
-            elif sweep:
-                self._redis.hdel(WORKERS, name)
-        return reports
+        reports = [_report_of(text) for _, text in sorted(self._redis.hgetall(WORKERS).items())]
+        return [report for report in reports if report and now - report.at < STALE_S]
+
+    def sweep(self, lease_s: float) -> bool:
+        """Take out what dead workers left behind, at most once per lease: False where somebody did so lately.
+
+        That is a consumer that holds nothing and did nothing for two leases, and a report that is stale. What a dead
+        worker held is claimed by others first.
+        """
+        lease_ms = int(1000 * lease_s)
+        return bool(self._sweep(2 * lease_ms, int(1000 * STALE_S), lease_ms))
 
     def _now(self) -> float:
         seconds, microseconds = self._redis.time()
         return float(seconds + microseconds / 1e6)
+
+
+def _report_of(text: str) -> WorkerReport | None:
+    """What a worker said; None where it cannot be read. A worker of another version may say more than we know."""
+    try:
+        said = json.loads(text)
+        report = WorkerReport(**{field: said[field] for field in FIELDS if field in said})
+        return report if isinstance(report.at, int | float) else None
+    except (ValueError, TypeError, RecursionError):
+        return None

@@ -103,7 +103,7 @@ def _measured(broker: str | None, given: Mapping[str, Any]) -> "Measured | None"
     if given["device"]:
         return None
     try:
-        return live_rate(Workers(connect(broker or DEFAULT_URL)).alive(sweep=False))
+        return live_rate(Workers(connect(broker or DEFAULT_URL)).alive())
     except BrokerError:
         if broker:
             raise

@@ -17,7 +17,7 @@ for k = 1, #marks, 2 do
 end
 if ARGV[4] == '1' and deaths < tonumber(ARGV[5]) and (deaths == 0 or others == 0) then
   redis.call('HSET', name, me, now)
-  redis.call('EXPIRE', name, 86400)
+  redis.call('EXPIRE', name, MARKS_KEPT_S)
   return {deaths, others, 1}
 end
 return {deaths, others, 0}

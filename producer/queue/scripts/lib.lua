@@ -3,6 +3,9 @@
 local BAND, PAUSED, RANKS = 1e14, 3, {urgent = 0, normal = 1, low = 2}
 
 local RUNS, SHAPES, MALFORMED = 'promptmill:runs', 'promptmill:shapes', 'promptmill:malformed'
+local WORKERS, SWEPT = 'promptmill:workers', 'promptmill:workers:swept'
+local MARKS_KEPT_S = 3600 -- who compiles renews its mark far more often; of those that died it is the time to be counted
+local PIDBOX = '_kombu.binding.celery.pidbox'
 local function key(run, part) return 'promptmill:run:' .. run .. (part and ':' .. part or '') end
 local function stream(run, shape) return 'promptmill:queue:' .. run .. ':' .. shape end
 local function turns(shape) return 'promptmill:turns:' .. shape end
@@ -190,4 +193,21 @@ local function shapes_in_use()
     end
   end
   return found
+end
+
+-- Deletes the consumers of all streams of which `which` is true and that hold nothing: in one step with the look, since
+-- a consumer that is deleted takes what it holds with it.
+local function delete_consumers(which)
+  for _, shape in ipairs(shapes_in_use()) do
+    for _, run in ipairs(runs_of(shape)) do
+      local consumers = redis.pcall('XINFO', 'CONSUMERS', stream(run, shape), 'workers')
+      for _, flat in ipairs(consumers.err and {} or consumers) do
+        local c = {}
+        for k = 1, #flat, 2 do c[flat[k]] = flat[k + 1] end
+        if c['pending'] == 0 and which(c) then
+          redis.call('XGROUP', 'DELCONSUMER', stream(run, shape), 'workers', c['name'])
+        end
+      end
+    end
+  end
 end

@@ -4,6 +4,7 @@ import redis
 
 from promptmill.producer.job import Shape
 from promptmill.producer.queue.compiling import MAX_DEATHS, Compiling
+from promptmill.producer.queue.keys import compiling_key
 from tests.farm import wait_until
 
 SHAPE = Shape("model", 64, 64, True)
@@ -69,3 +70,16 @@ def test_how_long_nobody_could_make_a_shape_counts_from_the_first_who_said_so(cl
     assert 0 < client.ttl(f"promptmill:unmade:{SHAPE.key}") <= 600
     one.succeeded(SHAPE)
     assert two.refused(SHAPE) == 0, "somebody could"
+
+
+def test_marks_of_the_dead_stay_for_an_hour_after_the_last_sign_of_anybody(client: redis.Redis):
+    one = as_worker(client, "one/1")
+    one.begin(SHAPE)
+    key = compiling_key(SHAPE)
+    assert 3500 < client.ttl(key) <= 3600
+    client.expire(key, 5)
+    one.renew(SHAPE)
+    assert 3500 < client.ttl(key) <= 3600, "it compiles for hours, and is there"
+    client.expire(key, 5)
+    as_worker(client, "two/1").renew(SHAPE)
+    assert client.ttl(key) <= 5

@@ -19,12 +19,14 @@ SCRIPTS = ROOT / "producer" / "queue" / "scripts"
 def test_lua_spells_each_key_as_python_does(client: redis.Redis):
     shape = Shape("m", 64, 64, guided=True)
     names = "{RUNS, SHAPES, key('r'), key('r', 'done'), key('r', 'failed'), key('r', 'failures'), key('r', 'shapes'), "
+    names += "WORKERS, SWEPT, PIDBOX, "
     names += "stream('r', ARGV[1]), lane(ARGV[1]), turns(ARGV[1]), held(ARGV[1]), compiling(ARGV[1])}"
     lib = source("sweep").partition("-- ARGV")[0]
     assert client.eval(f"{lib}\nreturn {names}", 0, shape.key) == [
         keys.RUNS,
         keys.SHAPES,
         *(one("r") for one in (keys.run_key, keys.done_key, keys.failed_key, keys.failures_key, keys.shapes_key)),
+        *(keys.WORKERS, keys.WORKERS_SWEPT, keys.PIDBOX),
         keys.queue_key("r", shape),
         *(one(shape) for one in (keys.served_key, keys.turns_key, keys.held_key, keys.compiling_key)),
     ]
