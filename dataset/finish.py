@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from promptmill.producer.layout import FAILURES, REJECTS, RUN_JSON, image_name
 from promptmill.producer.outputs.output import Existing, ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import page_names, read_run
+from promptmill.producer.scratch import scratch_folder
 
 
 class UnfinishedError(PromptmillError):
@@ -48,8 +48,8 @@ def finish(
     chosen = options or (PackOptions() if shard_size is None else PackOptions(shard_size=shard_size))
     Transcoder(chosen)  # else refused after the manifest
     check_options(output, chosen)
-    with tempfile.TemporaryDirectory(prefix="promptmill-pack-") as folder:
-        scratch = Path(folder)
+    with scratch_folder("pack") as made:
+        scratch = made.folder
         counts = _manifest(scratch / MANIFEST, output, plan, failures, partial)
         with Rows(scratch / MANIFEST) as rows:
             for shard in pack(output, rows, scratch, chosen):

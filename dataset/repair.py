@@ -12,7 +12,6 @@ manifest, shards and seal are made anew around it.
 """
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -37,6 +36,7 @@ from promptmill.producer.layout import FAILURES, REJECTS, RUN_JSON
 from promptmill.producer.outputs.output import Output, OutputUrlError
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import load_plan, page_names, read_run
+from promptmill.producer.scratch import scratch_folder
 
 __all__ = ["Step", "repair"]
 
@@ -50,8 +50,8 @@ def repair(
 
     `render` is called once at most, with the indexes whose images cannot be had otherwise. Raises OutputError.
     """
-    with tempfile.TemporaryDirectory(prefix="promptmill-repair-") as scratch:
-        yield from _Repair(output, render, ledger, accept, Path(scratch)).steps()
+    with scratch_folder("repair") as scratch:
+        yield from _Repair(output, render, ledger, accept, scratch.folder).steps()
 
 
 class _Repair:

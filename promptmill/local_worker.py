@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import click
 
 from promptmill.embedded import Embedded
 from promptmill.producer.errors import PromptmillError
+from promptmill.producer.scratch import scratch_folder
 from promptmill.verbs.options import env
 
 MAX_DEATHS = 6
@@ -50,7 +50,9 @@ class LocalWorker:
         if embedded:  # should we be killed, the worker stops by itself, and the Redis with it
             self._environ[env("parent_pid")] = str(os.getpid())
         self._verbose = verbose
-        self._log = tempfile.NamedTemporaryFile(prefix="promptmill-worker-", suffix=".log", delete=False)  # noqa: SIM115
+        self._stack = contextlib.ExitStack()
+        self._scratch = self._stack.enter_context(scratch_folder("render"))
+        self._log = self._stack.enter_context((self._scratch.folder / "worker.log").open("wb"))
         self._deaths = 0
         self._settled = 0
         self._process: subprocess.Popen[bytes]
@@ -63,9 +65,9 @@ class LocalWorker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
-        self._log.close()
-        if error is None or isinstance(error, KeyboardInterrupt):
-            Path(self._log.name).unlink(missing_ok=True)
+        if error is not None and not isinstance(error, KeyboardInterrupt):
+            self._scratch.keep()  # the error names the log
+        self._stack.close()
 
     def watch(self, settled: int) -> None:
         """Starts the worker again if it died. `settled` jobs are done or failed by now. Raises WorkerFailed."""
@@ -103,7 +105,7 @@ class LocalWorker:
             stdout=sys.stderr if self._verbose else self._log,  # our own stdout is for data
             stderr=None if self._verbose else self._log,
             start_new_session=True,
-            pass_fds=self._lifelines,
+            pass_fds=[*self._lifelines, self._scratch.lock],
         )
 
     def _stop(self) -> None:

@@ -1,5 +1,7 @@
 """From a model's name to a folder: one that is there, one from the hub, or the one that is built in."""
 
+import atexit
+import contextlib
 import logging
 import os
 import re
@@ -13,6 +15,7 @@ from pathlib import Path
 from huggingface_hub import list_repo_files, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from promptmill.producer.scratch import appearing_whole, scratch_folder
 from promptmill.worker.errors import ModelNotFoundError
 from promptmill.worker.sdxl.tiny import TINY_VERSION, write_tiny_random
 
@@ -40,7 +43,7 @@ def find_model(name: str) -> Path:
     if name == POCKET:
         return Path(__file__).parent / "models" / POCKET
     if name == TINY_RANDOM:
-        return write_tiny_random(cache_folder() / f"{TINY_RANDOM}-v{TINY_VERSION}")
+        return _tiny_random(cache_folder() / f"{TINY_RANDOM}-v{TINY_VERSION}")
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
@@ -49,6 +52,13 @@ def find_model(name: str) -> Path:
     if folder.is_file():
         raise ModelNotFoundError(f"{folder}: is a single file, but a model is a folder in diffusers' layout")
     return _from_hub(name)
+
+
+def _tiny_random(folder: Path) -> Path:
+    if not folder.exists():
+        with contextlib.suppress(FileExistsError), appearing_whole(folder) as unfinished:  # another was faster
+            write_tiny_random(unfinished)
+    return folder
 
 
 def _from_hub(name: str) -> Path:
@@ -98,6 +108,8 @@ def cache_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        folder = Path(tempfile.mkdtemp(prefix="promptmill-"))
+        until_the_end = contextlib.ExitStack()
+        atexit.register(until_the_end.close)
+        folder = until_the_end.enter_context(scratch_folder("cache")).folder
     logger.warning("no folder to keep compiled programs in: %s; they go to %s", problem, folder)
     return folder

@@ -1,9 +1,6 @@
 """Everything that goes into a model folder, in order: load, fuse, add words, set the scheduler, write."""
 
 import json
-import os
-import shutil
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from promptmill.importing.files import read_header
 from promptmill.importing.fuse import fuse_lora
 from promptmill.importing.request import ImportRequest, Scheduler
 from promptmill.importing.sources import check_complete, load_source, replace_unet, replace_vae, target_dtype
+from promptmill.producer.scratch import appearing_whole
 
 RECORD = "_promptmill"
 """The key of model_index.json that says what went in: diffusers skips what begins with `_`."""
@@ -79,9 +77,7 @@ def versions() -> dict[str, str]:
 
 def _write(pipeline: Any, output: Path, record: dict[str, Any]) -> None:
     """The folder appears whole: written beside its place and renamed."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    with appearing_whole(output) as unfinished:
         pipeline.save_pretrained(unfinished, safe_serialization=True)
         for name in ("text_encoder", "text_encoder_2"):
             _name_as_published(unfinished / name / "model.safetensors")
@@ -90,10 +86,6 @@ def _write(pipeline: Any, output: Path, record: dict[str, Any]) -> None:
         values = json.loads(index.read_text())
         values.pop("_name_or_path", None)  # where the source lay is nobody's business
         index.write_text(json.dumps({**values, RECORD: record}, indent=2) + "\n")
-        unfinished.chmod(0o755)
-        os.rename(unfinished, output)  # noqa: PTH104  (Path.rename says nothing of the folder that is in the way)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _name_as_published(path: Path) -> None:

@@ -14,7 +14,7 @@ from promptmill.producer.broker import connect
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Output
 from promptmill.producer.presence import images_present
-from tests.farm import Farm, farm_of, living_with, wait_until
+from tests.farm import WAIT_S, Farm, farm_of, living_with, wait_until
 from tests.mortal_redis import MortalRedis
 
 pytestmark = pytest.mark.slow
@@ -88,7 +88,12 @@ def test_render_killed_outright_leaves_nothing_behind(tmp_path: Path, also_the_w
         (worker,) = [pid for pid in living_with(f"PROMPTMILL_MARK={tmp_path}") if b"\0worker" in _command_line(pid)]
         os.kill(worker, signal.SIGKILL)
     wait_until(lambda: not living_with(f"PROMPTMILL_MARK={tmp_path}"), "worker and Redis are gone", 60)
-    assert not list((tmp_path / "tmp").glob("promptmill-redis-*"))
+    left = [path.name for path in (tmp_path / "tmp").iterdir()]
+    assert [name.startswith("promptmill-render-") for name in left] == [True], "the log of a worker, and no Redis"
+    (tmp_path / "one.txt").write_text("prompt")
+    again = [*command[:4], str(tmp_path / "one.txt"), *command[5:], "--run", "again", "--steps", "2"]
+    subprocess.run(again, env=environ, stderr=subprocess.DEVNULL, check=True, timeout=WAIT_S)
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def _command_line(pid: int) -> bytes:

@@ -1,5 +1,6 @@
 """A model's name leads to a folder, or to an error that says what was tried."""
 
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,19 @@ def test_tiny_random_is_written_once_into_the_users_cache(tmp_path: Path, monkey
     assert folder.parent == tmp_path / "promptmill" and folder.parent.stat().st_mode & 0o077 == 0
     assert find_model("tiny-random") == folder
     assert (folder / "model_index.json").stat().st_mtime_ns == written
+
+
+def test_tiny_random_is_written_by_several_at_once_and_is_there_whole(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "cache_folder", lambda: tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        (folder,) = set(threads.map(find_model, ["tiny-random"] * 4))
+    assert list(tmp_path.iterdir()) == [folder]
+    expected = [path for path in sorted(tiny_folder.rglob("*")) if path.is_file()]
+    assert [(folder / path.relative_to(tiny_folder)).read_bytes() for path in expected] == [
+        path.read_bytes() for path in expected
+    ]
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:

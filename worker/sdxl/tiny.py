@@ -6,9 +6,6 @@ folder that PyTorch's `StableDiffusionXLPipeline.from_pretrained` loads too. Its
 
 import json
 import math
-import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,23 +127,12 @@ _WEIGHT_FILES = {
 
 
 def write_tiny_random(folder: Path, *, seed: int = 0, changes: dict[str, dict[str, Any]] | None = None) -> Path:
-    """Write the model as `folder`, unless it is there; several processes may do so at once.
+    """Write the model into a folder; return that.
 
     `changes` replaces fields of a configuration file, as in `{"unet/config.json": {"norm_num_groups": 4}}`.
     """
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        _write_files(unfinished, seed, changes or {})
-        os.rename(unfinished, folder)  # noqa: PTH104  (Path.rename says nothing of the folder that is in the way)
-    except OSError:
-        # Somebody was faster: a folder never appears but whole.
-        if not folder.exists():
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_files(folder, seed, changes or {})
     return folder
 
 
