@@ -4,7 +4,8 @@ local BAND, PAUSED, RANKS = 1e14, 3, {urgent = 0, normal = 1, low = 2}
 
 local RUNS, SHAPES, MALFORMED = 'promptmill:runs', 'promptmill:shapes', 'promptmill:malformed'
 local WORKERS, SWEPT = 'promptmill:workers', 'promptmill:workers:swept'
-local MARKS_KEPT_S = 3600 -- who compiles renews its mark far more often; of those that died it is the time to be counted
+-- Whoever compiles renews its mark far more often; of those that died this is the time in which they are counted.
+local MARKS_KEPT_S = 3600
 local PIDBOX = '_kombu.binding.celery.pidbox'
 local function key(run, part) return 'promptmill:run:' .. run .. (part and ':' .. part or '') end
 local function stream(run, shape) return 'promptmill:queue:' .. run .. ':' .. shape end
