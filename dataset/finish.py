@@ -23,6 +23,7 @@ from promptmill.producer.outputs.output import Existing, ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import page_names, read_run
 from promptmill.producer.scratch import scratch_folder
+from promptmill.producer.words import count
 
 
 class UnfinishedError(PromptmillError):
@@ -73,7 +74,7 @@ def _manifest(file: Path, output: Output, plan: Plan, failures: Mapping[int, str
     counts = write_manifest(file, output, plan, failures)
     missing = counts.get("missing", 0)
     if missing and not partial:
-        raise UnfinishedError(f"{output.url}: {missing} of {plan.jobs} jobs have neither image nor failure")
+        raise UnfinishedError(f"{output.url}: {missing} of {count(plan.jobs, 'job')} have neither image nor failure")
     _put_manifest(output, file)
     _copy(output, MANIFEST, file)  # as it lies there: another version of pyarrow may have written it
     record = {"sha256": _sha256(file), "counts": counts}

@@ -13,6 +13,7 @@ from promptmill.producer.job import Job
 from promptmill.producer.layout import RUN_JSON, image_name
 from promptmill.producer.outputs.output import ObjectNotFound
 from promptmill.producer.plan_lines import PlannedJob
+from promptmill.producer.words import count
 
 SHOWN = 60
 """Characters of a value in a sentence."""
@@ -22,7 +23,7 @@ def check_images(subject: Subject) -> Iterator[Finding]:
     """What is wrong with rows and images. Memory does not grow with the run. Raises OutputError."""
     manifest, jobs = subject.manifest, subject.plan.jobs
     if manifest is not None and manifest.jobs != jobs:
-        yield Finding(MANIFEST, f"has {manifest.jobs} rows, expected {jobs}")
+        yield Finding(MANIFEST, f"has {count(manifest.jobs, 'row')}, expected {jobs}")
         manifest = None
     rows = repeat(None) if manifest is None else manifest.rows()
     try:

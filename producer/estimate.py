@@ -18,6 +18,7 @@ from promptmill.producer.plan import Plan
 from promptmill.producer.plan_lines import MOST_KINDS
 from promptmill.producer.presence import Present
 from promptmill.producer.queue.workers import WorkerReport
+from promptmill.producer.words import count
 
 MEGAPIXEL = 1024 * 1024
 PNG_BYTES_A_PIXEL = 1.8  # compressed at level 1; a photograph of 1024x1024 comes to 1.9 MB
@@ -128,8 +129,8 @@ def live_rate(reports: Iterable[WorkerReport]) -> Measured | None:
         return None
     rate, devices = sum(report.images_per_s for report in busy), sum(report.devices for report in busy)
     platforms = ", ".join(sorted({report.platform for report in busy}))
-    workers = f"{len(busy)} worker{'s' if len(busy) > 1 else ''}"
-    return Measured(platforms, devices, rate, f"{workers} at this moment: {rate:.3g} images/s on {devices} devices")
+    basis = f"{count(len(busy), 'worker')} at this moment: {rate:.3g} images/s on {count(devices, 'device')}"
+    return Measured(platforms, devices, rate, basis)
 
 
 def given_rate(images_per_s: float, devices: int | None) -> Measured:

@@ -31,6 +31,7 @@ from promptmill.producer.plan_files import (
     write_plan,
 )
 from promptmill.producer.plan_lines import PlanReader
+from promptmill.producer.words import are
 
 _ID_AT = slice(len('{"id":"'), len('{"id":"') + 32)  # of a line of the plan
 
@@ -274,7 +275,7 @@ def _refusal(run: str, run_output: Output, sources: Sequence[str], found: Differ
     what = ", ".join(sources) or "this submission"
     return (
         f"run {run!r} at {run_output.url} has another plan than {what}: "
-        f"{found.new} jobs are new, {found.gone} gone, {found.kept} kept; --append renders what is new "
+        f"{are(found.new, 'job')} new, {found.gone} gone, {found.kept} kept; --append renders what is new "
         "beside the rest, --replace-plan makes this the run's plan and keeps the images that both mean, "
         "another name (--run) or output begins another run"
     )

@@ -29,6 +29,7 @@ from promptmill.producer.prompts.frames import Frame, is_frame, read_frame
 from promptmill.producer.queue.control import cancel
 from promptmill.producer.queue.ledger import Failure, Ledger, RunStatus
 from promptmill.producer.submit import submit as submit_plan
+from promptmill.producer.words import count
 from promptmill.verbs.options import env
 from promptmill.verbs.runs import OVER, find_run
 
@@ -125,7 +126,7 @@ class RunHandle:
         deadline = None if timeout is None else time.monotonic() + timeout
         while (status := self.status()).state not in OVER:
             if deadline is not None and time.monotonic() >= deadline:
-                left = f"{status.left} of {status.images} images left"
+                left = f"{status.left} of {count(status.images, 'image')} left"
                 raise TimeoutError(f"run {self.run!r}: {left} after {timeout:g} s")
             time.sleep(poll)
         return status

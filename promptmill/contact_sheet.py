@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from promptmill.producer.layout import CONTACT_SHEET, image_name
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan import Plan
+from promptmill.producer.words import count
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -36,7 +37,7 @@ class Sheet:
         """What is on it."""
         if self.shown == self.images:
             return "all on one sheet"
-        return f"{self.shown:,} of {self.images:,} images on a sheet"
+        return f"{self.shown:,} of {count(self.images, 'image', commas=True)} on a sheet"
 
 
 def make_sheet(

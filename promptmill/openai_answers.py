@@ -23,6 +23,7 @@ from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import read_run
 from promptmill.producer.plan_lines import PlannedJob
 from promptmill.producer.prompts.openai_batch import CUSTOM_ID
+from promptmill.producer.words import count
 
 OUTPUT, ERRORS = "output.jsonl", "error.jsonl"
 
@@ -100,7 +101,7 @@ class _Answers:
     def _why(self, request: Sequence[PlannedJob], data: Sequence[Any]) -> str:
         missing = [job.index for job, image in zip(request, data, strict=True) if image is None]
         reasons = [f"index {index}: {self._failures.get(index, 'not rendered yet')}" for index in missing]
-        return f"{len(missing)} of {len(data)} images are missing: {'; '.join(reasons)}"
+        return f"{len(missing)} of {count(len(data), 'image')} missing: {'; '.join(reasons)}"
 
 
 def _line(said: Mapping[str, Any]) -> bytes:

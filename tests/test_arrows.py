@@ -47,7 +47,7 @@ WORKER_MAY_USE = {
     f"promptmill.producer.{name}"
     for name in (
         *("job", "fields", "families.samplers", "families.families", "broker", "backoff", "errors", "models", "layout"),
-        "scratch",
+        *("scratch", "words"),
         *("queue.queue", "queue.ledger", "queue.workers", "queue.compiling", "outputs.output", "outputs.open"),
     )
 }

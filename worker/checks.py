@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, UInt8
 
 from promptmill.producer.errors import PromptmillError
+from promptmill.producer.words import count
 from promptmill.worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -135,5 +136,5 @@ def _asked(name: str, check: Check, started: Any, pixels: UInt8[np.ndarray, "N H
         raise CheckError(f"the image check {name} failed: {type(error).__name__}: {error}") from error
     said = [verdict for verdict in verdicts if isinstance(verdict, Verdict)]
     if not len(said) == len(verdicts) == len(pixels):
-        raise CheckError(f"the image check {name} gave {len(said)} verdicts for {len(pixels)} images")
+        raise CheckError(f"the image check {name} gave {count(len(said), 'verdict')} for {count(len(pixels), 'image')}")
     return said

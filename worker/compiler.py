@@ -12,6 +12,7 @@ from collections.abc import Callable
 import redis
 
 from promptmill.producer.job import Shape
+from promptmill.producer.words import count
 from promptmill.worker.errors import RequestError
 from promptmill.worker.host import Host
 
@@ -41,9 +42,8 @@ class Compiler:
         """Have the shape's program made. Call it when the compiler is free. Raises redis.RedisError."""
         attempt = self._host.compiling.begin(shape)
         if attempt.is_hopeless:
-            reason = (
-                f"given up: {attempt.deaths} workers died while they loaded or compiled {shape.key} (out of memory?)"
-            )
+            died = f"{count(attempt.deaths, 'worker')} died while they loaded or compiled {shape.key}"
+            reason = f"given up: {died} (out of memory?)"
             self._failures.put((shape, RequestError(reason)))
             self._host.compiling.given_up(shape)
         elif attempt.begun:

@@ -37,6 +37,7 @@ from promptmill.producer.job import Shape
 from promptmill.producer.queue.compiling import Compiling
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.producer.queue.workers import Workers
+from promptmill.producer.words import count
 from promptmill.worker.devices import is_out_of_memory
 from promptmill.worker.in_flight import InFlight
 from promptmill.worker.observers import Observer
@@ -104,7 +105,7 @@ class Host:
             left = self.in_flight.remaining(claims)
             if is_out_of_memory(error) and self.programs.halve(shape, program):
                 images = self.programs.per_device(shape)
-                self.report.trouble(shape.key, f"out of memory: it goes on with {images} images per device")
+                self.report.trouble(shape.key, f"out of memory: it goes on with {count(images, 'image')} per device")
                 self.finisher.release(left, f"given back, for smaller batches: {reason}")
             else:
                 logger.error("a batch of %d was lost", len(claims), exc_info=error)

@@ -11,6 +11,7 @@ from typing import TypeVar
 from promptmill.producer.job import Job
 from promptmill.producer.prompts.invisible import first_unseen
 from promptmill.producer.prompts.tokens import CountTokens, counter, estimate, tokenizer_folder
+from promptmill.producer.words import have
 
 MOST_UNUSED = 50  # names that are told
 WINDOW = 75  # tokens of a text in each window, the two marks aside
@@ -158,12 +159,8 @@ def _note(seen: dict[K, _Seen], kind: K, where: str, detail: str) -> None:
     found.count += 1
 
 
-def _jobs_have(count: int) -> str:
-    return "1 job has" if count == 1 else f"{count:,} jobs have"
-
-
 def _doubtful(doubt: Doubt, seen: _Seen) -> str:
-    return f"{_jobs_have(seen.count)} {doubt.has}, first at {seen.where}: {seen.detail}; {doubt.so}"
+    return f"{have(seen.count, 'job', commas=True)} {doubt.has}, first at {seen.where}: {seen.detail}; {doubt.so}"
 
 
 def _too_long(kind: tuple[str, bool], seen: _Seen) -> str:
@@ -171,6 +168,7 @@ def _too_long(kind: tuple[str, bool], seen: _Seen) -> str:
     how = "by the model's tokenizer" if counted else "estimated, as the model's tokenizer is not on this machine"
     sure = "" if counted else " that may be"
     return (
-        f"{_jobs_have(seen.count)} a {name}{sure} longer than {WINDOW} tokens per window, first at {seen.where}: "
-        f"{seen.detail} ({how}); the end is cut off, and kept in the image's record (--prompt-windows N)"
+        f"{have(seen.count, 'job', commas=True)} a {name}{sure} longer than {WINDOW} tokens per window, "
+        f"first at {seen.where}: {seen.detail} ({how}); "
+        f"the end is cut off, and kept in the image's record (--prompt-windows N)"
     )

@@ -25,6 +25,7 @@ from promptmill.producer.prompts.columns import (
 )
 from promptmill.producer.prompts.records import Records
 from promptmill.producer.prompts.sources import HUB, one_line
+from promptmill.producer.words import count
 
 BATCH = 1000  # rows of a Parquet file in memory
 _READ_BYTES = 1 << 20  # of a column of a Parquet file
@@ -67,7 +68,7 @@ def _row(name: str, records: Records, columns: Columns, cells: list[str]) -> Row
     line = records.line
     if len(cells) != len(columns.names):
         to = f"; its quotes run to line {records.last}" if records.last > line else ""
-        problem = f"has {len(cells)} cells, but the header has {len(columns.names)}{to}"
+        problem = f"has {count(len(cells), 'cell')}, but the header has {len(columns.names)}{to}"
         return PromptFileError(name, line, None, problem, records.text)
     try:
         return Row(line, *columns.split(cells))

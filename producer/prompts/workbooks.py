@@ -23,6 +23,7 @@ from promptmill.producer.prompts.columns import (
     shown_name,
 )
 from promptmill.producer.prompts.sources import one_line
+from promptmill.producer.words import count
 
 FAILED = ("#N/A", "#REF!", "#DIV/0!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#CALC!")
 """What a formula shows that has no value."""
@@ -84,7 +85,7 @@ def _row(name: str, line: int, columns: Columns, cells: Cells) -> Row | PromptFi
     given = dict(zip(columns.names, cells, strict=False))
     row = {column: cell for column, cell in given.items() if column and cell is not None}
     if len(cells) > len(columns.names):
-        problem = f"has {len(cells)} cells, but the header has {len(columns.names)}"
+        problem = f"has {count(len(cells), 'cell')}, but the header has {len(columns.names)}"
         return PromptFileError(name, line, None, problem, json.dumps(cells, ensure_ascii=False, default=str))
     try:
         return Row(line, *columns.split([*cells, *[None] * (len(columns.names) - len(cells))]))

@@ -26,6 +26,7 @@ from promptmill.importing.files import (
     weights_of,
 )
 from promptmill.importing.request import SDXL_BASE, SDXL_REFINER, ImportRequest
+from promptmill.producer.words import count
 
 PIPELINES = (StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline)
 _WEIGHTED = ("text_encoder", "text_encoder_2", "unet", "vae")
@@ -255,7 +256,7 @@ def check_complete(pipeline: Any) -> None:
             missing = [key for key, tensor in part.state_dict().items() if tensor.is_meta]
             if missing:
                 shown = ", ".join(missing[:3])
-                raise CheckpointError(f"the checkpoint lacks {len(missing)} weights of the {name}: {shown}...")
+                raise CheckpointError(f"the checkpoint lacks {count(len(missing), 'weight')} of the {name}: {shown}...")
 
 
 def target_dtype(request: ImportRequest, stored: torch.dtype) -> torch.dtype:

@@ -2,7 +2,8 @@
 
 import click
 
-from promptmill.verbs.runs import answer, connected, count, find_run, run_options
+from promptmill.producer.words import count
+from promptmill.verbs.runs import answer, connected, find_run, run_options
 
 
 @click.command("cancel")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from promptmill.producer.words import count
 from promptmill.verbs.planning import make_plan, name_run, plan_options, warn
 
 if TYPE_CHECKING:
@@ -116,8 +117,8 @@ def report(said: Mapping[str, Any], cost_per_hour: tuple[float, float]) -> str:
         ("run", said["run"]),
         ("rows", f"{said['rows']:,}, {said['rejected']:,} of them wrong"),
         ("jobs", f"{said['jobs']:,}"),
-        ("images", f"{said['images']:,} distinct, {said['duplicates']:,} duplicate jobs"),
-        ("cut", f"{said['cut']:,} jobs with a prompt longer than its windows of 77 tokens"),
+        ("images", f"{said['images']:,} distinct, {count(said['duplicates'], 'duplicate job', commas=True)}"),
+        ("cut", f"{count(said['cut'], 'job', commas=True)} with a prompt longer than its windows of 77 tokens"),
         ("to render", f"{said['to_render']:,}, {said['present']:,} are in the output"),
         *[("shape", f"{count:,} of {key}") for key, count in _most(said["shapes"])],
         ("compiles", f"{said['compiles']} in each worker, one per shape"),
@@ -133,9 +134,8 @@ def report(said: Mapping[str, Any], cost_per_hour: tuple[float, float]) -> str:
 def _most(shapes: Mapping[str, int], most: int = 10) -> list[tuple[str, int]]:
     listed = Counter(shapes).most_common(most)
     others = len(shapes) - len(listed)
-    return (
-        [*listed, (f"{others} other shapes", sum(shapes.values()) - sum(dict(listed).values()))] if others else listed
-    )
+    rest = (count(others, "other shape"), sum(shapes.values()) - sum(dict(listed).values()))
+    return [*listed, rest] if others else listed
 
 
 def _estimate_lines(estimate: Mapping[str, Any], cost_per_hour: tuple[float, float]) -> list[str]:

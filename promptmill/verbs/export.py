@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
+from promptmill.producer.words import count
 from promptmill.progress import Progress
 from promptmill.verbs.list import labels_of
 from promptmill.verbs.options import Indexes, broker_option, json_option
-from promptmill.verbs.runs import answer, count
+from promptmill.verbs.runs import answer
 
 
 @click.command("export")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptmill.verbs.runs import count
+from promptmill.producer.words import count
 
 if TYPE_CHECKING:
     from promptmill.producer.plan_lines import PlannedJob

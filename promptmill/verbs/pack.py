@@ -2,8 +2,9 @@
 
 import click
 
+from promptmill.producer.words import count
 from promptmill.verbs.options import broker_option, json_option
-from promptmill.verbs.runs import answer, count
+from promptmill.verbs.runs import answer
 
 
 @click.command("pack")

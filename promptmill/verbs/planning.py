@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from promptmill.producer.words import are, count
 from promptmill.progress import Progress
 from promptmill.verbs.expansion_options import expansion_of, expansion_options
 from promptmill.verbs.options import job_defaults, job_matrix, job_options
@@ -70,7 +71,7 @@ def tell_skipped(plan: "Plan") -> None:
     for error in plan.rejects.first:
         click.secho(f"skipped: {error}", err=True, fg="yellow")
     if plan.rejects.unlisted:
-        click.secho(f"... and {plan.rejects.unlisted} more rows", err=True, fg="yellow")
+        click.secho(f"... and {count(plan.rejects.unlisted, 'more row')}", err=True, fg="yellow")
 
 
 def name_run(
@@ -104,11 +105,11 @@ def source_names(files: Sequence[str]) -> list[str]:
 def warn_of_images(output_url: str, broken: int, taken: int, names: Sequence[str]) -> None:
     """Says what lies under the names of images and is none of them."""
     if broken:
-        text = f"warning: {broken} of the images there are cut off or empty: they are rendered anew"
+        text = f"warning: {are(broken, 'image')} there, but cut off or empty: to be rendered anew"
         click.secho(text, err=True, fg="yellow")
     if taken:
         shown = "".join(f"\n  {output_url}/{name}" for name in names[:3])
-        text = f"warning: {taken} names of images are taken by something else, and those jobs will fail:{shown}"
+        text = f"warning: {are(taken, 'name')} taken by what is not the job's image, so that it will fail:{shown}"
         click.secho(text, err=True, fg="yellow")
 
 

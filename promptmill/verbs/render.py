@@ -23,6 +23,7 @@ from promptmill.producer.plan import Plan
 from promptmill.producer.presence import Present, find_present
 from promptmill.producer.queue.ledger import Ledger, RunStatus
 from promptmill.producer.submit import submit
+from promptmill.producer.words import are, count, have
 from promptmill.verbs.dry_run import dry_run, dry_run_options
 from promptmill.verbs.failures import FailedJob, failed_jobs, tell_failures
 from promptmill.verbs.growing_options import change_of, growing_options, start_in
@@ -38,7 +39,7 @@ from promptmill.verbs.planning import (
     warn_of_images,
 )
 from promptmill.verbs.rendering import wait
-from promptmill.verbs.runs import count, watching
+from promptmill.verbs.runs import watching
 from promptmill.verbs.worker_options import check_environ, check_options
 
 if TYPE_CHECKING:
@@ -206,12 +207,12 @@ def _report(url: str, status: RunStatus, present: int, failures: list[FailedJob]
 def _tell(report: Report, as_json: bool) -> None:
     tell_failures(report.failures, report.failed, "promptmill render --json lists them all")
     if not report.rendered and not report.failed:
-        click.echo(f"nothing to render: all {report.images} images are there already", err=True)
+        all_are = f"all {are(report.images, 'image')}" if report.images > 1 else "its image is"
+        click.echo(f"nothing to render: {all_are} there already", err=True)
     else:
         click.echo(_summary(report), err=True)
     if report.cut:
-        have = "1 of the images has" if report.cut == 1 else f"{report.cut} of the images have"
-        text = f"{have} a prompt longer than its windows of 77 tokens: the end was cut off"
+        text = f"{have(report.cut, 'image')} a prompt longer than its windows of 77 tokens: the end was cut off"
         click.secho(f"{text}, and is in the image's record (--prompt-windows N)", err=True, fg="yellow")
     if report.contact_sheet:
         click.echo(f"{report.on_sheet}: {report.contact_sheet}", err=True)

@@ -9,6 +9,7 @@ import redis
 from promptmill.local_worker import LocalWorker, WorkerFailed
 from promptmill.producer.queue.ledger import Ledger, RunStatus
 from promptmill.producer.queue.workers import WorkerReport, Workers
+from promptmill.producer.words import count
 from promptmill.progress import Progress
 from promptmill.verbs.runs import go_on_without_redis
 
@@ -63,4 +64,4 @@ def _give_up_if_nothing_else_is_left(report: WorkerReport, status: RunStatus, mi
     broken = {what: why for what, why in report.problems.items() if what in missing}
     if broken and status.left <= sum(missing[model] for model in broken):
         reasons = [f"cannot render with {model}: {why}" for model, why in broken.items()]
-        raise WorkerFailed("\n".join([*reasons, f"{status.done} of {status.images} images are there"]))
+        raise WorkerFailed("\n".join([*reasons, f"{status.done} of {count(status.images, 'image')} are there"]))

@@ -4,7 +4,8 @@ import dataclasses
 
 import click
 
-from promptmill.verbs.runs import answer, connected, count, run_options
+from promptmill.producer.words import count
+from promptmill.verbs.runs import answer, connected, run_options
 
 
 @click.command("resume")

@@ -2,8 +2,9 @@
 
 import click
 
+from promptmill.producer.words import count
 from promptmill.verbs.options import Indexes
-from promptmill.verbs.runs import answer, connected, count, find_run, run_options
+from promptmill.verbs.runs import answer, connected, find_run, run_options
 
 
 @click.command("retry")

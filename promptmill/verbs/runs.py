@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from promptmill.producer.words import count
 from promptmill.verbs.options import broker_option, json_option
 
 if TYPE_CHECKING:
@@ -100,8 +101,3 @@ def tell_state(client: "redis.Redis", run: str, as_json: bool) -> None:
     status = find_run(client, run)
     to_go = f"{status.left} of {count(status.images, 'image')} to go"
     answer(as_json, f"{run}: {status.state}, {to_go}", run=run, state=status.state)
-
-
-def count(number: int, what: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from promptmill.producer.words import count
 from promptmill.verbs.failures import FailedJob, Planned, by_reason, failed_jobs, shown_of
 from promptmill.verbs.options import broker_option, json_option
 from promptmill.verbs.rates import Rates
@@ -114,8 +115,8 @@ def table(data: dict[str, Any], bars: bool = False) -> str:
             f"entries set aside that nobody can read: {malformed}; the last of {last['run']}: {last['reason']}"
         )
     lines += [] if data["workers"] else ["no workers; start one with `promptmill worker`"]
-    if len(data["workers"]) > 1:
-        lines.append(f"{len(data['workers'])} workers: {_rate(sum(one['images_per_s'] for one in data['workers']))}")
+    if (number := len(data["workers"])) > 1:
+        lines.append(f"{count(number, 'worker')}: {_rate(sum(one['images_per_s'] for one in data['workers']))}")
     return "\n".join(lines)
 
 
@@ -126,7 +127,7 @@ def _run(run: dict[str, Any]) -> str:
     failed = f", {run['failed']} failed" if run["failed"] else ""
     rate = f", {_rate(run['images_per_s'])}" if run["images_per_s"] else ""
     eta = f", {duration(run['eta_s'])} left" if run["eta_s"] and run["state"] == "running" else ""
-    return f"{run['run']}{state}: {run['done']} of {run['images']} images{failed}{rate}{eta}  {run['output']}"
+    return f"{run['run']}{state}: {run['done']} of {count(run['images'], 'image')}{failed}{rate}{eta}  {run['output']}"
 
 
 def _bar(run: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from promptmill.producer.words import count
 from promptmill.progress import Progress
 from promptmill.verbs.dry_run import dry_run, dry_run_options
 from promptmill.verbs.growing_options import change_of, growing_options, start_in
@@ -93,7 +94,7 @@ def command(
     counts = {"had failed": result.failed, "were revoked": result.revoked}
     again = "".join(f", {number} of which {what}" for what, number in counts.items() if number)
     click.echo(
-        f"{result.jobs} jobs, {result.images} images: {result.enqueued} enqueued now{rate}{again}, "
+        f"{count(result.jobs, 'job')}, {count(result.images, 'image')}: {result.enqueued} enqueued now{rate}{again}, "
         f"{result.present} were there",
         err=True,
     )

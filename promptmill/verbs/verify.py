@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from promptmill.producer.words import count
 from promptmill.verbs.options import broker_option, json_option
-from promptmill.verbs.runs import count
 
 if TYPE_CHECKING:
     from promptmill.dataset.findings import Finding

@@ -4,8 +4,9 @@ import time
 
 import click
 
+from promptmill.producer.words import count
 from promptmill.verbs.failures import SHOWN_FAILURES, Planned, failed_jobs, tell_failures
-from promptmill.verbs.runs import OVER, answer, count, find_run, go_on_without_redis, run_options, run_url, watching
+from promptmill.verbs.runs import OVER, answer, find_run, go_on_without_redis, run_options, run_url, watching
 
 POLL_S = 0.5
 

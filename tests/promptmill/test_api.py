@@ -278,7 +278,7 @@ def test_a_named_run_grows_and_a_listener_sees_what_came(client, out):
     render(client, 1)
     first = next(images)
     promptmill.submit(["a cat", "a cow", "a dog"], output=out, run="zoo", **TINY)
-    with pytest.raises(PlanError, match="1 jobs are new, 2 gone, 1 kept"):
+    with pytest.raises(PlanError, match="1 job is new, 2 gone, 1 kept"):
         promptmill.submit(["a cat", "a fox"], output=out, run="zoo", **TINY)
     promptmill.submit(["a cat", "a fox"], output=out, run="zoo", append=True, **TINY)
     while render(client, 10):

@@ -229,7 +229,7 @@ def test_a_file_that_grew_is_the_same_run_and_an_edited_one_asks(client, at_redi
     (here / "cats.txt").write_text("\n".join([lines[0], "edited", lines[2]]))
     asked = promptmill(*submit)
     assert (asked.code, asked.out) == (2, "")
-    assert "1 jobs are new, 1 gone, 2 kept; --append" in asked.err
+    assert "1 job is new, 1 gone, 2 kept; --append" in asked.err
     assert promptmill(*submit, "--append", "--replace-plan").code == 2
     assert "4 jobs, 4 images: 1 enqueued now" in promptmill(*submit, "--append").err
     (here / "dogs.txt").write_text("a dog\n")
@@ -237,7 +237,7 @@ def test_a_file_that_grew_is_the_same_run_and_an_edited_one_asks(client, at_redi
     more = promptmill("submit", "dogs.txt", "--output", "out", "--append", "--run", run.strip())
     assert "5 jobs, 5 images: 1 enqueued now" in more.err
     replaced = promptmill("submit", "dogs.txt", "--output", "out", "--replace-plan", "--run", run.strip())
-    assert "1 jobs, 1 images: 1 enqueued now" in replaced.err
+    assert "1 job, 1 image: 1 enqueued now" in replaced.err
 
 
 # --- render, where there is nothing to render
@@ -249,8 +249,10 @@ def test_what_is_not_an_image_under_an_images_name_is_warned_of(at_redis, here, 
     out.put_once(image_name(jobs[0].id), image_of(jobs[0])[:-20])
     out.put_once(image_name(jobs[1].id), b"my notes")
     ran = promptmill("submit", "cats.txt", "--output", "out", "--run", "r")
-    assert "warning: 1 of the images there are cut off or empty: they are rendered anew" in ran.err
-    assert f"taken by something else, and those jobs will fail:\n  {out.url}/{image_name(jobs[1].id)}" in ran.err
+    assert "warning: 1 image is there, but cut off or empty: to be rendered anew" in ran.err
+    assert (
+        f"taken by what is not the job's image, so that it will fail:\n  {out.url}/{image_name(jobs[1].id)}" in ran.err
+    )
     assert "2 enqueued now" in ran.err
 
 

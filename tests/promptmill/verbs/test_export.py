@@ -179,7 +179,7 @@ def test_a_batch_file_is_answered_in_openais_form(promptmill: Command, here: Pat
     assert Image.open(io.BytesIO(image)).size == (64, 64)
     (wrong,) = lines("answers/error.jsonl")
     assert (wrong["custom_id"], wrong["response"], wrong["error"]["code"]) == ("b", None, "image_generation_failed")
-    assert wrong["error"]["message"] == "1 of 2 images are missing: index 3: not rendered yet"
+    assert wrong["error"]["message"] == "1 of 2 images missing: index 3: not rendered yet"
     assert names(here / "answers") == ["error.jsonl", "output.jsonl"]
 
 

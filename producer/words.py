@@ -1,0 +1,16 @@
+"""Numbers with their nouns, as people write them."""
+
+
+def count(number: int, what: str, *, commas: bool = False) -> str:
+    """`1 image`, `2 images`; with commas `2,000 images`."""
+    return f"{number:{',' if commas else ''}} {what}{'' if number == 1 else 's'}"
+
+
+def are(number: int, what: str, *, commas: bool = False) -> str:
+    """`1 image is`, `2 images are`."""
+    return f"{count(number, what, commas=commas)} {'is' if number == 1 else 'are'}"
+
+
+def have(number: int, what: str, *, commas: bool = False) -> str:
+    """`1 job has`, `2 jobs have`."""
+    return f"{count(number, what, commas=commas)} {'has' if number == 1 else 'have'}"
