@@ -36,6 +36,7 @@ VERBS = {
     "sheet": "Draw a run's images on one sheet.",
     "pack": "Make a dataset of a finished run: manifest and shards.",
     "verify": "Check a run's images, manifest and shards, byte by byte.",
+    "repair": "Put back what is broken or missing of a run.",
     "export": "Bring a run's images into a folder, under names that people can read.",
     "import-model": "Make a model folder of a single file, LoRAs, textual inversions.",
 }

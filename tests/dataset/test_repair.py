@@ -8,6 +8,7 @@ import pytest
 
 from promptmill.dataset.findings import LedgerFacts
 from promptmill.dataset.finish import finish
+from promptmill.dataset.options import PackOptions
 from promptmill.dataset.repair import Step, repair
 from promptmill.dataset.verify import verify
 from promptmill.producer.layout import image_name
@@ -61,6 +62,19 @@ def test_each_kind_of_fault_is_mended_to_the_same_bytes(run: Run, dataset: Path,
     assert list(verify(run.output)) == []
 
 
+@pytest.mark.parametrize("form", ["webdataset", "parquet", "imagefolder"])
+def test_each_format_is_mended_to_the_same_bytes(run: Run, form: str):
+    finish(run.output, run.plan, {FAILED: "the dog ate it"}, options=PackOptions(format=form, shard_size=4))
+    before = contents(run.folder)
+    draw = random.Random(0)
+    for name in draw.sample([name for name in before if not name.startswith(("plan/", "manifest", "_S"))], 12):
+        (run.folder / name).write_bytes(before[name][: draw.randrange(len(before[name]))])
+    steps = repaired(run)
+    assert [step for step in steps if step.action == "left"] == []
+    assert contents(run.folder) == before
+    assert list(verify(run.output)) == []
+
+
 def test_there_is_nothing_to_do_for_a_whole_dataset(run: Run, dataset: Path):
     before = {name: (dataset / name).stat().st_mtime_ns for name in every_file(dataset)}
     assert repaired(run) == []
@@ -89,6 +103,17 @@ def test_an_image_is_rendered_only_where_no_shard_has_it(run: Run, dataset: Path
     steps = {step.name: step.action for step in repair(run.output, render)}
     assert steps == {names[0]: "restored", names[9]: "rendered", "data/00002.tar": "rebuilt"}
     assert render.asked == [9]
+
+
+def test_an_image_that_is_damaged_within_its_shard_is_not_taken_from_there(run: Run, dataset: Path):
+    name = image_name(next(run.plan.since(9)).id)
+    image = (dataset / name).read_bytes()
+    (dataset / name).unlink()
+    shard = (dataset / "data" / "00002.tar").read_bytes()
+    (dataset / "data" / "00002.tar").write_bytes(shard.replace(image, image[:-1] + b"x"))
+    steps = {step.name: step.action for step in repair(run.output, Renderer(run.output))}
+    assert steps == {name: "rendered", "data/00002.tar": "rebuilt"}
+    assert (dataset / name).read_bytes() == image
 
 
 def test_an_image_that_comes_out_otherwise_is_told_and_packed_only_when_accepted(run: Run, dataset: Path):
