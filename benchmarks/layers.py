@@ -1,0 +1,129 @@
+"""Our layers beside flax.nnx's own: time, and error against NumPy in float64. At sizes of SDXL's UNet, on the CPU.
+
+    python -m benchmarks.layers [--write]
+
+One run, the two by turns; ratios of medians. `mean 30` is what a norm gets after a few residual blocks: numbers far
+from zero. The last line is what a loader waits for. nnx's norms are measured as they
+come (`use_fast_variance`), and without it.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from benchmarks.report import ROOT, circumstances, table, write_section
+from promptmill.worker.nn import layers
+
+PAGE = ROOT / "docs" / "performance.md"
+ROUNDS = 15
+LAYERS_BUILT = 750  # about as many as SDXL's UNet has
+Layer = Callable[[jax.Array], jax.Array]
+Reference = Callable[[np.ndarray], np.ndarray]
+
+
+def pairs() -> Iterator[tuple[str, tuple[int, ...], float, Layer, Layer, Reference | None]]:
+    """Name, shape and mean of the input, ours, nnx's with the same weights, and a reference in float64."""
+    shape: tuple[int, ...]
+    rngs = nnx.Rngs(0)
+    norms: dict[str, Any] = {"use_fast_variance": False, "rngs": rngs}
+    yield "Linear 1280", (1, 1024, 1280), 0, layers.Linear(1280, 1280), nnx.Linear(1280, 1280, rngs=rngs), None
+    conv = nnx.Conv(320, 320, (3, 3), padding=((1, 1), (1, 1)), rngs=rngs)
+    yield "Conv 3x3 320", (1, 64, 64, 320), 0, layers.Conv(320, 320), conv, None
+    for mean in (0, 30):
+        shape, ours = (1, 1024, 1280), layers.LayerNorm(1280, eps=1e-5)
+        fast, slow = nnx.LayerNorm(1280, epsilon=1e-5, rngs=rngs), nnx.LayerNorm(1280, epsilon=1e-5, **norms)
+        yield f"LayerNorm, mean {mean}", shape, mean, ours, fast, layer_norm
+        yield f"LayerNorm, mean {mean}, no fast variance", shape, mean, ours, slow, layer_norm
+    for mean in (0, 30):
+        shape, ours_too = (1, 64, 64, 320), layers.GroupNorm(320, groups=32, eps=1e-5)
+        fast_too = nnx.GroupNorm(320, 32, epsilon=1e-5, rngs=rngs)
+        slow_too = nnx.GroupNorm(320, 32, epsilon=1e-5, **norms)
+        yield f"GroupNorm, mean {mean}", shape, mean, ours_too, fast_too, group_norm
+        yield f"GroupNorm, mean {mean}, no fast variance", shape, mean, ours_too, slow_too, group_norm
+
+
+def layer_norm(x: np.ndarray) -> np.ndarray:
+    centred = x - x.mean(-1, keepdims=True)
+    return np.asarray(centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5))
+
+
+def group_norm(x: np.ndarray) -> np.ndarray:
+    batch, height, width, channels = x.shape
+    grouped = x.reshape(batch, height * width, 32, channels // 32)
+    centred = grouped - grouped.mean((1, 3), keepdims=True)
+    return np.asarray(centred / np.sqrt(np.square(centred).mean((1, 3), keepdims=True) + 1e-5)).reshape(x.shape)
+
+
+def of_same_weights(ours: Any, theirs: Any) -> None:
+    """Give our layer the weights of nnx's."""
+    for name, value in nnx.to_pure_dict(nnx.state(theirs, nnx.Param)).items():
+        getattr(ours, name)[...] = value
+
+
+def seconds(layer: Any, x: jax.Array) -> float:
+    started = time.perf_counter()
+    layer(x).block_until_ready()
+    return time.perf_counter() - started
+
+
+class Many(nnx.Module):
+    """As many layers as a part of a model has, none of them computed."""
+
+    def __init__(self, build: Callable[[nnx.Rngs], nnx.Module]) -> None:
+        rngs = nnx.Rngs(0)
+        self.layers = nnx.List([build(rngs) for _ in range(LAYERS_BUILT)])
+
+
+def building() -> list[str]:
+    """The row about the graph of a model, as a loader asks for it: by `nnx.eval_shape`, before any weights."""
+    zeros = nnx.initializers.zeros_init()
+    builds: list[Callable[[nnx.Rngs], nnx.Module]] = [
+        lambda rngs: layers.Linear(1280, 1280),
+        lambda rngs: nnx.Linear(1280, 1280, kernel_init=zeros, bias_init=zeros, rngs=rngs),
+    ]
+    times = []
+    for build in builds:  # once: it takes a minute, and the ratio is no small one
+        started = time.perf_counter()
+        nnx.eval_shape(lambda build=build: Many(build))
+        times.append(time.perf_counter() - started)
+    ours_s, theirs_s = times
+    shown = [f"{1e3 * ours_s:.0f}", f"{1e3 * theirs_s:.0f}", f"{theirs_s / ours_s:.0f}"]
+    return [f"the graph of {LAYERS_BUILT} Linear, no weights", *shown, "", ""]
+
+
+def row(name: str, shape: tuple[int, ...], mean: float, ours: Any, theirs: Any, reference: Any) -> list[str]:
+    of_same_weights(ours, theirs)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=shape) + mean, jnp.float32)
+    programs = [jax.jit(layer) for layer in (ours, theirs)]
+    outputs = [program(x) for program in programs]
+    times = [[seconds(program, x) for program in programs] for _ in range(ROUNDS)]
+    ours_s, theirs_s = (statistics.median(column) for column in zip(*times, strict=True))
+    errors = ["", ""]
+    if reference:
+        right = reference(np.asarray(x, np.float64))
+        errors = [f"{np.abs(np.asarray(output, np.float64) - right).max():.1e}" for output in outputs]
+    return [name, f"{1e3 * ours_s:.2f}", f"{1e3 * theirs_s:.2f}", f"{theirs_s / ours_s:.2f}", *errors]
+
+
+@click.command()
+@click.option("--write", is_flag=True, help="Put the table into docs/performance.md.")
+@click.option("--page", default=PAGE, type=click.Path(path_type=Path), hidden=True)
+def main(write: bool, page: Path) -> None:
+    """Print the table."""
+    header = ["layer", "ours, ms", "nnx's, ms", "nnx's / ours", "error of ours", "error of nnx's"]
+    text = f"{circumstances(('jax', 'flax'))}\n\n{table(header, [*(row(*pair) for pair in pairs()), building()])}"
+    click.echo(text)
+    if write:
+        write_section(page, "layers", text)
+
+
+if __name__ == "__main__":
+    main()
