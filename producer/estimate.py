@@ -168,7 +168,7 @@ def estimates(
     """One estimate where there is a measurement or a device was named, else one for each kind of device known."""
     if measured is not None:
         images = sum(works.values())
-        return [_estimate(measured, images, images / measured.images_per_s, cost_per_hour)]
+        return [_estimate(measured, images / measured.images_per_s, cost_per_hour)]
     found = []
     for name in [device] if device else list(DEVICES):
         seconds = [_seconds(DEVICES[name], work, count) for work, count in works.items()]
@@ -186,10 +186,10 @@ def _seconds(device: Device, work: Work, count: int) -> float | None:
 
 def _of_table(name: str, devices: int, images: int, device_s: float, basis: str, cost: tuple[float, float]) -> Estimate:
     rate = images / device_s * devices
-    return _estimate(Measured(name, devices, rate, basis), images, device_s / devices, cost)
+    return _estimate(Measured(name, devices, rate, basis), device_s / devices, cost)
 
 
-def _estimate(measured: Measured, images: int, seconds: float, cost: tuple[float, float]) -> Estimate:
+def _estimate(measured: Measured, seconds: float, cost: tuple[float, float]) -> Estimate:
     hours = seconds * measured.devices / 3600
     low, high = cost
     return Estimate(

@@ -268,9 +268,9 @@ class _Maker:
         elif isinstance(row, Job):
             self._enter(self._rows.exactly(row, f"{path}:{number + 1}"), None)
         else:
-            self._take_row(path, row, number)
+            self._take_row(path, row)
 
-    def _take_row(self, path: str, row: Row, number: int) -> None:
+    def _take_row(self, path: str, row: Row) -> None:
         try:
             labels = _labels_json(row.labels) if row.labels else None
             jobs = self._rows.jobs(row.fields, self._start + self.count, f"{path}:{row.line}", row.unused)

@@ -8,7 +8,7 @@ import datetime
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
@@ -26,9 +26,7 @@ from promptmill.producer.spool import Heaps
 WRITERS = 8  # files of the plan on their way at once: a bucket takes a tenth of a second for each
 
 
-def write_plan(
-    output: Output, run: str, plan: Plan, sources: Sequence[str] = (), progress: Callable[[int], None] | None = None
-) -> dict[str, Any]:
+def write_plan(output: Output, run: str, plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
     """Writes the run's plan and then its `run.json` to `output` (the run's own place), and returns the latter.
 
     Does nothing where they are already. Raises PlanError where another plan lies there, OutputError from the output.

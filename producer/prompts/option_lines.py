@@ -11,7 +11,7 @@ A1111 (scripts/prompts_from_file.py):
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from promptmill.producer.errors import JobError
@@ -152,7 +152,3 @@ def _count(name: str, text: str) -> int:
 
 def _listed(names: Mapping[str, str] | list[str]) -> str:
     return ", ".join(names)
-
-
-OfLine = Callable[[str], Said]
-"""A line, bare at both ends, as fields and labels. Raises JobError."""

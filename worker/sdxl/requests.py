@@ -19,8 +19,6 @@ from promptmill.worker.sdxl.config import ModelConfig
 from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Stage
 from promptmill.worker.text.prompts import Cut, Tokenizers, tokenize
 
-Size = tuple[int, int]
-
 REFINER_STRENGTH = 0.3  # of diffusers' StableDiffusionXLImg2ImgPipeline, as are the scores
 AESTHETIC_SCORE = 6.0
 NEGATIVE_AESTHETIC_SCORE = 2.5
