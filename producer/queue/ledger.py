@@ -4,7 +4,9 @@ All of its keys (keys.py) are per run, so that ten million jobs cost about two m
 digest, jobs, images, created, common (JSON of the fields that all jobs share), state (running, paused or cancelled),
 priority, keep_s, enqueued (indexes of the plan that are in), queued (jobs in streams), present (images that were there
 before), done (those included), failed, cut (of those rendered, whose prompt was too long), first_done, last_done
-(seconds since the epoch), served_at (microseconds, when one of its jobs was last claimed).
+(seconds since the epoch), served_at (microseconds, when one of its jobs was last claimed); and for its rate stopped_s
+(seconds between the two in which it stood still), paused_at, going_since (when its last stop ended), bursts (groups of
+images that landed together).
 
 Bits are those of a job's first index: rows that mean the same job share one image, so `done + failed` ends at `images`,
 not at `jobs`. The counts are kept by the scripts, which move a job and its bit in one step. What is
@@ -37,6 +39,10 @@ REVOKED = "revoked"
 RATE_AFTER_S = 1.0
 """Seconds between a run's first image and its last, before they tell a rate."""
 
+STOP_S = 15.0
+STOP_GAPS = 5
+"""No image for STOP_S, and for STOP_GAPS times the usual gap: the run stands still. As in scripts/lib.lua."""
+
 KEEP_S = 7 * 24 * 3600
 """For how long Redis knows a run after its end, in seconds."""
 
@@ -47,7 +53,9 @@ class RunStatus:
 
     `state` is running, paused, cancelled or finished; `cancelled` the images that will not be rendered; `pending` the
     jobs that were entered and are not settled: those that wait and those that workers hold; `cut` the images rendered
-    of a prompt whose end was cut off.
+    of a prompt whose end was cut off. For the rate: `stopped_s` are the seconds between the first image and the last
+    in which the run stood still, `idle_s` those since an image landed or a stop ended, and `bursts` the groups of
+    images that landed together.
     """
 
     run: str
@@ -67,6 +75,9 @@ class RunStatus:
     pending: int = 0
     keep_s: int = KEEP_S
     cut: int = 0
+    stopped_s: float = 0.0
+    bursts: int = 0
+    idle_s: float = 0.0
 
     @property
     def left(self) -> int:
@@ -79,17 +90,25 @@ class RunStatus:
 
     @property
     def images_per_s(self) -> float | None:
-        """The rate from the first rendered image to the last, or None while that would be a guess."""
+        """The rate from the first rendered image to the last, but for pauses and outages between; None for a guess."""
         rendered = self.done - self.present
         if self.first_done is None or self.last_done is None or rendered < 2:
             return None
-        span_s = self.last_done - self.first_done
+        span_s = self.last_done - self.first_done - self.stopped_s
         return (rendered - 1) / span_s if span_s >= RATE_AFTER_S else None
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until the rest is there at the rate so far, or None while there is no rate."""
-        return self.left / self.images_per_s if self.images_per_s else None
+        """Seconds until the rest is there at the rate so far; None while there is no rate, or nothing lands."""
+        return self.left / self.images_per_s if self.images_per_s and not self.stands_still else None
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether much more time than usual has gone by since an image landed."""
+        if self.first_done is None or self.last_done is None:
+            return False
+        usual_gap_s = (self.last_done - self.first_done - self.stopped_s) / max(self.bursts - 1, 1)
+        return self.idle_s > max(STOP_S, STOP_GAPS * usual_gap_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +180,10 @@ class Ledger:
 
     def _fields(self, run: str) -> dict[str, str]:
         """What the run's hash says of its state; of what its jobs share it says nothing here."""
-        values = self._redis.hmget(run_key(run), _STATUS_FIELDS)
-        return {name: value for name, value in zip(_STATUS_FIELDS, values, strict=True) if value is not None}
+        with self._redis.pipeline(transaction=False) as pipe:
+            values, (seconds, microseconds) = pipe.hmget(run_key(run), _STATUS_FIELDS).time().execute()
+        found = {name: value for name, value in zip(_STATUS_FIELDS, values, strict=True) if value is not None}
+        return {**found, "now": f"{seconds}.{microseconds:06}"} if found else {}
 
     def settings(self, run: str) -> tuple[str, dict[str, Any]] | None:
         """The run's output and the fields that all its jobs share, or None for an unknown run."""
@@ -200,7 +221,7 @@ def check_priority(priority: str) -> None:
 
 _STATUS_FIELDS = (
     *("output", "jobs", "images", "created", "state", "priority", "keep_s", "enqueued", "queued", "present"),
-    *("done", "failed", "first_done", "last_done", "cut"),
+    *("done", "failed", "first_done", "last_done", "cut", "stopped_s", "bursts", "going_since"),
 )
 
 
@@ -227,4 +248,7 @@ def _status(run: str, fields: Mapping[str, str]) -> RunStatus:
         pending=int(fields["queued"]),
         keep_s=int(fields["keep_s"]),
         cut=int(fields.get("cut", 0)),
+        stopped_s=float(fields.get("stopped_s", 0)),
+        bursts=int(fields.get("bursts", 0)),
+        idle_s=max(float(fields["now"]) - max(float(last), float(fields.get("going_since", 0))), 0.0) if last else 0.0,
     )

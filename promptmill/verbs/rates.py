@@ -33,6 +33,45 @@ class Rates:
         return (done - before) / (now - then)
 
 
+class Landings:
+    """How many have landed in how long, without the times in which nothing came."""
+
+    def __init__(self) -> None:
+        self._first = self._last = self._stopped_s = 0.0
+        self._before = self._count = 0
+        self._seen = 0  # changes of the count, the first look included
+
+    def look(self, count: int, now: float) -> None:
+        """Note that so many are there at `now` (seconds)."""
+        if not self._seen:
+            self._first, self._before = now, count
+        elif count == self._count:
+            return
+        elif self.stand_still(now):
+            self._stopped_s += now - self._last - self._usual_gap_s
+        self._last, self._count, self._seen = now, count, self._seen + 1
+
+    def stand_still(self, now: float) -> bool:
+        """Whether nothing has landed for much longer than usual."""
+        return self._seen > 1 and now - self._last > max(STOP_S, STOP_GAPS * self._usual_gap_s)
+
+    @property
+    def _usual_gap_s(self) -> float:
+        return (self._last - self._first - self._stopped_s) / (self._seen - 1)
+
+    def rate(self, after_s: float = ENOUGH_S) -> float | None:
+        """A second; None while fewer than `after_s` seconds tell of it."""
+        span_s = self._last - self._first - self._stopped_s
+        return (self._count - self._before) / span_s if self._seen and span_s >= after_s else None
+
+
+def duration(seconds: float) -> str:
+    """`0:07`, `1:02:03`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
 def _stands_still(landings: deque[tuple[float, int]], now: float) -> bool:
     if len(landings) == 1:
         return False

@@ -38,6 +38,7 @@ from promptmill.verbs.planning import (
     warn,
     warn_of_images,
 )
+from promptmill.verbs.rates import duration
 from promptmill.verbs.rendering import wait
 from promptmill.verbs.runs import watching
 from promptmill.verbs.worker_options import check_environ, check_options
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `render` did. Times are seconds from the start of the command; `cut` counts prompts that were too long."""
+    """What `render` did. Times are seconds from the start of the command; `images_per_s` is without the `stopped_s` in
+    which nothing could be rendered; `cut` counts prompts that were too long."""
 
     run: str
     output: str
@@ -59,6 +61,7 @@ class Report:
     first_image_s: float | None = None
     last_image_s: float | None = None
     images_per_s: float | None = None
+    stopped_s: float = 0.0
     contact_sheet: str | None = None
     on_sheet: str | None = None
     cut: int = 0
@@ -199,6 +202,7 @@ def _report(url: str, status: RunStatus, present: int, failures: list[FailedJob]
         first_image_s=round(status.first_done - started, 2) if status.first_done and first_now else None,
         last_image_s=round(status.last_done - started, 2) if status.last_done and first_now else None,
         images_per_s=round(status.images_per_s, 2) if status.images_per_s and first_now else None,
+        stopped_s=round(status.stopped_s, 1) if first_now else 0.0,
         cut=status.cut,
         failures=failures,
     )
@@ -226,7 +230,8 @@ def _summary(report: Report) -> str:
     if report.first_image_s is not None:
         text += f"; first image after {report.first_image_s:.1f} s, last after {report.last_image_s:.1f} s"
     if report.images_per_s:
-        text += f" ({report.images_per_s:.1f} images/s between them)"
+        when = f"but for {duration(report.stopped_s)} of standing still" if report.stopped_s else "between them"
+        text += f" ({report.images_per_s:.1f} images/s {when})"
     return text
 
 

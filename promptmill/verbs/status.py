@@ -10,7 +10,7 @@ import click
 from promptmill.producer.words import count
 from promptmill.verbs.failures import FailedJob, Planned, by_reason, failed_jobs, shown_of
 from promptmill.verbs.options import broker_option, json_option
-from promptmill.verbs.rates import Rates
+from promptmill.verbs.rates import Rates, duration
 from promptmill.verbs.runs import OVER, find_run, go_on_without_redis, run_url, watching
 
 if TYPE_CHECKING:
@@ -144,10 +144,3 @@ def _worker(worker: dict[str, Any]) -> str:
 
 def _rate(images_per_s: float) -> str:
     return f"{images_per_s:.2f} images/s"
-
-
-def duration(seconds: float) -> str:
-    """`0:07`, `1:02:03`."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -3,6 +3,7 @@
 
 local run = ARGV[1]
 if redis.call('HGET', key(run), 'digest') ~= ARGV[2] then return 0 end
+if over(run) then stood_still(run) end
 redis.call('HSET', key(run), 'digest', ARGV[3], 'jobs', ARGV[4], 'images', ARGV[5])
 keep(run)
 return 1

@@ -123,6 +123,40 @@ local function keep(run)
   for _, part in ipairs(PARTS) do redis.call('PERSIST', key(run, part)) end
 end
 
+-- Times in which a run stands still are no part of its rate: `stopped_s` sums them up.
+
+local STOP_S, STOP_GAPS, BURST_S = 15, 5, 1 -- as promptmill/verbs/rates.py; images of one batch land together
+
+-- Ends a time in which nothing could land, which began at the last image, or at `since` where that is later.
+local function stood_still(run, since)
+  local said = redis.call('HMGET', key(run), 'last_done', 'going_since')
+  if not said[1] then return end
+  local now = seconds()
+  local stopped = now - math.max(said[1], tonumber(said[2]) or 0, since or 0)
+  redis.call('HINCRBYFLOAT', key(run), 'stopped_s', string.format('%.6f', stopped))
+  redis.call('HSET', key(run), 'going_since', now)
+end
+
+-- An image has landed. After a gap that is much longer than usual, only the usual one counts.
+local function landed(run)
+  local now = seconds()
+  local said = redis.call('HMGET', key(run), 'first_done', 'last_done', 'going_since', 'stopped_s', 'bursts')
+  if not said[1] then
+    redis.call('HSET', key(run), 'first_done', now, 'last_done', now, 'bursts', 1)
+    return
+  end
+  local bursts = tonumber(said[5]) or 1
+  local gap = now - math.max(said[2], tonumber(said[3]) or 0)
+  if now - said[2] > BURST_S then
+    local usual = (said[2] - said[1] - (said[4] or 0)) / math.max(bursts - 1, 1)
+    if bursts > 1 and gap > math.max(STOP_S, STOP_GAPS * usual) then
+      redis.call('HINCRBYFLOAT', key(run), 'stopped_s', string.format('%.6f', gap - usual))
+    end
+    bursts = bursts + 1
+  end
+  redis.call('HSET', key(run), 'last_done', now, 'bursts', bursts)
+end
+
 local function over(run)
   local counts = redis.call('HMGET', key(run), 'done', 'failed', 'images')
   return counts[1] + counts[2] >= tonumber(counts[3])

@@ -11,7 +11,7 @@ if not known[1] or known[3] == 'cancelled' then
     'common', ARGV[6], 'state', 'running', 'enqueued', 0, 'queued', 0, 'present', 0, 'done', 0, 'failed', 0)
   redis.call('HSETNX', key(run), 'priority', ARGV[7])
   redis.call('HSETNX', key(run), 'created', seconds())
-  redis.call('HDEL', key(run), 'first_done', 'last_done', 'cut')
+  redis.call('HDEL', key(run), 'first_done', 'last_done', 'cut', 'stopped_s', 'going_since', 'bursts', 'paused_at')
   redis.call('ZADD', RUNS, 'NX', redis.call('HGET', key(run), 'created'), run)
 end
 redis.call('HSET', key(run), 'keep_s', ARGV[8])

@@ -5,6 +5,7 @@ local run, entered = ARGV[1], 0
 local state = redis.call('HGET', key(run), 'state')
 if not state then return -1 end
 if state == 'cancelled' then return -2 end
+local was_over = over(run)
 for a = 2, #ARGV, 3 do
   local settled = forgive(run, ARGV[a]) == 1
   if not settled and redis.call('GETBIT', key(run, 'done'), ARGV[a]) == 1 then
@@ -19,6 +20,7 @@ for a = 2, #ARGV, 3 do
 end
 if entered > 0 then
   redis.call('HINCRBY', key(run), 'queued', entered)
+  if was_over then stood_still(run) end
   keep(run)
 end
 return entered

@@ -20,9 +20,7 @@ end
 if failure == '' then
   if mark_done(run, index) == 0 then return 0 end
   if ARGV[7] == '1' then redis.call('HINCRBY', key(run), 'cut', 1) end
-  local now = seconds()
-  redis.call('HSETNX', key(run), 'first_done', now)
-  redis.call('HSET', key(run), 'last_done', now)
+  landed(run)
 else
   if redis.call('GETBIT', key(run, 'done'), index) == 1 then return 0 end
   if redis.call('SETBIT', key(run, 'failed'), index, 1) == 1 then return 0 end

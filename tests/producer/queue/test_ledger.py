@@ -9,6 +9,7 @@ import redis
 
 from promptmill.producer.errors import LedgerError
 from promptmill.producer.job import Job
+from promptmill.producer.queue.control import pause, unpause
 from promptmill.producer.queue.keys import RUNS, done_key, failed_key, failures_key, run_key
 from promptmill.producer.queue.ledger import (
     KEEP_S,
@@ -176,6 +177,71 @@ def test_prompts_that_were_cut_are_counted_with_their_images(ledger, held):
     queue.done(claims[0], cut=True)
     queue.done(claims[1])
     assert ledger.status("r").cut == 1
+
+
+def looked_back(client: redis.Redis, seconds: float, *names: str) -> None:
+    """As if what these fields tell of had been so many seconds earlier."""
+    for name in names:
+        client.hincrbyfloat("promptmill:run:r", name, -seconds)
+
+
+@pytest.fixture
+def steady(client: redis.Redis, ledger: Ledger, held) -> tuple[JobQueue, list[Claim]]:
+    """A run of 30 images at 1 image/s, of which 11 are there, the last one now."""
+    queue, claims = held(30)
+    for claim in claims[:11]:
+        queue.done(claim)
+    client.hset("promptmill:run:r", "bursts", 11)
+    looked_back(client, 10, "first_done")
+    assert ledger.status("r").images_per_s == pytest.approx(1, rel=0.2)
+    return queue, claims[11:]
+
+
+def test_a_rate_does_not_span_an_outage(client, ledger, steady):
+    queue, claims = steady
+    looked_back(client, 3600, "first_done", "last_done")
+    status = ledger.status("r")
+    assert (status.stands_still, status.eta_s) == (True, None), "how long it lasts is not known"
+    queue.done(claims[0])
+    status = ledger.status("r")
+    assert status.images_per_s == pytest.approx(1, rel=0.2)
+    assert status.stopped_s == pytest.approx(3600, rel=0.01)
+    assert status.eta_s == pytest.approx(18, rel=0.2)
+
+
+def test_a_rate_does_not_span_a_pause(client, ledger, steady):
+    queue, claims = steady
+    pause(client, "r")
+    queue.done(claims[0])
+    looked_back(client, 3600, "first_done", "last_done", "paused_at")
+    unpause(client, "r")
+    assert not ledger.status("r").stands_still
+    queue.done(claims[1])
+    assert ledger.status("r").images_per_s == pytest.approx(1.2, rel=0.2)
+
+
+def test_a_rate_does_not_span_the_time_before_a_retry(client, ledger, held):
+    queue, claims = held(3)
+    queue.done(claims[0])
+    queue.done(claims[1])
+    queue.failed(claims[2], "no")
+    looked_back(client, 2, "first_done")
+    looked_back(client, 3600, "first_done", "last_done")
+    queue.reenter("r", as_entries([(2, claims[2].job)]))
+    (again,) = queue.claim(claims[2].shape, 1)
+    queue.done(again)
+    assert ledger.status("r").images_per_s == pytest.approx(1, rel=0.2)
+
+
+def test_batches_that_take_minutes_are_no_stops(client, ledger, held):
+    queue, claims = held(12)
+    for batch in range(3):
+        for claim in claims[4 * batch : 4 * batch + 4]:
+            queue.done(claim)
+        if batch < 2:
+            looked_back(client, 120, "first_done", "last_done")
+    assert ledger.status("r").stopped_s == 0
+    assert ledger.status("r").images_per_s == pytest.approx(11 / 240, rel=0.1)
 
 
 def test_states_follow_the_counts(ledger, held):

@@ -1,6 +1,6 @@
 """Rates of those who watch: of now, and none that is a guess."""
 
-from promptmill.verbs.rates import Rates
+from promptmill.verbs.rates import Landings, Rates
 
 
 def rates_of(*looks: tuple[float, int]) -> list[float | None]:
@@ -33,3 +33,23 @@ def test_a_slow_run_has_a_rate_too():
 
 def test_images_that_were_entered_anew_begin_a_new_rate():
     assert rates_of((0, 0), (5, 5), (10, 10), (11, 2)) == [None, None, 1.0, None]
+
+
+def landings_of(*looks: tuple[float, int]) -> Landings:
+    landings = Landings()
+    for now, count in looks:
+        landings.look(count, now)
+    return landings
+
+
+def test_a_rate_so_far_leaves_stops_out():
+    before = [(float(n), 4 * n) for n in range(10)]
+    stopped = [(9.0 + n, 36) for n in range(1, 601)]
+    again = [(609.0 + n, 36 + 4 * n) for n in range(1, 11)]
+    assert landings_of(*before, *stopped).rate() == 4.0
+    assert landings_of(*before, *stopped).stand_still(609.0)
+    assert landings_of(*before, *stopped, *again).rate() == 4.0
+
+
+def test_a_slow_rate_is_no_stop():
+    assert landings_of(*((100.0 * n, n) for n in range(8))).rate() == 0.01

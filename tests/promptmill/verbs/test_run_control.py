@@ -12,7 +12,8 @@ from promptmill.producer.layout import image_name
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.verbs.list import age
-from promptmill.verbs.status import _bar, _bring_up_to_date, _run, duration
+from promptmill.verbs.rates import duration
+from promptmill.verbs.status import _bar, _bring_up_to_date, _run
 from tests.images import image_of
 
 ABOUT_A_RUN = ["cancel", "pause", "unpause", "retry", "purge"]
