@@ -25,7 +25,10 @@ TINY_RANDOM = "tiny-random"
 
 DEFAULT_MODEL = POCKET
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+POCKET_FOLDER = Path(__file__).parents[1] / "worker" / "models" / POCKET
+"""Where this installation has it."""
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 RECORD = "_promptmill"
 """Where `promptmill import-model` writes in a model_index.json what went in; diffusers skips keys with `_`."""
@@ -92,11 +95,16 @@ def resolve_model(name: str) -> str:
         raise ModelNameError(
             f"{name} is a file, but a model is a folder in diffusers' layout: promptmill import-model makes one of it"
         )
-    if name.startswith((".", "/", "~")) or not HUB_ID.fullmatch(name):
+    if not is_hub_id(name):
         raise ModelNameError(
             f"no model {name!r}: expected {', '.join(BUILT_IN)}, a folder in diffusers' layout, or a hub id (org/name)"
         )
     return name
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether this is written as `org/name` or `org/name@revision`; what lies here under that name comes first."""
+    return not name.startswith((".", "/", "~")) and bool(_HUB_ID.fullmatch(name))
 
 
 def _folder(name: str) -> Path | None:

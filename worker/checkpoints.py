@@ -15,15 +15,13 @@ from pathlib import Path
 from huggingface_hub import list_repo_files, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from promptmill.producer.errors import ModelNameError
+from promptmill.producer.models import BUILT_IN, POCKET, POCKET_FOLDER, TINY_RANDOM, resolve_model
 from promptmill.producer.scratch import appearing_whole, scratch_folder
 from promptmill.worker.errors import ModelNotFoundError
 from promptmill.worker.sdxl.tiny import TINY_VERSION, write_tiny_random
 
 logger = logging.getLogger(__name__)
-
-POCKET = "pocket"  # trained by tools/pocket, and part of this package
-TINY_RANDOM = "tiny-random"
-BUILT_IN = (POCKET, TINY_RANDOM)
 
 # Of a hub repository, what rendering reads: no pickles, no ONNX, no single files beside the folders.
 _COMPONENTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
@@ -36,22 +34,19 @@ _FULL_PRECISION = re.compile(r"(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safeten
 
 
 def find_model(name: str) -> Path:
-    """The diffusers folder of `name`: one of BUILT_IN, a path, or a hub id.
+    """The diffusers folder of a model: built in, a path, or a hub id, as `resolve_model` reads names.
 
     A hub id is `owner/name`, as in `stabilityai/stable-diffusion-xl-base-1.0`. Raises ModelNotFoundError.
     """
-    if name == POCKET:
-        return Path(__file__).parent / "models" / POCKET
-    if name == TINY_RANDOM:
+    try:
+        model = resolve_model(name)
+    except ModelNameError as error:
+        raise ModelNotFoundError(str(error)) from error
+    if model == POCKET:
+        return POCKET_FOLDER
+    if model == TINY_RANDOM:
         return _tiny_random(cache_folder() / f"{TINY_RANDOM}-v{TINY_VERSION}")
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            raise ModelNotFoundError(f"{folder}: has no model_index.json, so it is not a diffusers folder")
-        return folder
-    if folder.is_file():
-        raise ModelNotFoundError(f"{folder}: is a single file, but a model is a folder in diffusers' layout")
-    return _from_hub(name)
+    return Path(model) if Path(model).is_absolute() else _from_hub(model)
 
 
 def _tiny_random(folder: Path) -> Path:

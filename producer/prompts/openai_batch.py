@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptmill.producer.errors import JobError
-from promptmill.producer.models import BUILT_IN, HUB_ID
+from promptmill.producer.models import BUILT_IN, is_hub_id
 from promptmill.producer.prompts.columns import IMAGES, NAMES, Said, shown_name
 
 URL = "/v1/images/generations"
@@ -72,4 +72,4 @@ def _size(value: Any) -> dict[str, int]:
 
 def _is_ours(model: Any) -> bool:
     """Whether it can name a model of ours; `gpt-image-1` cannot."""
-    return not isinstance(model, str) or model in BUILT_IN or bool(HUB_ID.fullmatch(model)) or model.startswith("/")
+    return not isinstance(model, str) or model in BUILT_IN or is_hub_id(model) or model.startswith("/")

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
-from promptmill.producer.models import HUB_ID, POCKET
+from promptmill.producer.models import POCKET, POCKET_FOLDER, is_hub_id
 
 CountTokens = Callable[[str], int]
 """The tokens of a text, the marks at both ends of a window left out."""
@@ -22,7 +22,6 @@ _MARKS = ("<|startoftext|>", "<|endoftext|>")
 _END = "</w>"
 MOST_WORDS = 1 << 16  # whose counts are kept
 MERGES = "merges.txt"
-_BUILT_IN = Path(__file__).parents[2] / "worker" / "models"
 
 
 def counter(tokenizer: Path) -> CountTokens:
@@ -104,8 +103,8 @@ _EAST_ASIAN = "\u2e80"  # from here on a character may be three tokens, before i
 
 def tokenizer_folder(model: str) -> Path | None:
     """Where this machine has a model's tokenizer, or None. A hub id's is that of the hub's own cache."""
-    folder = _BUILT_IN / model if model == POCKET else Path(model)
-    if not folder.is_dir() and HUB_ID.fullmatch(model):
+    folder = POCKET_FOLDER if model == POCKET else Path(model)
+    if not folder.is_dir() and is_hub_id(model):
         found = _in_hub_cache(*model.partition("@")[::2])
         if found is None:
             return None

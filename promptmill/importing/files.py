@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from promptmill.importing.errors import CheckpointError
+from promptmill.producer.models import is_hub_id
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+)/([\w./-]+\.\w+)")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MAX_HEADER = 100 * 2**20  # bytes; the format's own limit (safetensors' README)
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
@@ -90,9 +90,9 @@ def _from_hub(name: str, revision: str | None) -> Path:
         raise CheckpointError(f"{name}: is neither a file here nor one that the hub gives: {error}") from error
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether this is `org/name`, and nothing that lies here."""
-    return bool(HUB_ID.fullmatch(name)) and not name.startswith(".") and not Path(name).expanduser().exists()
+def is_repository(name: str) -> bool:
+    """Whether this is `org/name` on the hub (its revision is a flag of its own), and nothing that lies here."""
+    return "@" not in name and is_hub_id(name) and not Path(name).expanduser().exists()
 
 
 def weights_of(folder: Path, component: str) -> list[Path]:

@@ -18,7 +18,7 @@ from promptmill.importing.files import (
     Header,
     describe,
     find_file,
-    is_hub_id,
+    is_repository,
     read_header,
     refuse_pickle,
     sha256,
@@ -55,7 +55,7 @@ def load_source(request: ImportRequest) -> Source:
     path = Path(request.source).expanduser()
     if path.is_dir():
         return _from_folder(path, {"folder": path.resolve().name}, request, hashed=True)
-    if path.suffix != ".safetensors" and not path.is_file() and is_hub_id(request.source):
+    if path.suffix != ".safetensors" and not path.is_file() and is_repository(request.source):
         folder = _download(request)
         record = {"hub": request.source, "revision": folder.name}
         return _from_folder(folder, record, request, hashed=False)
@@ -187,7 +187,7 @@ def replace_vae(source: Source, name: str, request: ImportRequest) -> dict[str, 
 def _part(kind: Any, part: str, source: Source, name: str, request: ImportRequest) -> tuple[Any, dict[str, Any]]:
     refuse_pickle(name)
     path, dtype = Path(name).expanduser(), _working(request, source.dtype)
-    if path.is_dir() or (path.suffix != ".safetensors" and is_hub_id(name)):
+    if path.is_dir() or (path.suffix != ".safetensors" and is_repository(name)):
         return _part_of_folder(kind, part, path if path.is_dir() else None, name, dtype)
     path = find_file(name)
     header = read_header(path)

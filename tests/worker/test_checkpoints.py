@@ -42,14 +42,14 @@ def test_tiny_random_is_written_by_several_at_once_and_is_there_whole(
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=f"{tmp_path}: has no model_index.json"):
+    with pytest.raises(ModelNotFoundError, match=f"{tmp_path} is no model folder: it has no model_index.json"):
         find_model(str(tmp_path))
 
 
 def test_a_single_file_is_refused_with_the_way_out(tmp_path: Path) -> None:
     file = tmp_path / "sdxl.safetensors"
     file.touch()
-    with pytest.raises(ModelNotFoundError, match="is a single file, but a model is a folder"):
+    with pytest.raises(ModelNotFoundError, match="is a file, but a model is a folder"):
         find_model(str(file))
 
 
@@ -64,7 +64,7 @@ def test_a_model_that_the_hub_does_not_give_is_named(monkeypatch: pytest.MonkeyP
 
 
 def test_a_name_that_cannot_be_a_hub_id_is_refused_without_asking() -> None:
-    with pytest.raises(ModelNotFoundError, match="not/a/folder: is neither"):
+    with pytest.raises(ModelNotFoundError, match="no model 'not/a/folder': expected pocket, tiny-random, a folder"):
         find_model("not/a/folder")
 
 
