@@ -13,8 +13,10 @@ import google_crc32c
 from PIL import Image, UnidentifiedImageError
 
 from promptmill.producer.errors import PromptmillError
+from promptmill.producer.marks import is_ai_made
 
 PNG_END = b"IEND\xaeB`\x82"
+C2PA_CHUNK = b"caBX"
 RECORD = "promptmill"  # the text chunk that worker/encode.py writes
 
 
@@ -33,6 +35,8 @@ class ImageFacts:
     sha256: str
     record: Mapping[str, Any] = field(default_factory=dict)
     """The job's id and fields, and the worker's notes, as they lie in the file."""
+    marks: tuple[str, ...] = ()
+    """What says that a model made the image, as it lies in the file: xmp, watermark, c2pa."""
 
     @property
     def job_id(self) -> str | None:
@@ -54,6 +58,7 @@ def look_at(data: bytes, *, decode: bool = False) -> ImageFacts:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             record = json.loads(image.info.get(RECORD, "{}"))
+            marks = _marks(image, record)
             if image.format == "PNG" and not data.endswith(PNG_END):
                 raise ImageError("is cut: its end is missing")
             if decode:
@@ -64,7 +69,17 @@ def look_at(data: bytes, *, decode: bool = False) -> ImageFacts:
         raise ImageError(f"is damaged: {error}") from error
     if not isinstance(record, dict):
         raise ImageError("has a record that is not promptmill's")
-    return ImageFacts(len(data), width, height, crc32c(data), hashlib.sha256(data).hexdigest(), record)
+    return ImageFacts(len(data), width, height, crc32c(data), hashlib.sha256(data).hexdigest(), record, marks)
+
+
+def _marks(image: Image.Image, record: Any) -> tuple[str, ...]:
+    notes = record.get("notes", {}) if isinstance(record, dict) else {}
+    found = {
+        "xmp": is_ai_made(image.info.get("xmp", b"")),
+        "watermark": not str(notes.get("watermark", "none")).startswith("none"),
+        "c2pa": any(chunk[0] == C2PA_CHUNK for chunk in getattr(image, "private_chunks", ())),
+    }
+    return tuple(name for name, there in found.items() if there)
 
 
 def crc32c(data: bytes) -> str:

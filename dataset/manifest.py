@@ -3,8 +3,9 @@
     index, id           the job's index in the run, and its id
     state               done; failed; broken (a file that is not the job's image); missing
     reason              of what is failed or broken
-    path, bytes, crc32c, sha256, image_width, image_height
-                        of the image, where it is whole; `path` is relative to the run's output
+    path, bytes, crc32c, sha256, image_width, image_height, marks
+                        of the image, where it is whole; `path` is relative to the run's output; `marks` are what says
+                        that a model made it: xmp, watermark, c2pa
     one column per field of a job, named as in prompt files; null where it was left open
     template, choices   JSON by field: the text before alternatives were chosen, and what was chosen
     labels, notes       JSON: what the user's row held beside the job; what a worker cut, checked, hid or marked
@@ -57,6 +58,7 @@ SCHEMA = pa.schema(
         "sha256": pa.string(),
         "image_width": pa.int32(),
         "image_height": pa.int32(),
+        "marks": pa.list_(pa.string()),
         **JOB_COLUMNS,
         "template": pa.string(),
         "choices": pa.string(),
@@ -117,6 +119,7 @@ def _row(output: Output, plan: Plan, planned: PlannedJob, failures: Mapping[int,
         "sha256": facts.sha256,
         "image_width": facts.width,
         "image_height": facts.height,
+        "marks": list(facts.marks),
         "notes": canonical_json(facts.notes) if facts.notes else None,
     }
 

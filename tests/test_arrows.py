@@ -46,8 +46,19 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 WORKER_MAY_USE = {
     f"promptmill.producer.{name}"
     for name in (
-        *("job", "fields", "families.samplers", "families.families", "broker", "backoff", "errors", "models", "layout"),
-        *("scratch", "words"),
+        *(
+            "job",
+            "fields",
+            "families.samplers",
+            "families.families",
+            "broker",
+            "backoff",
+            "errors",
+            "models",
+            "layout",
+            "marks",
+        ),
+        *("scratch", "words", "marks"),
         *("queue.queue", "queue.ledger", "queue.workers", "queue.compiling", "outputs.output", "outputs.open"),
     )
 }

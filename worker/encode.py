@@ -1,18 +1,18 @@
 """Pixels -> the bytes of an image file, with the job inside.
 
-A PNG carries three text chunks: `promptmill`, the job's id and fields as JSON, with what else is to be said of this
-image under `notes`; `parameters`, the lines that A1111's tools read; and `Software`. A new format is one function and
-one row in ENCODERS.
+A PNG carries four text chunks: `promptmill`, the job's id and fields as JSON, with what else is to be said of this
+image under `notes`; `parameters`, the lines that A1111's tools read; `Software`; and an XMP packet that says that a
+model made the image, unless that is turned off. A new format is one function and one row in ENCODERS.
 
 Pillow's `save` keeps its options on the image, so an image is made, saved and dropped inside one call, in one thread.
 """
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from promptmill.producer.families.samplers import SAMPLERS
 from promptmill.producer.job import Job, canonical_json
 from promptmill.producer.layout import PNG_JOB_KEYWORD
+from promptmill.producer.marks import XMP_KEYWORD, xmp_packet
 
 PNG_COMPRESS_LEVEL = 1  # level 6 takes four times as long for a tenth of the size
 
@@ -39,12 +40,14 @@ def job_record(job: Job, notes: Notes = NO_NOTES) -> str:
     return canonical_json({"id": job.id, **job.fields(), **({"notes": dict(notes)} if notes else {})})
 
 
-def encode_png(pixels: UInt8[np.ndarray, "H W 3"], job: Job, notes: Notes = NO_NOTES) -> bytes:
-    """A PNG of the pixels, with the job in its text chunks."""
+def encode_png(pixels: UInt8[np.ndarray, "H W 3"], job: Job, notes: Notes = NO_NOTES, *, xmp: bool = True) -> bytes:
+    """A PNG of the pixels, with the job in its text chunks; `xmp`: and the mark that a model made it."""
     info = PngInfo()
     info.add_itxt(PNG_JOB_KEYWORD, job_record(job, notes))
     info.add_itxt("parameters", a1111_parameters(job))
     info.add_text("Software", f"promptmill {version('promptmill')}")
+    if xmp:
+        info.add_itxt(XMP_KEYWORD, xmp_packet(f"promptmill {version('promptmill')}"))
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=PNG_COMPRESS_LEVEL, pnginfo=info)
     return file.getvalue()
@@ -105,7 +108,11 @@ def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if any(char in value for char in ",:\n") else value
 
 
-Encoder = Callable[[UInt8[np.ndarray, "H W 3"], Job, Notes], bytes]
+class Encoder(Protocol):
+    """Pixels (uint8, H W 3) -> the bytes of a file."""
+
+    def __call__(self, pixels: UInt8[np.ndarray, "H W 3"], job: Job, notes: Notes, *, xmp: bool) -> bytes: ...
+
 
 ENCODERS: dict[str, tuple[str, Encoder]] = {"png": ("image/png", encode_png)}
 """File name extension -> content type and encoder."""

@@ -46,7 +46,7 @@ def treat(pixels: Pixels, findings: Findings, settings: WorkerSettings) -> Treat
     if flagged:
         pixels = HIDE[settings.on_unsafe](pixels)
         notes["safety"]["shown"] = settings.on_unsafe
-    if settings.watermark:
+    if "watermark" in settings.layers:
         pixels, notes["watermark"] = _marked(pixels)
     return Treated(pixels, notes)
 

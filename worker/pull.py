@@ -10,6 +10,7 @@ from promptmill.producer.job import Shape
 from promptmill.producer.queue.queue import Claim
 from promptmill.worker.checks import Checks, load_checks
 from promptmill.worker.compiler import Compiler
+from promptmill.worker.credentials import load_signer
 from promptmill.worker.devices import Devices, is_out_of_memory
 from promptmill.worker.errors import RequestError
 from promptmill.worker.host import Host
@@ -64,6 +65,7 @@ class Puller:
             raise PromptmillError(f"JAX finds no device: {error}") from error
         host.report.devices(devices.platform, devices.count)
         self._checks = load_checks(host.settings)
+        host.finisher.signer = load_signer(host.settings)
         host.programs = Programs(host.settings, self._checks)
         self._compiler = Compiler(host)
         if host.settings.model:

@@ -30,6 +30,7 @@ from promptmill.producer.outputs.output import Existing, Output, OutputError, Ou
 from promptmill.producer.queue.ledger import REVOKED
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.worker.checks import Checks, Findings
+from promptmill.worker.credentials import Signer
 from promptmill.worker.encode import ENCODERS, job_id_inside, job_record
 from promptmill.worker.errors import RequestError
 from promptmill.worker.observers import Observer
@@ -144,6 +145,7 @@ class Finisher:
         self._give_up = give_up
         self._settings = settings
         self._open_run = open_run or _run_outputs()
+        self.signer: Signer | None = None
 
     def finish(self, rendered: Rendered) -> bool:
         """Takes one rendered job to its end. True where its image is safe."""
@@ -216,7 +218,9 @@ class Finisher:
         """Writes the job's image, or finds it written; where it lies. Raises OutputError, Stopping."""
         claim, job = rendered.claim, rendered.claim.job
         content_type, encode = ENCODERS[EXTENSION]
-        data = encode(rendered.pixels, job, rendered.notes)
+        data = encode(rendered.pixels, job, rendered.notes, xmp="xmp" in self._settings.layers)
+        if self.signer is not None:  # the last thing that happens to the bytes
+            data = self.signer.sign(content_type, data)
         name = image_name(job.id, EXTENSION)
         output = self._open(claim)
 

@@ -19,6 +19,10 @@ PREFIX = "PROMPTMILL_"
 ON_UNSAFE = ("black", "blur", "keep", "fail")
 """What can become of an image that a check flagged: see worker/post_processing.py, and docs/safety.md for users."""
 
+MARKS = ("xmp", "watermark", "c2pa", "none")
+"""Marks of images that a model made: producer/marks.py, worker/watermark.py, worker/credentials.py; for users
+docs/provenance.md."""
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 NEAR = 0.8
@@ -29,8 +33,9 @@ NEAR = 0.8
 class Setting:
     """A row: all that is to be known of a setting, beside its type and its default.
 
-    `unset` says what holds where it is not given. `low` and `high` bound a number. `checks`: it says how images are
-    looked at and marked, so `render` has it too. `internal`: a variable that promptmill sets itself, and no flag.
+    `unset` says what holds where it is not given. `low` and `high` bound a number. `several`: choices with commas.
+    `checks`: it says how images are looked at and marked, so `render` has it too. `internal`: a variable that
+    promptmill sets itself, and no flag.
     """
 
     flags: tuple[str, ...]
@@ -38,6 +43,7 @@ class Setting:
     help: str
     unset: str
     choices: tuple[str, ...] = ()
+    several: bool = False
     low: float | None = None
     high: float | None = None
     metavar: str | None = None
@@ -62,7 +68,8 @@ class Setting:
 
     def check(self, value: Any) -> None:
         """Raises ValueError with what was expected and got."""
-        if self.choices and value not in self.choices:
+        values = value.split(",") if self.several else [value]
+        if self.choices and not set(values) <= set(self.choices):
             raise ValueError(f"must be {' or '.join(self.choices)}, got {value!r}")
         if self.low is not None and not value >= self.low:
             raise ValueError(f"must be at least {self.low:g}, got {value}")
@@ -172,6 +179,40 @@ class WorkerSettings:
     watermark: bool = _row(
         False, "--watermark", kind="truth", checks=True, help="Embed SDXL's invisible watermark.", unset="no"
     )
+    marks: str = _row(
+        "xmp",
+        "--marks",
+        choices=MARKS,
+        several=True,
+        metavar="NAME,...",
+        checks=True,
+        help="What marks images as made by a model.",
+        unset="xmp",
+    )
+    c2pa_certificate: str | None = _row(
+        None,
+        "--c2pa-certificate",
+        metavar="FILE",
+        checks=True,
+        help="For the mark c2pa: your certificate and those above it, as PEM.",
+        unset="none",
+    )
+    c2pa_key: str | None = _row(
+        None,
+        "--c2pa-key",
+        metavar="FILE",
+        checks=True,
+        help="For the mark c2pa: its private key, as PEM.",
+        unset="none",
+    )
+    c2pa_timestamp: str | None = _row(
+        None,
+        "--c2pa-timestamp",
+        metavar="URL",
+        checks=True,
+        help="For the mark c2pa: a time stamp authority (RFC 3161), asked for each image.",
+        unset="no time stamp",
+    )
     lease_s: float = _row(
         30.0,
         "--lease",
@@ -224,6 +265,11 @@ class WorkerSettings:
                     row.check(getattr(self, name))
             except ValueError as error:
                 raise PromptmillError(f"{row.variables[0]}: {error}") from error
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """The marks of images, by their names in MARKS."""
+        return frozenset(self.marks.split(",")) - {"none"} | ({"watermark"} if self.watermark else set())
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "WorkerSettings":

@@ -12,7 +12,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _type(row: Setting) -> click.ParamType[Any]:
-    if row.choices:
+    if row.choices and not row.several:
         return click.Choice(row.choices, case_sensitive=False)
     if row.kind == "whole":
         return click.IntRange(None if row.low is None else int(row.low), None if row.high is None else int(row.high))

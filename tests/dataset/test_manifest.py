@@ -9,7 +9,9 @@ from promptmill.dataset.manifest import SCHEMA, write_manifest
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.plan import PlanOptions, plan_jobs
+from promptmill.producer.presence import find_present
 from promptmill.producer.prompts.expand import Expansion
+from promptmill.worker.encode import encode_png
 from tests.dataset.conftest import FAILED, REPEATED, Run
 
 
@@ -45,6 +47,17 @@ def test_what_is_absent_is_missing_and_what_is_no_image_of_the_job_is_broken(run
     assert states == ["missing", "broken", "done", "done", "missing", "broken", "broken", "done", "done", "done"]
     assert "is the image of another job" in str(found[1]["reason"])
     assert "is cut" in str(found[5]["reason"]) and "is empty" in str(found[6]["reason"])
+
+
+def test_it_says_what_marks_an_image_and_takes_images_of_before_there_were_marks(run: Run, tmp_path: Path):
+    planned = next(iter(run.plan))
+    job, name = run.plan.whole(planned), image_name(planned.id)
+    (run.folder / name).write_bytes(encode_png(run.pixels[0], job, {"watermark": "sdxl-dwtdct"}, xmp=False))
+    found = rows(run, tmp_path / "m.parquet", {})
+    assert [row["marks"] for row in found[:2]] == [["watermark"], ["xmp"]]
+    assert found[0]["state"] == "done"
+    assert find_present(run.plan, run.output).images == 8
+    assert found[FAILED]["marks"] is None
 
 
 def test_a_row_group_is_a_file_of_the_plan(run: Run, tmp_path: Path):

@@ -3,6 +3,7 @@
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from promptmill.producer.families.samplers import SAMPLERS, SIGMA_SCHEDULES
 from promptmill.producer.job import Job
+from promptmill.producer.marks import AI_MADE
 from promptmill.worker.encode import (
     A1111_SCHEDULES,
     a1111_parameters,
@@ -17,6 +19,9 @@ from promptmill.worker.encode import (
     job_id_inside,
     job_record,
 )
+
+RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
 
 JOB = Job(prompt="ein Äpfel 🍎\nzweite Zeile", negative_prompt="blurry", seed=2**63, width=64, height=32)
 
@@ -46,6 +51,16 @@ def test_notes_lie_beside_the_job_and_not_in_it():
     assert record.pop("id") == JOB.id == job_id_inside(data)
     assert Job.from_fields(record) == JOB
     assert job_record(JOB, {}) == job_record(JOB)
+
+
+def test_each_image_says_that_a_model_made_it_unless_that_is_turned_off():
+    with Image.open(io.BytesIO(encode_png(noise(1), JOB))) as image:
+        (description,) = ElementTree.fromstring(image.info["xmp"]).iter(f"{RDF}Description")
+        assert image.info["parameters"] == a1111_parameters(JOB)
+    assert description.findtext(f"{IPTC}DigitalSourceType") == AI_MADE
+    assert encode_png(noise(1), JOB) == encode_png(noise(1), JOB)
+    plain = encode_png(noise(1), JOB, xmp=False)
+    assert b"xmp" not in plain and job_id_inside(plain) == JOB.id
 
 
 def test_every_sampler_has_its_name_in_a1111():

@@ -65,6 +65,8 @@ def test_marked_it_can_be_read_and_is_told():
     treated = treat(PIXELS, {}, WorkerSettings(watermark=True))
     assert treated.notes == {"watermark": "sdxl-dwtdct"}
     assert is_marked(treated.pixels)
+    assert treat(PIXELS, {}, WorkerSettings(marks="xmp,watermark")).notes == {"watermark": "sdxl-dwtdct"}
+    assert treat(PIXELS, {}, WorkerSettings()).notes == {}
     blurred = treat(PIXELS, BAD, WorkerSettings(watermark=True, on_unsafe="blur"))
     assert is_marked(blurred.pixels), "marked last"
 

@@ -12,6 +12,7 @@ import pytest
 import redis
 from PIL import Image
 
+from promptmill.dataset.images import look_at
 from promptmill.producer.job import Job
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
@@ -19,6 +20,7 @@ from promptmill.producer.outputs.output import Output, OutputRefused, OutputUnav
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.worker.app import make_app
+from promptmill.worker.credentials import load_signer
 from promptmill.worker.encode import encode_png, job_id_inside
 from promptmill.worker.events import JobEvents
 from promptmill.worker.output_trouble import OutputTrouble
@@ -26,6 +28,7 @@ from promptmill.worker.render import Finisher, Rendered, _metadata
 from promptmill.worker.self_report import SelfReport
 from promptmill.worker.settings import WorkerSettings
 from tests.entries import as_entries
+from tests.worker.test_credentials import settings_with, write_certificate
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
@@ -56,14 +59,14 @@ class Bench:
         self.queue.enqueue("r", 0, count, as_entries(enumerate(jobs)))
         return self.queue.claim(jobs[0].shape, count)
 
-    def finisher(self, output: Output | None = None) -> Finisher:
+    def finisher(self, output: Output | None = None, settings: WorkerSettings | None = None) -> Finisher:
         return Finisher(
             self.queue,
             self.events,
             self.trouble,
             is_revoked=lambda claim: claim.job.id in self.revoked,
             give_up=self.give_up,
-            settings=WorkerSettings(),
+            settings=settings or WorkerSettings(),
             open_run=lambda url, run: output or self.output,
         )
 
@@ -97,6 +100,16 @@ def test_a_finished_job_has_its_image_and_is_done(bench):
     with Image.open(io.BytesIO(bench.image(claim))) as image:
         assert json.loads(image.info["promptmill"])["notes"] == {"prompt_cut": {"prompt": " and so on"}}
     assert (bench.ledger.status("r").done, bench.ledger.status("r").cut) == (1, 1)
+
+
+@pytest.mark.parametrize(("marks", "expected"), [("xmp", ("xmp",)), ("none", ()), ("xmp,c2pa", ("xmp", "c2pa"))])
+def test_an_image_has_the_marks_that_were_asked_for(bench, tmp_path, marks, expected):
+    settings = settings_with(write_certificate(tmp_path), marks=marks)
+    finisher = bench.finisher(settings=settings)
+    finisher.signer = load_signer(settings)
+    (claim,) = bench.claims(1)
+    assert finisher.finish(Rendered(claim, PIXELS))
+    assert look_at(bench.image(claim)).marks == expected
 
 
 def test_nan_fails_its_job_and_the_neighbours_land(bench):
