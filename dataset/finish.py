@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from promptmill.dataset.card import CARD, card_text, licence_in
+from promptmill.dataset.croissant import CROISSANT, croissant_text
 from promptmill.dataset.failures import put_failures
 from promptmill.dataset.image_formats import Transcoder
 from promptmill.dataset.manifest import MANIFEST, write_manifest
@@ -16,9 +18,10 @@ from promptmill.dataset.options import PackOptions
 from promptmill.dataset.pack import RECORD, SHARDS_JSON, Shard, check_options, pack
 from promptmill.dataset.rows import Rows
 from promptmill.dataset.seal import PIECE_BYTES, write_seal
+from promptmill.dataset.summary import summarize
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.job import JobId, canonical_json
-from promptmill.producer.layout import FAILURES, REJECTS, RUN_JSON, image_name
+from promptmill.producer.layout import CONTACT_SHEET, FAILURES, REJECTS, RUN_JSON, image_name
 from promptmill.producer.outputs.output import Existing, ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import page_names, read_run
@@ -38,13 +41,16 @@ def finish(
     options: PackOptions | None = None,
     shard_size: int | None = None,
     partial: bool = False,
+    licence: str = "unknown",
+    draw: Callable[[], object] = lambda: None,
     progress: Callable[[Shard], None] = lambda shard: None,
 ) -> dict[str, int]:
-    """Write manifest, shards and seal of a run; return how many rows have each state. What is there is left as it is.
+    """Write manifest, shards, card and seal of a run; return how many rows have each state. What is there stays.
 
-    `shard_size` alone is short for options of that size. Raises UnfinishedError where images are still to come, unless
-    it may be `partial`; PackError for options that cannot be; OutputConflict where those of other images, or other
-    shards, lie there; ImageChangedError, OutputError, PlanError.
+    `shard_size` alone is short for options of that size; `licence` is the card's, and
+    `draw` may put a contact sheet there for it. Raises UnfinishedError where images
+    are still to come, unless it may be `partial`; PackError for options that cannot be; OutputConflict where those of
+    other images, or other shards, lie there; ImageChangedError, OutputError, PlanError.
     """
     chosen = options or (PackOptions() if shard_size is None else PackOptions(shard_size=shard_size))
     Transcoder(chosen)  # else refused after the manifest
@@ -55,14 +61,29 @@ def finish(
         with Rows(scratch / MANIFEST) as rows:
             for shard in pack(output, rows, scratch, chosen):
                 progress(shard)
+            draw()
+            put_descriptions(output, rows, scratch / MANIFEST, licence)
         put_failures(output, scratch)
     write_seal(output, sealed_names(output))
     return counts
 
 
+def put_descriptions(output: Output, rows: Rows, manifest: Path, licence: str) -> None:
+    """Put the card and the Croissant file beside the shards. A card that is there, which its user may edit, stays."""
+    summary = summarize(rows, read_run(output) or {}, json.loads(output.get(SHARDS_JSON)))
+    card = card_text(summary, licence, output.exists(CONTACT_SHEET)).encode()
+    output.put_once(CARD, card, content_type="text/markdown", ours=lambda existing: True)
+    said = licence_in(output.get(CARD).decode(errors="replace")) or licence
+    croissant = croissant_text(summary, said, (manifest.stat().st_size, _sha256(manifest)))
+    output.put_once(CROISSANT, croissant, content_type="application/ld+json", ours=lambda existing: True)
+
+
 def sealed_names(output: Output) -> list[str]:
     """The objects of a packed run whose digests `_SUCCESS` holds. Raises PlanError."""
-    pages, some = page_names(read_run(output) or {}), (name for name in (REJECTS, FAILURES) if output.exists(name))
+    pages, some = (
+        page_names(read_run(output) or {}),
+        (name for name in (REJECTS, FAILURES, CROISSANT) if output.exists(name)),
+    )
     return [RUN_JSON, *pages, MANIFEST, RECORD, SHARDS_JSON, *some]
 
 

@@ -36,6 +36,8 @@ class Format:
     write: Write
     loader: str
     """What `datasets.load_dataset` calls it."""
+    pattern: Callable[[str], str]
+    """The files of a split, '' where there is one alone."""
 
 
 def _write_webdataset(file: Path, name: str, samples: Iterator[Sample], output: Output) -> tuple[int, list[Written]]:
@@ -83,10 +85,18 @@ def _folder(split: str, number: int) -> str:
     return f"data/{split}{'/' if split else ''}{number:05d}/metadata.parquet"
 
 
+def _files(extension: str) -> Callable[[str], str]:
+    return lambda split: f"data/{split}{'-' if split else ''}*.{extension}"
+
+
+def _folders(split: str) -> str:
+    return f"data/{split}{'/' if split else ''}[0-9]*/*"
+
+
 PARQUET = "application/vnd.apache.parquet"
 
 FORMATS = {
-    "webdataset": Format(_file("tar"), "application/x-tar", _write_webdataset, "webdataset"),
-    "parquet": Format(_file("parquet"), PARQUET, _write_parquet, "parquet"),
-    "imagefolder": Format(_folder, PARQUET, _write_imagefolder, "imagefolder"),
+    "webdataset": Format(_file("tar"), "application/x-tar", _write_webdataset, "webdataset", _files("tar")),
+    "parquet": Format(_file("parquet"), PARQUET, _write_parquet, "parquet", _files("parquet")),
+    "imagefolder": Format(_folder, PARQUET, _write_imagefolder, "imagefolder", _folders),
 }

@@ -40,6 +40,19 @@ def _schema(fields: list[pa.Field]) -> pa.Schema:
     return pa.schema(fields, {"huggingface": json.dumps({"info": {"features": features}})})
 
 
+def yaml_features(schema: pa.Schema) -> list[dict[str, str]]:
+    """The columns as a dataset's card describes them."""
+    return [{"name": field.name, **_yaml_feature(field.type)} for field in schema]
+
+
+def _yaml_feature(kind: pa.DataType) -> dict[str, str]:
+    if kind == IMAGE:
+        return {"dtype": "image"}
+    if pa.types.is_list(kind):
+        return {"list": _yaml_feature(kind.value_type)["dtype"]}
+    return {"dtype": _feature(kind)["dtype"]}
+
+
 WITH_IMAGES = _schema([pa.field("image", IMAGE), *_VALUES])
 BESIDE_IMAGES = pa.schema([pa.field("file_name", pa.string()), *_VALUES])
 

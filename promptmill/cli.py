@@ -34,9 +34,10 @@ VERBS = {
     "resume": "Enter what a run lacks, from its output alone.",
     "purge": "Take a run out of Redis.",
     "sheet": "Draw a run's images on one sheet.",
-    "pack": "Make a dataset of a finished run: manifest and shards.",
+    "pack": "Make a dataset of a finished run: manifest, shards, card.",
     "verify": "Check a run's images, manifest and shards, byte by byte.",
     "repair": "Put back what is broken or missing of a run.",
+    "push": "Put a packed run onto the Hugging Face hub.",
     "export": "Bring a run's images into a folder, under names that people can read.",
     "import-model": "Make a model folder of a single file, LoRAs, textual inversions.",
 }

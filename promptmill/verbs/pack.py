@@ -1,10 +1,18 @@
 """`promptmill pack`: a finished run as a dataset."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from promptmill.producer.words import count
 from promptmill.verbs.options import broker_option, json_option
 from promptmill.verbs.runs import answer
+
+if TYPE_CHECKING:
+    from promptmill.producer.outputs.output import Output
+    from promptmill.producer.plan import Plan
+
+SHEET_IMAGES = 48
 
 
 @click.command("pack")
@@ -43,6 +51,13 @@ from promptmill.verbs.runs import answer
     metavar="N|WxH",
     help="512: the longer side at most 512 pixels. 512x512: scaled to cover that, and cut in the middle.",
 )
+@click.option(
+    "--license",
+    "licence",
+    default="unknown",
+    show_default=True,
+    help="For the dataset's card: an identifier of the hub, such as cc-by-4.0 or openrail++.",
+)
 @click.option("--partial", is_flag=True, help="Also pack a run with images that are still to come.")
 @broker_option
 @json_option
@@ -55,11 +70,12 @@ def command(
     image_format: str,
     quality: int | None,
     resize: str | None,
+    licence: str,
     partial: bool,
     broker: str | None,
     as_json: bool,
 ) -> int:
-    """Write RUN's manifest, and its images as shards of a dataset, into its output.
+    """Write RUN's manifest, its images as shards of a dataset, and the dataset's card, into its output.
 
     RUN is the run's folder or URL (out/RUN, gs://bucket/prefix/RUN), or its name in Redis. Jobs that failed leave
     holes, which data/shards.json names. Packing again writes only what is not there.
@@ -90,8 +106,26 @@ def command(
 
     with load_plan(output) as plan:
         failures = failures_of(output, broker)
-        counts = finish(output, plan, failures, options=options, partial=partial, progress=tell)
+        counts = finish(
+            *(output, plan, failures),
+            options=options,
+            partial=partial,
+            licence=licence,
+            draw=lambda: _draw_sheet(output, plan),
+            progress=tell,
+        )
     holes = {state: number for state, number in counts.items() if state != "done"}
     rest = "".join(f", {number} {state}" for state, number in sorted(holes.items()))
     answer(as_json, f"{output.url}: {count(counts.get('done', 0), 'image')} packed{rest}", output=output.url, **counts)
     return 1 if holes else 0
+
+
+def _draw_sheet(output: "Output", plan: "Plan") -> None:
+    """A contact sheet for the card, of images picked evenly, where there is none yet."""
+    from promptmill.contact_sheet import make_sheet, write_sheet
+    from promptmill.producer.layout import CONTACT_SHEET, image_name
+
+    picked = sorted({number * plan.jobs // SHEET_IMAGES for number in range(SHEET_IMAGES)})
+    indexes = [job.index for job in plan.at(picked) if output.exists(image_name(job.id))]
+    if indexes and not output.exists(CONTACT_SHEET):
+        write_sheet(output, make_sheet(output, plan, indexes))

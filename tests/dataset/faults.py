@@ -13,9 +13,9 @@ Fault = Callable[[Path, random.Random], str]
 
 
 def every_file(folder: Path) -> list[str]:
-    """The objects' names, but for those that a repair has set aside."""
+    """The objects' names, but for the card, which is its user's to edit, and what a repair has set aside."""
     names = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in names if not name.startswith("set-aside/"))
+    return sorted(name for name in names if not name.startswith(("set-aside/", "README.md")))
 
 
 def _pick(folder: Path, draw: random.Random, pattern: str) -> Path:

@@ -13,7 +13,7 @@ from promptmill.dataset.options import PackOptions
 from promptmill.dataset.verify import verify
 from promptmill.producer.outputs.open import open_output
 from tests.dataset.conftest import FAILED, Run
-from tests.dataset.test_verify import every_file
+from tests.dataset.faults import every_file
 from tests.fake_gcs import FakeGcs
 
 

@@ -130,7 +130,7 @@ def test_an_image_that_comes_out_otherwise_is_told_and_packed_only_when_accepted
     after = contents(dataset)
     assert {name for name in before if before[name] != after[name]} == {
         *(name, "data/00002.tar", "data/shards.json", "manifest.parquet", "_SUCCESS"),
-        *("packing/00002.tar.json", "packing/manifest.json"),
+        *("packing/00002.tar.json", "packing/manifest.json", "croissant.json"),
     }
 
 

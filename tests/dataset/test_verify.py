@@ -18,6 +18,7 @@ from promptmill.dataset.verify import verify
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
 from tests.dataset.conftest import FAILED, Run
+from tests.dataset.faults import every_file
 from tests.fake_gcs import FakeGcs
 
 
@@ -38,10 +39,6 @@ def missing(run: Run) -> str:
 
 def test_a_whole_dataset_has_no_findings(run: Run, dataset: Path):
     assert found(run) == set()
-
-
-def every_file(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -214,7 +211,8 @@ def test_finishing_again_changes_nothing(run: Run, dataset: Path):
     assert {name: (dataset / name).stat().st_mtime_ns for name in every_file(dataset)} == before
     sealed = json.loads((dataset / "_SUCCESS").read_text())["sha256"]
     pages = {"run.json", "plan/00000.jsonl.zst"}
-    assert set(sealed) == {*pages, "manifest.parquet", "packing/manifest.json", "data/shards.json", "failures.jsonl"}
+    texts = {"data/shards.json", "failures.jsonl", "croissant.json"}
+    assert set(sealed) == {*pages, *texts, "manifest.parquet", "packing/manifest.json"}
 
 
 def test_a_run_in_a_bucket_is_packed_and_verified(run: Run, fake_gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch):

@@ -48,6 +48,15 @@ def test_images_are_packed_in_another_format_and_size(promptmill: Command, run: 
     assert "packed already, with format imagefolder, image_format jpeg, quality 80, resize 32x16;" in again.err
 
 
+def test_the_card_shows_images_and_names_the_licence(promptmill: Command, run: Run, here: Path):
+    assert promptmill("pack", run.folder, "--partial", "--license", "openrail++").code == 1
+    card = (run.folder / "README.md").read_text()
+    assert 'license: "openrail++"' in card and "](contact-sheet.png)" in card
+    with Image.open(run.folder / "contact-sheet.png") as sheet:
+        assert sheet.width > 64 * 8
+    assert promptmill("verify", run.folder).code == 0
+
+
 def test_verifying_says_what_is_wrong_and_where(promptmill: Command, run: Run, here: Path):
     promptmill("pack", run.folder, "--partial")
     whole = promptmill("verify", run.folder)
