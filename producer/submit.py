@@ -19,7 +19,7 @@ from promptmill.producer.plan_lines import PlannedJob
 from promptmill.producer.presence import Present, find_present
 from promptmill.producer.queue.control import purge
 from promptmill.producer.queue.keys import done_key
-from promptmill.producer.queue.ledger import KEEP_S, REVOKED, Ledger
+from promptmill.producer.queue.ledger import KEEP_S, REVOKED, Ledger, RunStatus, name_is_taken
 from promptmill.producer.queue.queue import CHUNK, Entry, JobQueue, entered
 
 CHUNKS_A_TRIP = 4
@@ -73,10 +73,21 @@ def submit(
     are entered too, and `change` says what may become of others. Raises PlanError, LedgerError, OutputError, and redis'
     own errors.
     """
+    _check_name(Ledger(client), plan, output, run)
     with placed(output.child(run), run, plan, sources, change) as whole:
         _open(whole, output, run, client, priority, keep_s)
         there = there if whole is plan else None
         return _enter_all(whole, output.child(run), run, client, max_pending, there, progress)
+
+
+def _check_name(ledger: Ledger, plan: Plan, output: Output, run: str) -> None:
+    """Refuse a new run whose name stands for another one in Redis, before anything of it is written."""
+    digest = ledger.digest(run)
+    if digest is None or read_run(output.child(run)) is not None:
+        return
+    status = ledger.status(run)
+    if digest != plan.digest or (status.output != output.url and not _may_move(status)):
+        raise name_is_taken(run, status.output, output.url)
 
 
 def _open(plan: Plan, output: Output, run: str, client: redis.Redis, priority: str, keep_s: int) -> None:
@@ -102,12 +113,17 @@ def _follow(ledger: Ledger, output: Output, run: str, client: redis.Redis) -> No
         return  # it is not known, or another run: the ledger says so
     status = ledger.status(run)
     if status.output != output.url:
-        if status.finished or status.state == "cancelled" or _is_gone(status.output, run):
+        if _may_move(status):
             purge(client, run, force=True)
     elif change is Change.REPLACE:
         purge(client, run, force=True)
     elif change is Change.APPEND:
         ledger.grow(run, digest, digest=now["digest"], jobs=now["jobs"], images=now["images"])
+
+
+def _may_move(status: RunStatus) -> bool:
+    """Whether a run that Redis knows at one output may be taken up at another."""
+    return status.finished or status.state == "cancelled" or _is_gone(status.output, status.run)
 
 
 def _is_gone(url: str, run: str) -> bool:

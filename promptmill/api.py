@@ -72,8 +72,8 @@ def submit(
     options = PlanOptions(defaults, preset, expansion=expansion or Expansion(plain=True), start=start)
     with _plan(jobs, options) as plan:
         name = check_run_name(run) if run else plan.default_name("run", root.url)
+        client = connect(_broker(broker))  # first, as what is refused leaves no folder behind
         root.check()
-        client = connect(_broker(broker))
         submit_plan(
             plan,
             output=root,

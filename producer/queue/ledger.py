@@ -150,8 +150,7 @@ class Ledger:
         shared = canonical_json(common)
         known = self._open(run, output, digest, jobs, images, shared, priority, keep_s)
         if known != [output, digest]:
-            what = f"at {known[0]}" if known[0] != output else "with other jobs"
-            raise LedgerError(f"run {run!r} is known to this Redis {what}: name this run otherwise with --run")
+            raise name_is_taken(run, known[0], output)
 
     def grow(self, run: str, before: str, *, digest: str, jobs: int, images: int) -> None:
         """The plan of the digest `before` has grown to this one. Does nothing where the run has another by now."""
@@ -211,6 +210,12 @@ _SOME = re.compile(rb"[^\x00]")
 def _set_bits(byte: int) -> Iterator[int]:
     """Redis counts from a byte's highest bit."""
     return (bit for bit in range(8) if byte & (0x80 >> bit))
+
+
+def name_is_taken(run: str, known: str, output: str) -> LedgerError:
+    """What is said of a run's name that stands for another run, at the output that is `known`."""
+    what = f"at {known}" if known != output else "with other jobs"
+    return LedgerError(f"run {run!r} is known to this Redis {what}: name this run otherwise with --run")
 
 
 def check_priority(priority: str) -> None:

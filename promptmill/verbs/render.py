@@ -7,12 +7,13 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
 import redis
 
-from promptmill.embedded import embedded_server
+from promptmill.embedded import Embedded, embedded_server
 from promptmill.local_worker import LocalWorker
 from promptmill.producer.broker import connect, eviction
 from promptmill.producer.growth import placed
@@ -102,35 +103,64 @@ def command(
     if given["dry_run"]:
         return dry_run(files, output, run, broker, as_json, given)
     started, change, root = time.time(), change_of(given), open_output(output)
-    with make_plan(files, plan_options(given, start_in(root, run, source_names(files), change))) as plan:
+    with (
+        make_plan(files, plan_options(given, start_in(root, run, source_names(files), change))) as plan,
+        contextlib.ExitStack() as stack,
+    ):
         tell_skipped(plan)
-        root.check()
         run = name_run(run, plan, files, root, change)
+        there = find_present(plan, root.child(run))
+        server = _Server(broker, stack)
+        if there.images < plan.images:
+            server.client.ping()  # before anything is written: what fails here leaves no folder behind
+        root.check()
         warn(plan, given["preset"])
         with placed(root.child(run), run, plan, source_names(files), change) as whole:
-            report = _render_plan(whole, files, root, run, broker, verbose, started, given)
+            found = there if whole is plan else find_present(whole, root.child(run))
+            report = _render_plan(whole, found, files, root, run, server, verbose, started, given)
     _tell(report, as_json)
     return 1 if report.failed else 0
 
 
+class _Server:
+    """The Redis that was named, or one of our own, which is started when it is needed first."""
+
+    def __init__(self, broker: str | None, stack: contextlib.ExitStack) -> None:
+        self._broker = broker
+        self._stack = stack
+
+    @cached_property
+    def embedded(self) -> Embedded | None:
+        return None if self._broker else self._stack.enter_context(embedded_server())
+
+    @property
+    def url(self) -> str:
+        return self.embedded.url if self.embedded else str(self._broker)
+
+    @cached_property
+    def client(self) -> redis.Redis:
+        """Raises BrokerError."""
+        return connect(self.url)
+
+
 def _render_plan(
     plan: Plan,
+    there: Present,
     files: Sequence[str],
     root: Output,
     run: str,
-    broker: str | None,
+    server: "_Server",
     verbose: bool,
     started: float,
     given: Mapping[str, Any],
 ) -> Report:
     sources, run_output = source_names(files), root.child(run)
-    there = find_present(plan, run_output)
     warn_of_images(run_output.url, there.broken, there.taken, there.names)
     if there.images == plan.images:
         report = Report(run, run_output.url, plan.images, plan.images, 0, 0)
     else:
         with _sigterm_as_ctrl_c():
-            report = _render(plan, root, run, there, sources, broker, verbose, started, check_environ(given))
+            report = _render(plan, root, run, there, sources, server, verbose, started, check_environ(given))
     return _with_sheet(report, plan, run_output)
 
 
@@ -155,22 +185,20 @@ def _render(
     run: str,
     there: Present,
     sources: list[str],
-    broker: str | None,
+    server: "_Server",
     verbose: bool,
     started: float,
     checks: Mapping[str, str],
 ) -> Report:
     with contextlib.ExitStack() as stack:
-        embedded = None if broker else stack.enter_context(embedded_server())
-        url = embedded.url if embedded else str(broker)
-        client = connect(url)
+        client, url = server.client, server.url
         if warning := eviction(client):
             click.echo(f"Warning: {warning}", err=True)
-        worker = stack.enter_context(LocalWorker(url, verbose=verbose, embedded=embedded, environ=checks))
+        worker = stack.enter_context(LocalWorker(url, verbose=verbose, embedded=server.embedded, environ=checks))
         submit(plan, output=root, run=run, client=client, sources=sources, there=there)
         missing = _missing(plan, there)
         try:
-            status = wait(watching(url), run, worker, missing, waits_for_redis=broker is not None)
+            status = wait(watching(url), run, worker, missing, waits_for_redis=server.embedded is None)
         except KeyboardInterrupt:
             with contextlib.suppress(redis.RedisError):  # it may be what was waited for
                 status = Ledger(client).status(run)

@@ -72,8 +72,8 @@ def command(
     with make_plan(files, plan_options(given, start_in(root, run, sources, change))) as plan:
         tell_skipped(plan)
         run = name_run(run, plan, files, root, change)
+        client = connect(broker or DEFAULT_URL)  # first, as what is refused leaves no folder behind
         root.check()
-        client = connect(broker or DEFAULT_URL)
         if warning := eviction(client):
             click.echo(f"Warning: {warning}", err=True)
         warn(plan, given["preset"])
