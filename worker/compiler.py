@@ -27,16 +27,10 @@ class Compiler:
         self._wanted: queue.SimpleQueue[tuple[Shape, bool]] = queue.SimpleQueue()
         self._failures: queue.SimpleQueue[tuple[Shape, Exception]] = queue.SimpleQueue()
         self._busy = threading.Event()
-        self._alone = threading.Event()
 
     @property
     def is_free(self) -> bool:
         return not self._busy.is_set()
-
-    @property
-    def wants_nothing_in_flight(self) -> bool:
-        """Whether claiming has to wait: what is made now has killed before."""
-        return self._alone.is_set()
 
     def begin(self, shape: Shape) -> None:
         """Have the shape's program made. Call it when the compiler is free. Raises redis.RedisError."""
@@ -51,7 +45,8 @@ class Compiler:
             self._busy.set()
             if attempt.deaths:
                 logger.warning("%d workers died of %s: it is tried with nothing else in flight", attempt.deaths, shape)
-                self._alone.set()
+                with self._host.claiming:
+                    self._host.alone.set()
             self._wanted.put((shape, attempt.deaths > 0))
 
     def failures(self) -> list[tuple[Shape, Exception]]:
@@ -71,7 +66,7 @@ class Compiler:
             except Exception as error:  # noqa: BLE001 - the puller decides what becomes of the jobs
                 self._failures.put((shape, error))
             finally:
-                self._alone.clear()
+                self._host.alone.clear()
                 self._busy.clear()
 
     def make(self, shape: Shape) -> None:

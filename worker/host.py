@@ -10,6 +10,7 @@
 
     puller    picks a shape with work and a program, claims a batch, starts it on the device
     compiler  makes the next shape's program meanwhile, as the puller says: compiler.py
+    giving up fails the jobs of shapes that nobody can render: giving_up.py
     fetcher   waits for the device, batch after batch, and hands each job to the pool to be finished
     keeper    renews the leases of all that is held, and reports that the worker is there
 
@@ -26,7 +27,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import redis
@@ -39,7 +40,7 @@ from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.producer.queue.workers import Workers
 from promptmill.producer.words import count
 from promptmill.worker.devices import is_out_of_memory
-from promptmill.worker.in_flight import InFlight
+from promptmill.worker.in_flight import InFlight, Slot
 from promptmill.worker.observers import Observer
 from promptmill.worker.output_trouble import OutputTrouble
 from promptmill.worker.program import AnyProgram
@@ -70,6 +71,8 @@ class Host:
         self.on_device: queue.SimpleQueue[Batch] = queue.SimpleQueue()
         self.claiming = threading.Lock()
         self.stopping = threading.Event()  # claim nothing more
+        self.alone = threading.Event()
+        """Claim nothing now: a program is made that killed workers before. Set while `claiming` is locked."""
         self.give_up = threading.Event()  # wait for no output and no Redis any more
         self.programs: Programs  # the puller makes them, when it has looked at the devices
         self.fetching: tuple[Batch, float] | None = None
@@ -94,6 +97,20 @@ class Host:
             return claim.job.id in revoked
         since_s = time.monotonic() - revoked.as_dict().get(claim.job.id, time.monotonic())
         return bool(time.time() - since_s > claim.entered_s)
+
+    def claim(self, shape: Shape, count: int, slot: Slot, *, pass_over: Iterable[str]) -> list[Claim]:
+        """Claims for a slot, held from now on, those left out that were revoked. Raises redis.RedisError."""
+        with self.claiming:
+            closed = self.stopping.is_set() or self.alone.is_set()
+            claims = [] if closed else self.queue.claim(shape, count, pass_over=pass_over)
+            self.in_flight.hold(slot, claims)
+        for claim in claims:
+            self.observer.received(claim)
+        revoked = [claim for claim in claims if self.is_revoked(claim)]
+        for claim in revoked:
+            with self.in_flight.leaving([claim]):
+                self.finisher.revoke(claim)
+        return [claim for claim in claims if claim not in revoked]
 
     def lose(self, program: AnyProgram, claims: Sequence[Claim], error: Exception) -> None:
         """A whole batch failed, and nobody knows through which job: each gets another try.

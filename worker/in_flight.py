@@ -21,7 +21,7 @@ class Slot:
     """Room for one batch."""
 
     width: int = 1
-    """How many slots it takes: one, or all of them for a batch that must be alone."""
+    """How many slots it takes: one, all of them for a batch that must be alone, none for what needs no device."""
     users: int = 1
     """The puller while it fills the slot, and each claim in it."""
 
@@ -57,6 +57,16 @@ class InFlight:
             if slot is not None:
                 with self._changed:
                     self._leave(slot)
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[Slot]:
+        """Room for claims that need no device; there is always some."""
+        slot = Slot(width=0)
+        try:
+            yield slot
+        finally:
+            with self._changed:
+                self._leave(slot)
 
     def hold(self, slot: Slot, claims: Sequence[Claim]) -> None:
         """Puts claims into a slot; only within its block."""

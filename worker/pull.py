@@ -13,6 +13,7 @@ from promptmill.worker.compiler import Compiler
 from promptmill.worker.credentials import load_signer
 from promptmill.worker.devices import Devices, is_out_of_memory
 from promptmill.worker.errors import RequestError
+from promptmill.worker.giving_up import GivingUp
 from promptmill.worker.host import Host
 from promptmill.worker.in_flight import Slot
 from promptmill.worker.program import AnyProgram
@@ -25,7 +26,6 @@ logging.getLogger("jax").setLevel(logging.WARNING)  # at INFO it tells of every 
 
 IDLE_S = 0.1  # between two looks for work
 AFTER_ERROR_S = 1.0
-UNFIT_AT_ONCE = 100  # jobs of a shape that no model has, failed in one go
 
 
 class Puller:
@@ -36,6 +36,7 @@ class Puller:
         self._turns = Turns()
         self._checks: Checks
         self._compiler: Compiler
+        self._giving_up = GivingUp(host)
 
     def run(self) -> None:
         host = self._host
@@ -70,7 +71,8 @@ class Puller:
         self._compiler = Compiler(host)
         if host.settings.model:
             self._preload(host.settings.model)
-        threading.Thread(target=self._compiler.run, name="compiler", daemon=True).start()
+        for part in (self._compiler, self._giving_up):
+            threading.Thread(target=part.run, name=type(part).__name__.lower(), daemon=True).start()
         host.report.phase("ready")
         logger.info("ready to claim, on %d %s devices", devices.count, devices.platform)
 
@@ -94,16 +96,16 @@ class Puller:
     def _pull(self) -> bool:
         """Start a batch; False where there is nothing to do."""
         host = self._host
+        for failed, error in self._compiler.failures():
+            self._not_made(failed, error)
         with host.in_flight.slot(IDLE_S) as slot:
             if slot is None:
                 return True
-            for failed, error in self._compiler.failures():
-                self._not_made(failed, error, slot)
             chosen = self._choose()
             if chosen is None:
                 return False
             shape, program = chosen
-            claims = self._claim(shape, program.batch, slot)
+            claims = host.claim(shape, program.batch, slot, pass_over=host.outputs.to_pass_over())
             if not claims:
                 return False
             try:
@@ -118,12 +120,13 @@ class Puller:
     def _choose(self) -> tuple[Shape, AnyProgram] | None:
         """The shape of the next batch and its program. Beside it, what else is wanted is compiled."""
         host = self._host
-        ready = host.queue.claimable(pass_over=host.outputs.to_pass_over())
+        found = host.queue.claimable(pass_over=host.outputs.to_pass_over())
+        ready = [one for one in found if one.shape not in self._giving_up]
         if self._compiler.is_free:
             wanted = self._turns.to_make(ready, self._host.programs.trouble, host.compiling.deaths)
             if wanted:
                 self._compiler.begin(wanted)
-        if self._compiler.wants_nothing_in_flight:
+        if host.alone.is_set():
             return None
         shape = self._turns.next([one for one in ready if one.shape in self._host.programs])
         program = self._host.programs.at_hand(shape) if shape else None
@@ -133,7 +136,7 @@ class Puller:
         host.report.serving(shape.key)
         return shape, program
 
-    def _not_made(self, shape: Shape, error: Exception, slot: Slot) -> None:
+    def _not_made(self, shape: Shape, error: Exception) -> None:
         """What becomes of the jobs whose program could not be made: no worker can, or another may, or later."""
         reason = str(error)
         if not isinstance(error, RequestError):
@@ -143,7 +146,7 @@ class Puller:
             if not limit_s or waited_s < limit_s:
                 return
             reason = f"no worker could make a program for it in {waited_s:.0f} s: {reason}"
-        self._fail(self._claim(shape, UNFIT_AT_ONCE, slot), reason)
+        self._giving_up.begin(shape, reason)
 
     def _refuse(self, shape: Shape, error: Exception) -> None:
         """Leave the jobs to other workers for a while: those of the model, or of a shape too large for the device."""
@@ -151,21 +154,6 @@ class Puller:
         logger.error("cannot render with %s: %s", key, error)
         self._turns.refuse(what)
         self._host.report.trouble(key, str(error))
-
-    def _claim(self, shape: Shape, count: int, slot: Slot) -> list[Claim]:
-        """Claims for the next batch, held from now on, those left out that were revoked."""
-        host = self._host
-        with host.claiming:
-            pass_over = host.outputs.to_pass_over()
-            claims = [] if host.stopping.is_set() else host.queue.claim(shape, count, pass_over=pass_over)
-            host.in_flight.hold(slot, claims)
-        for claim in claims:
-            host.observer.received(claim)
-        revoked = [claim for claim in claims if host.is_revoked(claim)]
-        for claim in revoked:
-            with host.in_flight.leaving([claim]):
-                host.finisher.revoke(claim)
-        return [claim for claim in claims if claim not in revoked]
 
     def _start(self, program: AnyProgram, claims: list[Claim], slot: Slot) -> Batch | None:
         """Put the claims on the device; one on its last chance with nothing else in flight that it could kill."""
@@ -183,10 +171,6 @@ class Puller:
         except RequestError:
             fit, unfit = split_unfit(program, claims)
             for claim, reason in unfit:
-                self._fail([claim], reason)
+                with host.in_flight.leaving([claim]):
+                    host.finisher.fail(claim, reason)
             return start(program, fit, self._checks) if fit else None
-
-    def _fail(self, claims: list[Claim], reason: str) -> None:
-        for claim in claims:
-            with self._host.in_flight.leaving([claim]):
-                self._host.finisher.fail(claim, reason)

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from promptmill.producer.queue.compiling import MAX_DEATHS, Compiling
+from promptmill.producer.queue.ledger import Ledger
+from promptmill.producer.queue.queue import JobQueue
 from tests.chaos.widths import DEADLY_WIDTH, SLOW_WIDTH
 from tests.farm import Farm, farm_of, wait_until
 
@@ -102,3 +105,23 @@ def test_a_batch_too_large_for_the_device_goes_on_in_halves(farm: Farm, tmp_path
     assert "out of memory with 4 images per device; it goes on with 2" in farm.log(0)
     assert "out of memory with 2 images per device; it goes on with 1" in farm.log(0)
     assert "it goes on with 1 images per device" in str(farm.status("r")["workers"][0]["problems"])
+
+
+def test_a_worker_killed_while_it_fails_jobs_leaves_the_rest_to_another(farm: Farm, client: redis.Redis, tmp_path):
+    farm.environ |= {"PROMPTMILL_LEASE_S": "2"}
+    farm.submit([f"bad {n}" for n in range(6000)], str(tmp_path), "bad", "--width", str(DEADLY_WIDTH))
+    (shape,) = JobQueue(client).backlog()
+    for death in range(MAX_DEATHS):
+        Compiling(client, f"dead/{death}").begin(shape)
+    worker, ledger = start_worker(farm), Ledger(client)
+    wait_until(lambda: ledger.status("bad").failed, "it fails jobs")
+    worker.kill()
+    worker.wait()
+    assert 0 < ledger.status("bad").failed < 6000
+    start_worker(farm)
+    bad = farm.wait_until_finished("bad")
+    assert (bad["done"], bad["failed"], bad["left"]) == (0, 6000, 0)
+    failures = list(ledger.failures("bad"))
+    assert {failure.index for failure in failures} == set(range(6000))
+    assert len(failures) == 6000
+    assert all("3 workers died" in failure.reason for failure in failures)
