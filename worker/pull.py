@@ -2,9 +2,11 @@
 
 import logging
 import threading
+from collections.abc import Iterator
 
 import redis
 
+from promptmill.producer.backoff import backoff
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.job import Shape
 from promptmill.producer.queue.queue import Claim
@@ -18,14 +20,17 @@ from promptmill.worker.host import Host
 from promptmill.worker.in_flight import Slot
 from promptmill.worker.program import AnyProgram
 from promptmill.worker.programs import Programs, default_shape
-from promptmill.worker.render import Batch, split_unfit, start
+from promptmill.worker.render import FIRST_PAUSE_S, MAX_PAUSE_S, Batch, split_unfit, start
 from promptmill.worker.shape_scheduler import Turns
 
 logger = logging.getLogger(__name__)
 logging.getLogger("jax").setLevel(logging.WARNING)  # at INFO it tells of every accelerator that is not there
 
 IDLE_S = 0.1  # between two looks for work
-AFTER_ERROR_S = 1.0
+
+
+def _pauses() -> Iterator[float]:
+    return backoff(first_s=FIRST_PAUSE_S, most_s=MAX_PAUSE_S)
 
 
 class Puller:
@@ -46,16 +51,20 @@ class Puller:
             known = isinstance(error, PromptmillError)
             logger.critical("this worker cannot start: %s", error, exc_info=None if known else error)
             host.end(f"this worker cannot start: {error}")
+        pauses = _pauses()
         while not host.stopping.is_set():
             try:
-                if not self._pull():
-                    host.stopping.wait(IDLE_S)
+                worked = self._pull()
+                pauses = _pauses()
             except redis.RedisError as error:
                 logger.warning("Redis does not answer: %s", error)
-                host.stopping.wait(AFTER_ERROR_S)
+                host.stopping.wait(next(pauses))
             except Exception:
                 logger.exception("the puller goes on after this")
-                host.stopping.wait(AFTER_ERROR_S)
+                host.stopping.wait(next(pauses))
+            else:
+                if not worked:
+                    host.stopping.wait(IDLE_S)
 
     def _get_ready(self) -> None:
         """Everything slow that can be done before the first claim."""

@@ -34,7 +34,7 @@ from promptmill.worker.credentials import Signer
 from promptmill.worker.encode import ENCODERS, job_id_inside, job_record
 from promptmill.worker.errors import RequestError
 from promptmill.worker.observers import Observer
-from promptmill.worker.output_trouble import OutputTrouble
+from promptmill.worker.output_trouble import Blame, OutputTrouble
 from promptmill.worker.post_processing import treat
 from promptmill.worker.program import AnyProgram, Result, fetch
 from promptmill.worker.settings import WorkerSettings
@@ -168,9 +168,8 @@ class Finisher:
         except Stopping:
             self.release([claim])
             return False
-        except OutputRefused as error:  # whoever renders it meets the same here: the job is for others, or for later
-            self._outputs.refused(claim.output, str(error))
-            self.release([claim], f"given back: {error}")
+        except OutputRefused as error:
+            self._give_back(claim, error)
             return False
         except OutputError as error:
             self.fail(claim, str(error))
@@ -205,10 +204,20 @@ class Finisher:
         for claim in again:
             self._observer.retried(claim, reason)
 
-    def release(self, claims: Sequence[Claim], reason: str = "given back by a worker that stops") -> None:
-        """Gives jobs back through no fault of theirs: the delivery does not count."""
+    def _give_back(self, claim: Claim, error: OutputRefused) -> None:
+        """The output refused the job. Whatever is rendered here meets the same: it is for others, or for later."""
+        blame = self._outputs.refused(claim.output, claim.job.id, str(error))
+        if blame is Blame.JOB:
+            self.retry([claim], f"the output takes other images, and not this one: {error}")
+        else:
+            self.release([claim], f"given back: {error}", later=blame is Blame.OUTPUT_AGAIN)
+
+    def release(
+        self, claims: Sequence[Claim], reason: str = "given back by a worker that stops", *, later: bool = False
+    ) -> None:
+        """Gives jobs back through no fault of theirs: the delivery does not count. `later`: others are to go first."""
         try:
-            self._queue.release(claims)
+            self._queue.release(claims, later=later)
         except redis.RedisError as error:
             logger.warning("could not give %d jobs back; their leases run out: %s", len(claims), error)
         for claim in claims:
@@ -237,7 +246,7 @@ class Finisher:
             lambda: output.put_once(name, data, ours=same_job, broken=remains, **more),
             when_away=partial(self._outputs.away, claim.output),
         )
-        self._outputs.worked(claim.output)
+        self._outputs.worked(claim.output, job.id)
         return f"{output.url}/{name}"
 
     def _open(self, claim: Claim) -> Output:

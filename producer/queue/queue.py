@@ -33,6 +33,8 @@ MAX_DELIVERIES = 3
 
 CHUNK = 500  # jobs per script call: some 100 kB, a few milliseconds of Redis' one thread
 
+OVER_ANY_LEASE_MS = 86_400_000  # an idle time: whoever looks may claim it
+
 MAX_INDEX_DIGITS = 9  # a bit at that index is 120 MB of bitmap, which no run has
 
 Entry = tuple[int, str, str]
@@ -175,9 +177,12 @@ class JobQueue:
         lost = self._renew(self._consumer, *_names(held)) if held else []
         return [held[number] for number in lost]
 
-    def release(self, claims: Iterable[Claim], *, counted: bool = False) -> None:
-        """Gives jobs back, to be claimed by anybody at once. `counted`: this delivery counts as one of the three."""
-        self._release(self._consumer, int(counted), *_names(claims))
+    def release(self, claims: Iterable[Claim], *, counted: bool = False, later: bool = False) -> None:
+        """Gives jobs back, to be claimed by anybody at once, or `later`: when a lease is over.
+
+        `counted`: this delivery counts as one of the three.
+        """
+        self._release(self._consumer, int(counted), 0 if later else OVER_ANY_LEASE_MS, *_names(claims))
 
     def release_all_but(self, held: Iterable[Claim]) -> int:
         """Give back what is pending under this consumer's name and not in its hands; how many jobs that were.

@@ -216,6 +216,39 @@ def test_an_output_that_refuses_this_host_gives_the_job_back_and_is_passed_over(
     assert bench.report.now().problems == {}
 
 
+def test_an_object_that_the_output_refuses_while_it_takes_others_is_failed_with_the_reason(bench):
+    bad, *good = bench.claims(4)
+
+    def forbidden() -> None:
+        raise OutputRefused("cannot write gs://b/bad: 403")
+
+    refusing = Faulty(bench.output, forbidden)
+    assert not bench.finish(bad, output=refusing)
+    tries = 1
+    for claim in good:
+        assert bench.finish(claim)
+    while claims := bench.queue.claim(bad.shape, 1):
+        assert not bench.finish(claims[0], output=refusing)
+        tries += 1
+    assert tries == 4, "the first time it may have been the output"
+    assert bench.reasons() == {0: "the output takes other images, and not this one: cannot write gs://b/bad: 403"}
+    assert bench.trouble.to_pass_over() == []
+
+
+def test_a_job_that_was_refused_twice_goes_behind_others(bench):
+    bad, other = bench.claims(2)
+    bench.queue.release([other])
+
+    def forbidden() -> None:
+        raise OutputRefused("cannot write gs://b/bad: 403")
+
+    for _ in range(2):
+        assert not bench.finish(bad, output=Faulty(bench.output, forbidden))
+        (first,) = bench.queue.claim(bad.shape, 1)
+    assert first.index == other.index, "else one bad object would keep all others waiting"
+    assert bench.queue.claim(bad.shape, 1) == []
+
+
 def test_an_output_that_is_away_is_a_problem_that_status_shows(bench):
     (claim,) = bench.claims(1)
     seen = []

@@ -51,11 +51,12 @@ local function pending_of(name, consumer)
   return pending.err and {} or pending
 end
 
--- Gives an entry back with so many deliveries, to be claimed at once by anybody: an idle time of a day is over every
--- lease.
-local function give_back(run, shape, entry, deliveries)
-  local idle = {'IDLE', 86400000, 'RETRYCOUNT', deliveries, 'JUSTID'}
-  redis.call('XCLAIM', stream(run, shape), 'workers', 'released', 0, entry, unpack(idle))
+-- Gives an entry back with so many deliveries. It can be claimed by anybody who finds it idle for long enough: at once
+-- after a day, which is over every lease.
+local DAY_MS = 86400000
+local function give_back(run, shape, entry, deliveries, idle)
+  local said = {'IDLE', idle, 'RETRYCOUNT', deliveries, 'JUSTID'}
+  redis.call('XCLAIM', stream(run, shape), 'workers', 'released', 0, entry, unpack(said))
   come_back(run, shape)
 end
 

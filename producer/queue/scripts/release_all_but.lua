@@ -8,7 +8,7 @@ for _, shape in ipairs(shapes_in_use()) do
     local name = stream(run, shape)
     for _, p in ipairs(pending_of(name, ARGV[1])) do
       if not known[name .. ' ' .. p[1]] then
-        give_back(run, shape, p[1], p[4] - 1)
+        give_back(run, shape, p[1], p[4] - 1, DAY_MS)
         released = released + 1
       end
     end

@@ -151,6 +151,17 @@ def test_a_released_job_is_claimable_at_once_and_the_delivery_is_not_counted(ent
     assert [claim.deliveries for claim in worker("b").claim(jobs[0].shape, 2)] == [2, 2]
 
 
+def test_a_job_that_is_released_for_later_is_claimable_after_a_lease(enter, worker):
+    jobs = some_jobs(2)
+    enter(jobs)
+    a, b = worker("a"), worker("b")
+    a.release(a.claim(jobs[0].shape, 1), later=True)
+    assert indices(b.claim(jobs[0].shape, 2)) == [1]
+    assert b.claimable() == []
+    let_leases_run_out()
+    assert [claim.deliveries for claim in worker("c").claim(jobs[0].shape, 1)] == [1]
+
+
 def test_one_cannot_release_what_another_holds(enter, worker):
     jobs = some_jobs(1)
     enter(jobs)

@@ -140,10 +140,10 @@ class Mill(RuleBasedStateMachine):
         worker, claim = one
         self.queue(worker).failed(claim, "no luck")
 
-    @rule(one=consumes(held), counted=st.booleans())
-    def release(self, one: tuple[str, Claim], counted: bool) -> None:
+    @rule(one=consumes(held), counted=st.booleans(), later=st.booleans())
+    def release(self, one: tuple[str, Claim], counted: bool, later: bool) -> None:
         worker, claim = one
-        self.queue(worker).release([claim], counted=counted)
+        self.queue(worker).release([claim], counted=counted, later=later)
 
     @rule(one=held)
     def renew(self, one: tuple[str, Claim]) -> None:
