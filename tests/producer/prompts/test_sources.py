@@ -20,7 +20,8 @@ from promptmill.producer.errors import PromptFileError
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.prompts.files import Reading, read_prompt_files
 from tests.fake_gcs import FakeGcs
-from tests.producer.outputs.test_gcs import Answer, Wire, wire
+from tests.gcs_wire import Answer, Wire
+from tests.producer.outputs.test_gcs import wire
 from tests.producer.prompts.formats import PACK, in_format, prompts, read, said
 
 __all__ = ["wire"]
