@@ -39,6 +39,7 @@ VERBS = {
     "repair": "Put back what is broken or missing of a run.",
     "push": "Put a packed run onto the Hugging Face hub.",
     "export": "Bring a run's images into a folder, under names that people can read.",
+    "exporter": "Serve runs, queues and workers as metrics, for Prometheus.",
     "import-model": "Make a model folder of a single file, LoRAs, textual inversions.",
 }
 """Each verb is `command` in the module of its own name in promptmill.verbs."""

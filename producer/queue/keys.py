@@ -25,6 +25,9 @@ _kombu.binding.celery.pidbox    set          Celery's own: where each worker lis
 
 from promptmill.producer.job import Shape
 
+GROUP = "workers"
+"""The consumer group of each stream."""
+
 RUNS = "promptmill:runs"
 SHAPES = "promptmill:shapes"
 WORKERS = "promptmill:workers"
