@@ -22,6 +22,7 @@ class SelfReport:
         self._phase = "starting"
         self._problems: dict[str, str] = {}
         self._compiling: str | None = None
+        self._compiling_since = 0.0
         self._shape = ""
         self._rate = Rate()
 
@@ -37,7 +38,7 @@ class SelfReport:
     def compiling(self, shape: str | None) -> None:
         """The key of the shape that is loaded or compiled, or None when that is over."""
         with self._lock:
-            self._compiling = shape
+            self._compiling, self._compiling_since = shape, time.monotonic()
 
     def serving(self, shape: str) -> None:
         with self._lock:
@@ -68,6 +69,8 @@ class SelfReport:
                 images=self._rate.images,
                 images_per_s=self._rate.images_per_s(),
                 problems=dict(self._problems),
+                compiling=self._compiling or "",
+                compiling_s=round(time.monotonic() - self._compiling_since, 1) if self._compiling else 0.0,
                 **self._fields,
             )
 

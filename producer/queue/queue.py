@@ -95,6 +95,7 @@ class JobQueue:
         self._release, self._settle = self._script("release"), self._script("settle")
         self._release_all_but = self._script("release_all_but")
         self._leave, self._backlog = self._script("leave"), self._script("backlog")
+        self._waiting = self._script("waiting")
 
     def _script(self, name: str) -> Script:
         return Script(self._client, name)
@@ -215,6 +216,12 @@ class JobQueue:
         """Of each shape with unsettled jobs: how many wait, those of paused runs too, and how many workers hold."""
         found = ((self._shape(key), waiting, held) for key, waiting, held in sorted(self._backlog.raw()))
         return {shape: (waiting, held) for shape, waiting, held in found if shape is not None}
+
+    def waiting(self) -> dict[Shape, list[tuple[str, int, int]]]:
+        """The same run by run: its name, how many wait, and how many workers hold."""
+        found = ((self._shape(key), runs) for key, runs in sorted(self._waiting.raw()))
+        told = {shape: runs for shape, runs in found if shape is not None}
+        return {s: [(run.decode(), waiting, held) for run, waiting, held in sorted(runs)] for s, runs in told.items()}
 
     def _to_claim(self, d: "_Delivery", shared: bytes) -> Claim | None:
         """The claim of a delivery; None where there is no job in it, or it was had too often: that is settled here."""

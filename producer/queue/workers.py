@@ -33,6 +33,8 @@ class WorkerReport:
     images: int = 0
     images_per_s: float = 0.0
     problems: Mapping[str, str] = dataclasses.field(default_factory=dict)  # model or output -> what is wrong
+    compiling: str = ""  # the key of the shape whose program is loaded or compiled now, also beside rendering
+    compiling_s: float = 0.0  # for how long
     at: float = 0.0  # seconds since the epoch, by Redis' clock: those of the hosts may differ
 
 

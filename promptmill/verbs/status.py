@@ -12,6 +12,8 @@ from promptmill.verbs.failures import FailedJob, Planned, by_reason, failed_jobs
 from promptmill.verbs.options import broker_option, json_option
 from promptmill.verbs.rates import Rates, duration
 from promptmill.verbs.runs import OVER, find_run, go_on_without_redis, run_url, watching
+from promptmill.verbs.waiting import lines as waiting_lines
+from promptmill.verbs.waiting import queues
 
 if TYPE_CHECKING:
     from promptmill.producer.queue.ledger import RunStatus
@@ -70,7 +72,6 @@ def collect(client: Any, run: str | None, failures: Failures) -> dict[str, Any]:
     """Everything that `status` shows, as JSON values. Raises LedgerError for an unknown run."""
     from promptmill.producer.queue.ledger import Ledger
     from promptmill.producer.queue.malformed import Malformed
-    from promptmill.producer.queue.queue import JobQueue
     from promptmill.producer.queue.workers import Workers
 
     ledger = Ledger(client)
@@ -83,12 +84,12 @@ def collect(client: Any, run: str | None, failures: Failures) -> dict[str, Any]:
     if run:
         runs[0]["failures"] = failures.of(statuses[0])
         runs[0]["failures_by_reason"] = ledger.failures_by_reason(run)
-    backlog, malformed = JobQueue(client).backlog(), Malformed(client)
+    workers, malformed = Workers(client).alive(), Malformed(client)
     return {
         "runs": runs,
-        "workers": [dataclasses.asdict(report) for report in Workers(client).alive()],
+        "workers": [dataclasses.asdict(report) for report in workers],
         "malformed": {"count": malformed.count(), "last": malformed.last()},
-        "queue": [{"shape": s.key, "waiting": waiting, "held": held} for s, (waiting, held) in backlog.items()],
+        "queue": queues(client, workers),
     }
 
 
@@ -105,7 +106,7 @@ def table(data: dict[str, Any], bars: bool = False) -> str:
         lines += [_run(run), *([_bar(run)] if bars else []), *by_reason(run.get("failures", []))]
     lines += [] if data["runs"] else ["no runs"]
     for queue in data["queue"]:
-        lines.append(f"queue {queue['shape']}: {queue['waiting']} waiting, {queue['held']} with workers")
+        lines += waiting_lines(queue)
     for worker in data["workers"]:
         lines.append(_worker(worker))
         lines += [f"  {what}: {why}" for what, why in worker["problems"].items()]

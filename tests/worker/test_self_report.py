@@ -38,3 +38,13 @@ def test_images_are_counted_and_their_rate():
         report.landed()
     assert report.now().images == 3
     assert report.now().images_per_s > 0
+
+
+def test_it_says_what_it_compiles_also_while_it_renders():
+    report = SelfReport("w", lambda: True)
+    report.phase("ready")
+    report.compiling("64x64")
+    said = report.now()
+    assert (said.state, said.compiling) == ("rendering", "64x64") and said.compiling_s >= 0
+    report.compiling(None)
+    assert (report.now().compiling, report.now().compiling_s) == ("", 0.0)

@@ -66,7 +66,7 @@ def test_json_has_runs_workers_and_what_waits(client, enter, promptmill):
     figures = ("output", "jobs", "images", "enqueued", "present", "done", "failed", "left", "finished")
     assert [said["runs"][1][name] for name in figures] == ["/out/a", 3, 3, 3, 0, 1, 0, 2, False]
     assert "failures" not in said["runs"][1]
-    assert said["queue"] == [{"shape": SHAPE.key, "waiting": 2, "held": 1}]
+    assert said["queue"] == [{"shape": SHAPE.key, "waiting": 2, "held": 1, "why": []}]
     (worker,) = said["workers"]
     assert (worker["name"], worker["state"], worker["devices"]) == ("w", "rendering", 8)
 
