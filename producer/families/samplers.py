@@ -96,6 +96,14 @@ SAMPLERS: dict[str, Sampler] = {
         a1111="DPM2",
         kohya=("dpm_2", "k_dpm_2"),
     ),
+    "dpm2_a": Sampler(
+        scheduler="KDPM2AncestralDiscreteScheduler",
+        takes=_takes("timestep_spacing sigma_schedule"),
+        stochastic=True,
+        evaluations=2,
+        a1111="DPM2 a",
+        kohya=("dpm_2_a", "k_dpm_2_a"),
+    ),
     "pndm": Sampler(
         scheduler="PNDMScheduler",
         takes=_takes("timestep_spacing"),

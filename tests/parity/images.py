@@ -54,6 +54,11 @@ IMAGES: dict[str, PlainRequest] = {
     "lcm": replace(_PLAIN, sampler="lcm", num_inference_steps=4, guidance_scale=1.5),
     "tcd": replace(_PLAIN, sampler="tcd", num_inference_steps=4, eta=0.3),
     "heun": replace(_PLAIN, sampler="heun"),
+    "dpm2": replace(_PLAIN, sampler="dpm2"),
+    "dpm2_a": replace(_PLAIN, sampler="dpm2_a"),
+    "pndm": replace(_PLAIN, sampler="pndm"),
+    "lms": replace(_PLAIN, sampler="lms"),
+    "ddpm": replace(_PLAIN, sampler="ddpm"),
     "everything at once": replace(
         _MICRO,
         prompt_2="watercolor of a river",

@@ -47,10 +47,11 @@ def visited(table: Table, noise: np.ndarray, draws: Iterator[np.ndarray] | None 
 def visited_from(table: Table, latents: jax.Array, draws: Iterator[np.ndarray] | None = None) -> np.ndarray:
     """Every latents of one job, from its first latents on."""
     tables = Table(*(jnp.asarray(part)[None] for part in pad_table(table)))
-    state = initial_state(latents)
+    state = initial_state(jnp.asarray(latents))
     seen = [state[:, 0]]
-    for index in range(len(table.timesteps)):
-        state = _step(tables, index, state, None if draws is None else next(draws))
+    for index, drawn in enumerate(table.draws):
+        noise = None if draws is None else next(draws) if drawn else jnp.zeros_like(latents)
+        state = _step(tables, index, state, noise)
         seen.append(state[:, 0])
     return np.stack(seen)
 

@@ -69,6 +69,11 @@ FLOAT32_NAN = ("squaredcos_cap_v2", "sigma_min", "eta=1.0")
 """Where diffusers' float32 takes the root of a number rounded below zero or divides by a step rounded to zero."""
 
 
+FLOAT32_CANCELS = ("'dpm2_a'", "{'beta_schedule': 'squaredcos_cap_v2'}")
+"""From sigma 20,291 to 15.4 ancestral noise takes all but 0.01168. Of that, two squares of 237 in float32 leave 0.01105
+to diffusers and 0.01172 to us, as their last bits are; and the midpoint is at its root."""
+
+
 def config_of(values: Mapping[str, Any], folder: Path) -> SchedulerConfig:
     path = folder / "scheduler_config.json"
     path.write_text(json.dumps(values))
@@ -115,9 +120,11 @@ class Comparison:
         elif ours.shape != theirs.shape:
             self.failures.append(f"{case}: {len(ours) - 1} evaluations, diffusers makes {len(theirs) - 1}")
         else:
-            error = relative_error(ours, theirs)
-            self.worst, self.agreed = max(self.worst, error), self.agreed + 1
-            if not error < 1e-4:
+            error, self.agreed = relative_error(ours, theirs), self.agreed + 1
+            cancels = all(words in case for words in FLOAT32_CANCELS)
+            if not cancels:
+                self.worst = max(self.worst, error)
+            if not error < (0.05 if cancels else 1e-4):
                 self.failures.append(f"{case}: off by {error:.1e}")
 
     def finish(self, at_least: int) -> None:
@@ -321,8 +328,10 @@ def test_explicit_steps_and_a_strength_agree(sampler: str, comparison: Compariso
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_noise_is_drawn_just_where_diffusers_draws(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One draw an evaluation, or none at all; but for the end of the way, after which nothing is drawn."""
+def test_noise_is_drawn_just_where_diffusers_draws(
+    sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the end of the way, after which nothing is drawn."""
     for eta in etas(sampler):
         scheduler = schedulers.build(sampler, SDXL)
         counts: list[int] = []
@@ -337,8 +346,11 @@ def test_noise_is_drawn_just_where_diffusers_draws(sampler: str, monkeypatch: py
 
         counted.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]
         monkeypatch.setattr(scheduler, "step", counted)
-        schedulers.trajectory(scheduler, Sampling(sampler=sampler, steps=7, eta=eta), NOISE)
-        assert set(counts[:-1]) == {int(draws_noise(sampler, eta))}
+        sampling = Sampling(sampler=sampler, steps=7, eta=eta)
+        schedulers.trajectory(scheduler, sampling, NOISE)
+        table = make_table(config_of(SDXL, tmp_path), sampling)
+        assert counts[:-1] == table.draws[:-1].tolist()
+        assert any(counts) == draws_noise(sampler, eta)
 
 
 UNREAD = {
@@ -442,6 +454,12 @@ MISTAKES: dict[str, tuple[str, Any, str, Any]] = {
         lambda levels, index, first, arrays, step=dpm2.dpm2_step: (
             step(levels, index, first, arrays) if index % 2 == 0 else (arrays.latents, ())
         ),
+    ),
+    "DPM2 ancestral draws at midpoints too": (
+        "dpm2_a",
+        samplers,
+        "_draws",
+        lambda plan, sampler, sampling: np.ones(len(plan.timesteps), bool),
     ),
     "Runge-Kutta's plain mean": ("pndm", pndm, "RUNGE_KUTTA", (1 / 4, 1 / 4, 1 / 4, 1 / 4)),
     "DDIM's levels one timestep on": (

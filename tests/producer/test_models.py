@@ -151,6 +151,7 @@ def test_a_file_is_told_from_a_folder(tmp_path: Path):
         ({"_class_name": "TCDScheduler"}, "tcd"),
         ({"_class_name": "HeunDiscreteScheduler"}, "heun"),
         ({"_class_name": "KDPM2DiscreteScheduler"}, "dpm2"),
+        ({"_class_name": "KDPM2AncestralDiscreteScheduler"}, "dpm2_a"),
         ({"_class_name": "PNDMScheduler"}, "pndm"),
     ],
 )

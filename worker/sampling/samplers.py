@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from promptmill.producer.families.samplers import (
     MAX_EVALUATIONS,
@@ -33,14 +33,15 @@ class Table(NamedTuple):
     """One job's sampling in E evaluations of the model; or those of a batch, with B in front.
 
     Before evaluation i, `denoised = clip(a * latents + b * prediction, -c, c)` with `(a, b, c) = denoise[i]`; after
-    it, `state = update[i] @ (*state, prediction, denoised, noise)`. The first latents are `start[0]` times an
-    image's and `start[1]` times noise.
+    it, `state = update[i] @ (*state, prediction, denoised, noise)`, with new noise where `draws[i]` is 1. The first
+    latents are `start[0]` times an image's and `start[1]` times noise.
     """
 
     timesteps: Float32[Any, " E"]
     input_scales: Float32[Any, " E"]
     denoise: Float32[Any, "E 3"]
     update: Float32[Any, "E STATE STATE+3"]
+    draws: Float32[Any, " E"]
     start: Float32[Any, "2"]
 
 
@@ -51,6 +52,7 @@ class Row(NamedTuple):
     input_scale: Float[Array, " B"]
     denoise: Float[Array, "B 3"]
     update: Float[Array, "B STATE STATE+3"]
+    draws: Float[Array, " B"]
 
 
 def draws_noise(sampler: str, eta: float) -> bool:
@@ -89,6 +91,7 @@ def _tabulate(settings: Settings, sampling: Sampling, sampler: Sampler) -> Table
         1 / np.hypot(alphas, sigmas),
         np.stack([image, prediction, clips], axis=1),
         np.stack([_update(plan, index, part.start) for index in part]),
+        _draws(plan, sampler, sampling)[part],
         _start(plan, part, sampling),
     )
     return Table(*(np.asarray(values, np.float32) for values in tables))
@@ -100,6 +103,12 @@ def _update(plan: Plan, index: int, first: int) -> np.ndarray:
     stepped, remembered = plan.step(index, first, Arrays(latents, tuple(memory), prediction, denoised, noise))
     forgotten = [np.zeros(STATE + 3)] * (SLOTS - len(remembered))
     return np.stack([stepped, *remembered, *forgotten])
+
+
+def _draws(plan: Plan, sampler: Sampler, sampling: Sampling) -> Bool[np.ndarray, " E"]:
+    if sampler.draws_noise(sampling.eta) and plan.draws is not None:
+        return plan.draws
+    return np.full(len(plan.timesteps), sampler.draws_noise(sampling.eta))
 
 
 def _start(plan: Plan, part: range, sampling: Sampling) -> tuple[float, float]:

@@ -103,7 +103,8 @@ def sample(unet: nnx.Module, condition: Condition, inputs: Inputs) -> Float[Arra
         row, noise = row_at(inputs.tables, index), None
         prediction = predict(unet, scale_input(row, state), row.timestep, condition, *guidance)
         if generator is not None:
-            generator, noise = draw(generator, height, width, channels)
+            drawn, noise = draw(generator, height, width, channels)
+            generator = jnp.where(row.draws[:, None] > 0, drawn, generator)
         stepped = step(row, state, prediction, noise)
         goes_on = index < inputs.evaluations
         return jnp.where(goes_on[:, None, None, None, None], stepped, state), generator

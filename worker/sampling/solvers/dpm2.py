@@ -1,11 +1,14 @@
-"""DPM2: DPM-Solver-2 (Lu et al. 2022, arXiv 2206.00927) in Karras's sigmas; two evaluations a step, the last step one.
+"""DPM2: DPM-Solver-2 (Lu et al. 2022, arXiv 2206.00927) in Karras's sigmas, and its ancestral form.
 
-As diffusers' `scheduling_k_dpm_2_discrete.py` does it.
+As diffusers' `scheduling_k_dpm_2_discrete.py` and `scheduling_k_dpm_2_ancestral_discrete.py` do it: two evaluations per
+step, the last step one.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32
 
 from promptmill.worker.errors import ConfigError
 from promptmill.worker.sampling.defaults import BETAS, SPREADS, Defaults
@@ -15,28 +18,51 @@ from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Samplin
 from promptmill.worker.sampling.solvers.settings import Settings
 
 
-def plan_dpm2(settings: Settings, sampling: Sampling) -> Plan:
+class Sigmas(NamedTuple):
+    """Of each step: where it begins, its midpoint, how far down it goes, and what new noise brings it up again."""
+
+    begin: Float32[np.ndarray, " N"]
+    middle: Float32[np.ndarray, " N"]
+    down: Float32[np.ndarray, " N"]
+    up: Float32[np.ndarray, " N"]
+
+
+def plan_dpm2(settings: Settings, sampling: Sampling, *, ancestral: bool) -> Plan:
     if settings.prediction_type == "sample":
-        raise ConfigError("prediction_type is 'sample', which dpm2 does not take")
-    timesteps, sigmas = visits(settings, sampling)
+        raise ConfigError(f"prediction_type is 'sample', which {sampling.sampler} does not take")
+    timesteps, visited = visits(settings, sampling)
     if settings.sigma_schedule == "karras":
         timesteps = timesteps.round()
-    between = np.sqrt(sigmas[:-1].astype(np.float64) * sigmas[1:]).astype(np.float32)
-    # Each sigma is followed by the geometric mean with the next; for the last, whose next is 0, that is 0 and the end.
-    levels = np.stack([sigmas[:-1], between], axis=1).ravel()
-    middle = timesteps_of(between, training_sigmas(settings))
-    interleaved = np.stack([timesteps, middle], axis=1).ravel()[:-1]
-    return growing_noise(settings, interleaved, levels, partial(dpm2_step, levels))
+    sigmas = _sigmas(visited, ancestral)
+    # The last step's midpoint is 0 and the end, where no model is asked.
+    levels = np.stack([sigmas.begin, sigmas.middle], axis=1).ravel()[:-1]
+    middle_timesteps = timesteps_of(sigmas.middle, training_sigmas(settings))
+    interleaved = np.stack([timesteps, middle_timesteps], axis=1).ravel()[:-1]
+    draws = np.arange(len(levels)) % 2 == 1 if ancestral else None
+    return growing_noise(settings, interleaved, levels, partial(dpm2_step, sigmas), draws)
 
 
-def dpm2_step(levels: np.ndarray, index: int, first: int, arrays: Arrays) -> Stepped:
+def _sigmas(visited: Float32[np.ndarray, " M"], ancestral: bool) -> Sigmas:
+    begin, end = visited[:-1], visited[1:]
+    # In float32, as diffusers: most of `down` cancels after a long step, and its root decides the midpoint.
+    up = np.sqrt(end**2 * (begin**2 - end**2) / begin**2) if ancestral else 0 * end
+    down = np.sqrt(end**2 - up**2) if ancestral else end
+    # The geometric mean: halfway in the log of sigma.
+    return Sigmas(begin, np.sqrt(begin.astype(np.float64) * down).astype(np.float32), down, up)
+
+
+def dpm2_step(sigmas: Sigmas, index: int, first: int, arrays: Arrays) -> Stepped:
     """To the midpoint by Euler's step; then from where that began, along the midpoint's derivative."""
-    sigma = float(levels[index])
-    derivative = (arrays.latents - arrays.denoised) / sigma
+    begin, middle, down, up = (float(part[index // 2]) for part in sigmas)
     if index % 2 == 0:
-        return arrays.latents + derivative * (float(levels[index + 1]) - sigma), (arrays.latents,)
-    return arrays.memory[0] + derivative * (float(levels[index + 1]) - float(levels[index - 1])), ()
+        derivative = (arrays.latents - arrays.denoised) / begin
+        return arrays.latents + derivative * (middle - begin), (arrays.latents,)
+    derivative = (arrays.latents - arrays.denoised) / middle
+    return arrays.memory[0] + derivative * (down - begin) + up * arrays.noise, ()
 
 
-PLANS: Plans = {"dpm2": plan_dpm2}
-DEFAULTS: Defaults = {"KDPM2DiscreteScheduler": {**BETAS, **SPREADS, "beta_start": 0.00085, "beta_end": 0.012}}
+PLANS: Plans = {"dpm2": partial(plan_dpm2, ancestral=False), "dpm2_a": partial(plan_dpm2, ancestral=True)}
+DEFAULTS: Defaults = {
+    name: {**BETAS, **SPREADS, "beta_start": 0.00085, "beta_end": 0.012}
+    for name in ("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler")
+}

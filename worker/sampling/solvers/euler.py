@@ -47,7 +47,9 @@ def ancestral_step(sigmas: np.ndarray, index: int, first: int, arrays: Arrays) -
     return arrays.latents + derivative * (down - sigma) + up * arrays.noise, ()
 
 
-def growing_noise(settings: Settings, timesteps: np.ndarray, sigmas: np.ndarray, step: Step) -> Plan:
+def growing_noise(
+    settings: Settings, timesteps: np.ndarray, sigmas: np.ndarray, step: Step, draws: np.ndarray | None = None
+) -> Plan:
     """The plan of a sampler whose latents are the image plus sigma times noise."""
     largest = float(sigmas.max())
     return Plan(
@@ -56,6 +58,7 @@ def growing_noise(settings: Settings, timesteps: np.ndarray, sigmas: np.ndarray,
         sigmas=sigmas[: len(timesteps)].astype(np.float64),
         initial_scale=math.hypot(largest, 1) if settings.timestep_spacing == "leading" else largest,
         step=step,
+        draws=draws,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64
 
 from promptmill.worker.sampling.solvers.settings import Settings
 
@@ -65,6 +65,8 @@ class Plan:
     sigmas: Float64[np.ndarray, " E"]
     initial_scale: float
     step: Step
+    draws: Bool[np.ndarray, " E"] | None = None
+    """After which evaluations a stochastic sampler draws noise; None is after each."""
 
 
 Plans = dict[str, Callable[[Settings, Sampling], Plan]]
