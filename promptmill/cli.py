@@ -34,6 +34,7 @@ VERBS = {
     "resume": "Enter what a run lacks, from its output alone.",
     "purge": "Take a run out of Redis.",
     "sheet": "Draw a run's images on one sheet.",
+    "gallery": "Write a page to look at a run with, in a browser.",
     "pack": "Make a dataset of a finished run: manifest, shards, card.",
     "verify": "Check a run's images, manifest and shards, byte by byte.",
     "repair": "Put back what is broken or missing of a run.",

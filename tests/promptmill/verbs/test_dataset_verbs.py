@@ -101,3 +101,13 @@ def test_a_run_is_found_by_its_name_in_redis(promptmill: Command, at_redis: str,
     assert ran.err.endswith("out/cats: 2 of 2 jobs have neither image nor failure\n")
     unknown = promptmill("pack", "dogs")
     assert unknown.code == 2 and "nor is it a folder with a run.json" in unknown.err
+
+
+def test_a_gallery_is_written_and_its_page_named(promptmill: Command, run: Run, here: Path):
+    made = promptmill("gallery", run.folder)
+    page = run.folder / "gallery" / "index.html"
+    assert (made.code, made.out) == (0, f"{page}\n") and page.exists()
+    assert made.err == f"images 0 to 9\n10 images in a gallery: {page}\n"
+    again = promptmill("gallery", run.folder, "--json")
+    assert json.loads(again.out) == {"gallery": str(page), "images": 10}
+    assert "images 0 to 9" not in again.err
