@@ -6,19 +6,27 @@ Events are for watching: where the broker does not take one, it is dropped and t
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from promptmill.producer.backoff import backoff
 from promptmill.producer.queue.queue import Claim
 from promptmill.worker.observers import Observer
 
 logger = logging.getLogger(__name__)
 
 TASK_NAME = "promptmill.render"
-RETRY_S = 5.0  # pause after an event was refused: a broker that is down is not asked for each job
+# Pauses after an event was refused: a broker that is down is not asked for each job.
+FIRST_PAUSE_S = 5.0
+MAX_PAUSE_S = 60.0
+
+
+def _pauses() -> Iterator[float]:
+    return backoff(first_s=FIRST_PAUSE_S, most_s=MAX_PAUSE_S)
 
 
 class JobEvents(Observer):
@@ -30,6 +38,7 @@ class JobEvents(Observer):
         self._lock = threading.Lock()
         self._dispatcher: Any = None
         self._silent_until = 0.0
+        self._pauses = _pauses()
 
     def received(self, claim: Claim) -> None:
         job = claim.job
@@ -73,9 +82,11 @@ class JobEvents(Observer):
                         connection, hostname=self._hostname, buffer_while_offline=False
                     )
                 self._dispatcher.send(kind, uuid=claim.job.id, **fields)
+                self._pauses = _pauses()
             except (OperationalError, OSError, redis.RedisError) as error:
-                logger.warning("events are not sent for %.0f s: %s", RETRY_S, error)
-                self._silent_until = time.monotonic() + RETRY_S
+                pause_s = next(self._pauses)
+                logger.warning("events are not sent for %.1f s: %s", pause_s, error)
+                self._silent_until = time.monotonic() + pause_s
                 self._drop()
 
     def _drop(self) -> None:

@@ -5,6 +5,7 @@ and while no other shape of that priority waits for longer than TURN_S. "Waits" 
 renders is served. It makes another program where it has none for the most urgent work, or where a shape waits.
 """
 
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -13,7 +14,7 @@ from promptmill.producer.queue.queue import Ready
 from promptmill.worker.programs import Trouble
 
 TURN_S = 30.0  # a shape keeps the device for so long while others wait
-REFUSED_S = 30.0  # a model that could not be loaded is not tried again for so long
+REFUSED_S = 30.0  # a model that could not be loaded is not tried again for half to all of it: not by all at once
 
 
 class Turns:
@@ -65,8 +66,8 @@ class Turns:
         return min(missing, key=lambda one: (died[one.shape], costs[one.shape], -one.waited_s)).shape
 
     def refuse(self, what: str | Shape) -> None:
-        """Leave a model's shapes, or one shape, to other workers for REFUSED_S."""
-        self._refused_until[what] = time.monotonic() + REFUSED_S
+        """Leave a model's shapes, or one shape, to other workers for up to REFUSED_S."""
+        self._refused_until[what] = time.monotonic() + random.uniform(REFUSED_S / 2, REFUSED_S)
 
     def _is_refused(self, shape: Shape, now: float) -> bool:
         return any(self._refused_until.get(what, 0.0) >= now for what in (shape, shape.model))

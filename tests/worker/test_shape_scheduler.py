@@ -180,6 +180,14 @@ def test_a_model_that_was_refused_is_left_to_others_for_a_while(clock):
     assert to_make(own, ready(OTHER)) == OTHER
 
 
+def test_workers_that_were_refused_together_do_not_try_again_together(clock):
+    farm = [Turns() for _ in range(40)]
+    for own in farm:
+        own.refuse("other")
+    clock.now += REFUSED_S * 3 / 4
+    assert {to_make(own, ready(OTHER)) for own in farm} == {None, OTHER}
+
+
 def test_a_shape_that_was_refused_leaves_the_models_other_shapes(clock):
     own = Turns()
     own.refuse(A)
