@@ -10,6 +10,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 
 from promptmill.dataset.card import CARD
+from promptmill.dataset.croissant import CROISSANT
 from promptmill.dataset.findings import Finding
 from promptmill.dataset.manifest import MANIFEST
 from promptmill.dataset.pack import RECORD, SHARDS_JSON
@@ -23,7 +24,7 @@ from promptmill.producer.spool import Heaps
 SET_ASIDE = "set-aside/"
 """Where `repair` brings what it takes away from its name."""
 
-KNOWN = {RUN_JSON, REJECTS, FAILURES, MANIFEST, SUCCESS, SHARDS_JSON, RECORD, CARD, CONTACT_SHEET}
+KNOWN = {RUN_JSON, REJECTS, FAILURES, MANIFEST, SUCCESS, SHARDS_JSON, RECORD, CARD, CROISSANT, CONTACT_SHEET}
 KNOWN_PREFIXES = (SET_ASIDE, "gallery/", "contact-sheet")
 _PAGE = re.compile(r"plan/\d{5}(-[0-9a-f]{12})?\.jsonl\.zst")
 

@@ -9,6 +9,9 @@
     one column per field of a job, named as in prompt files; null where it was left open
     template, choices   JSON by field: the text before alternatives were chosen, and what was chosen
     labels, notes       JSON: what the user's row held beside the job; what a worker cut, checked, hid or marked
+    flagged, checks     whether a check flagged the image, and JSON of what each check found; null where none looked
+    worker, render_s    who rendered the image, and in how many seconds from its batch's start to its file; null where
+                        the output does not keep it
 
 Rows that mean the same job share one image, and each has its own row. Memory is that of one plan file.
 """
@@ -26,7 +29,7 @@ import pyarrow.parquet as pq
 from promptmill.dataset.images import ImageError, ImageFacts, look_at
 from promptmill.dataset.parallel import READERS
 from promptmill.producer.job import Job, canonical_json
-from promptmill.producer.layout import image_name
+from promptmill.producer.layout import RENDER_S_KEY, WORKER_KEY, image_name
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_lines import PlannedJob
@@ -64,6 +67,10 @@ SCHEMA = pa.schema(
         "choices": pa.string(),
         "labels": pa.string(),
         "notes": pa.string(),
+        "flagged": pa.bool_(),
+        "checks": pa.string(),
+        "worker": pa.string(),
+        "render_s": pa.float64(),
     }
 )
 
@@ -112,6 +119,8 @@ def _row(output: Output, plan: Plan, planned: PlannedJob, failures: Mapping[int,
         return {**row, "state": "broken", "reason": f"{path} {error}"}
     return {
         **row,
+        **_checked(facts.notes),
+        **_rendered(output, path),
         "state": "done",
         "path": path,
         "bytes": facts.bytes,
@@ -122,6 +131,17 @@ def _row(output: Output, plan: Plan, planned: PlannedJob, failures: Mapping[int,
         "marks": list(facts.marks),
         "notes": canonical_json(facts.notes) if facts.notes else None,
     }
+
+
+def _checked(notes: Mapping[str, Any]) -> Row:
+    told = notes.get("safety")
+    return {} if told is None else {"flagged": bool(told["flagged"]), "checks": canonical_json(told["checks"])}
+
+
+def _rendered(output: Output, path: str) -> Row:
+    kept = output.metadata(path)
+    seconds = kept.get(RENDER_S_KEY)
+    return {"worker": kept.get(WORKER_KEY) or None, "render_s": None if seconds is None else float(seconds)}
 
 
 def whole_image(data: bytes, job: Job, *, decode: bool = False) -> ImageFacts:

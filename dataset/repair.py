@@ -17,6 +17,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 from promptmill.dataset.aside import Aside
+from promptmill.dataset.croissant import CROISSANT
 from promptmill.dataset.failures import failure_lines, read_failures
 from promptmill.dataset.findings import Finding, LedgerFacts
 from promptmill.dataset.finish import finish, sealed_names
@@ -221,7 +222,7 @@ class _Repair:
         rows, options = shard_rows(self._output), options_of(self._output)
         touched = {row["name"] for row in rows if self._changed & set(range(row["first"], row["end"]))}
         keep = {RUN_JSON, REJECTS, *page_names(read_run(self._output) or {})}
-        made = {*self._seal.sha256, MANIFEST, RECORD, FAILURES, SHARDS_JSON, SUCCESS} - keep
+        made = {*self._seal.sha256, MANIFEST, RECORD, FAILURES, SHARDS_JSON, CROISSANT, SUCCESS} - keep
         for name in sorted({*made, *broken, *touched}):
             to = self._aside.take(name)
             if to:

@@ -15,7 +15,7 @@ from promptmill.dataset.verify_images import check_images
 from promptmill.producer.layout import IMAGES, image_name
 from promptmill.producer.outputs.output import ObjectNotFound
 
-_COLUMNS = ("index", "id", "state", "sha256")
+_COLUMNS = ("index", "id", "state", "sha256", "worker", "render_s")
 
 
 class ImageRepair:
@@ -71,13 +71,13 @@ class ImageRepair:
             ]
             for index, data in images_in(self._subject.output, shard, inside, self._scratch) if inside else ():
                 found.add(index)
-                yield self._put(index, data, shard)
+                yield self._put(next(row for row in inside if row["index"] == index), data, shard)
 
-    def _put(self, index: int, data: bytes, shard: ShardRow) -> Step:
-        facts, run = look_at(data), str(self._subject.run.get("run", ""))
+    def _put(self, row: Row, data: bytes, shard: ShardRow) -> Step:
+        facts, run, index = look_at(data), str(self._subject.run.get("run", "")), row["index"]
         name = image_name(next(self._subject.plan.at([index])).id)
         to = self._aside.take(name)
-        metadata = image_metadata(facts, run, index)
+        metadata = image_metadata(facts, run, row)
         self._subject.output.put_once(name, data, content_type="image/png", metadata=metadata)
         return Step(name, "restored", f"from {shard['name']}{f'; what was there is now {to}' if to else ''}", index)
 

@@ -21,7 +21,7 @@ from promptmill.dataset.seal import PIECE_BYTES, Seal, sha256_of
 from promptmill.dataset.stored_manifest import ManifestError, StoredManifest
 from promptmill.producer.errors import JobError
 from promptmill.producer.job import Job, canonical_json
-from promptmill.producer.layout import JOB_ID_KEY
+from promptmill.producer.layout import JOB_ID_KEY, RENDER_S_KEY, WORKER_KEY
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan_builder import pack_lines
 from promptmill.producer.plan_lines import plan_line
@@ -96,9 +96,11 @@ def _members(file: Any, wanted: Mapping[str, Row]) -> Iterator[tuple[str, bytes]
         return
 
 
-def image_metadata(facts: ImageFacts, run: str, index: int) -> dict[str, str]:
+def image_metadata(facts: ImageFacts, run: str, row: Row) -> dict[str, str]:
     """What the object of an image says beside its bytes, as a worker wrote it."""
-    ids = {JOB_ID_KEY: str(facts.job_id), "run": run, "index": str(index)}
+    who = {WORKER_KEY: row.get("worker"), RENDER_S_KEY: row.get("render_s")}
+    told = {name: f"{value:.3f}" if isinstance(value, float) else value for name, value in who.items() if value}
+    ids = {JOB_ID_KEY: str(facts.job_id), "run": run, "index": str(row["index"]), **told}
     whole = {**ids, "promptmill": json.dumps(json.loads(canonical_json(dict(facts.record))))}
     size = sum(len(name) + len(value) for name, value in whole.items())
     return whole if size <= MAX_METADATA_BYTES else ids

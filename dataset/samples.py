@@ -17,7 +17,21 @@ from promptmill.producer.errors import PromptmillError
 from promptmill.producer.job import Job, canonical_json
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 
-OF_THE_OBJECT = ("state", "reason", "path", "bytes", "crc32c", "sha256", "image_width", "image_height", "marks")
+OF_THE_OBJECT = (
+    "state",
+    "reason",
+    "path",
+    "bytes",
+    "crc32c",
+    "sha256",
+    "image_width",
+    "image_height",
+    "marks",
+    "flagged",
+    "checks",
+    "worker",
+    "render_s",
+)
 """Columns of the manifest that speak of the image as it lies in the run's output, not of the sample."""
 
 COLUMNS = tuple(name for name in SCHEMA.names if name not in OF_THE_OBJECT)

@@ -31,6 +31,9 @@ IMAGES = "images"
 JOB_ID_KEY = "job_id"
 """An image's job in the metadata of its object."""
 
+WORKER_KEY, RENDER_S_KEY = "worker", "render_s"
+"""Who rendered an image, and in how many seconds: in the metadata alone, as the bytes are a matter of the job."""
+
 PNG_JOB_KEYWORD = "promptmill"
 """The text chunk of a PNG that holds its job as JSON, before the pixels."""
 

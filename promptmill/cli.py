@@ -36,6 +36,7 @@ VERBS = {
     "sheet": "Draw a run's images on one sheet.",
     "gallery": "Write a page to look at a run with, in a browser.",
     "pack": "Make a dataset of a finished run: manifest, shards, card.",
+    "manifest": "Print a run's table as JSON lines or CSV.",
     "verify": "Check a run's images, manifest and shards, byte by byte.",
     "repair": "Put back what is broken or missing of a run.",
     "push": "Put a packed run onto the Hugging Face hub.",

@@ -87,6 +87,7 @@ class Host:
             is_revoked=self.is_revoked,
             give_up=self.give_up,
             settings=settings,
+            worker=worker.hostname,
         )
 
     @staticmethod

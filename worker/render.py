@@ -24,7 +24,7 @@ import redis
 from jaxtyping import UInt8
 
 from promptmill.producer.backoff import backoff
-from promptmill.producer.layout import JOB_ID_KEY, Look, image_name, look_inside
+from promptmill.producer.layout import JOB_ID_KEY, RENDER_S_KEY, WORKER_KEY, Look, image_name, look_inside
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Existing, Output, OutputError, OutputRefused, OutputUnavailable
 from promptmill.producer.queue.ledger import REVOKED
@@ -136,6 +136,7 @@ class Finisher:
         is_revoked: Callable[[Claim], bool],
         give_up: threading.Event,
         settings: WorkerSettings,
+        worker: str = "",
         open_run: Callable[[str, str], Output] | None = None,
     ) -> None:
         self._queue = queue
@@ -146,6 +147,7 @@ class Finisher:
         self._settings = settings
         self._open_run = open_run or _run_outputs()
         self.signer: Signer | None = None
+        self.worker = worker
 
     def finish(self, rendered: Rendered) -> bool:
         """Takes one rendered job to its end. True where its image is safe."""
@@ -241,7 +243,7 @@ class Finisher:
             there = existing.read()
             return look_inside(job.id, len(there), lambda start, length: there[start:][:length]) is not Look.FOREIGN
 
-        more: dict[str, Any] = {"content_type": content_type, "metadata": _metadata(rendered)}
+        more: dict[str, Any] = {"content_type": content_type, "metadata": _metadata(rendered, self.worker)}
         self._patiently(
             lambda: output.put_once(name, data, ours=same_job, broken=remains, **more),
             when_away=partial(self._outputs.away, claim.output),
@@ -273,10 +275,12 @@ class Finisher:
                     raise Stopping from error
 
 
-def _metadata(rendered: Rendered) -> dict[str, str]:
-    """What the object says beside its bytes: the whole job as ASCII JSON, or its id alone where that is too long."""
+def _metadata(rendered: Rendered, worker: str = "") -> dict[str, str]:
+    """What the object says beside its bytes: who rendered it and in how many seconds, from the batch's start to here;
+    the whole job as ASCII JSON, or its id alone where that is too long."""
     claim = rendered.claim
-    ids = {JOB_ID_KEY: claim.job.id, "run": claim.run, "index": str(claim.index)}
+    who = {WORKER_KEY: worker, RENDER_S_KEY: f"{time.monotonic() - rendered.started:.3f}"}
+    ids = {JOB_ID_KEY: claim.job.id, "run": claim.run, "index": str(claim.index), **who}
     record = json.dumps(json.loads(job_record(claim.job, rendered.notes)))
     whole = {**ids, "promptmill": record}
     size = sum(len(name) + len(value) for name, value in whole.items())

@@ -31,6 +31,9 @@ from promptmill.producer.outputs.output import (
 
 _PIECE_BYTES = 1 << 20  # of a file that is copied
 
+_ATTRIBUTE = "user.promptmill."  # before the name of a file's extended attribute
+_ATTRIBUTE_CHARACTERS = 200  # ext4 has some 4 kB for all of a file's
+
 # What the system answers to link() where the file system has no hard links: FAT, SMB, most of FUSE, Android.
 _NO_HARD_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 # What it answers where it has no nameless files: other systems than Linux, NFS, no /proc.
@@ -71,7 +74,7 @@ class Folder:
         ours: Callable[[Existing], bool] | None = None,
         broken: Callable[[Existing], bool] | None = None,
     ) -> Put:
-        return self._put(name, Content.of_bytes(data), ours, broken)
+        return self._put(name, Content.of_bytes(data, metadata), ours, broken)
 
     def put_file(
         self,
@@ -142,6 +145,17 @@ class Folder:
                     return file.read(length)
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
                 raise ObjectNotFound(f"there is no {path}") from error
+
+    def metadata(self, name: str) -> Mapping[str, str]:
+        path = self._path(name)
+        if not self.exists(name):
+            raise ObjectNotFound(f"there is no {path}")
+        if not hasattr(os, "getxattr"):
+            return {}
+        with contextlib.suppress(OSError):
+            names = [one for one in os.listxattr(path) if one.startswith(_ATTRIBUTE)]
+            return {one.removeprefix(_ATTRIBUTE): os.getxattr(path, one).decode() for one in names}
+        return {}
 
     def exists(self, name: str) -> bool:
         path = self._path(name)
@@ -239,8 +253,18 @@ def _write(content: Content, file: BinaryIO) -> None:
     """All of it, durable."""
     with content.open() as source:
         shutil.copyfileobj(source, file, _PIECE_BYTES)
+    _note(file, content.metadata)
     file.flush()
     os.fsync(file.fileno())
+
+
+def _note(file: BinaryIO, metadata: Mapping[str, str]) -> None:
+    """Keep what is short of the metadata, if the file system takes it."""
+    if hasattr(os, "setxattr"):
+        with contextlib.suppress(OSError):
+            for key, value in metadata.items():
+                if len(value) <= _ATTRIBUTE_CHARACTERS:
+                    os.setxattr(file.fileno(), f"{_ATTRIBUTE}{key}", value.encode())
 
 
 def _create(target: Path, content: Content) -> bool:

@@ -196,6 +196,12 @@ class Bucket:
             except NotFound as error:
                 raise ObjectNotFound(f"{where} was deleted or written anew while it was read") from error
 
+    def metadata(self, name: str) -> Mapping[str, str]:
+        found = self._find(name)
+        if found is None:
+            raise ObjectNotFound(f"there is no gs://{self.bucket}/{self.prefix}{name}")
+        return found.metadata or {}
+
     def exists(self, name: str) -> bool:
         return self._find(name) is not None
 

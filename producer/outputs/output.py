@@ -99,10 +99,11 @@ class Content:
 
     size: int
     open: Callable[[], BinaryIO]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of_bytes(cls, data: bytes) -> Content:
-        return cls(len(data), lambda: io.BytesIO(data))
+    def of_bytes(cls, data: bytes, metadata: Mapping[str, str] | None = None) -> Content:
+        return cls(len(data), lambda: io.BytesIO(data), metadata or {})
 
     @classmethod
     def of_file(cls, path: Path) -> Content:
@@ -133,7 +134,8 @@ class Output(Protocol):
         """Create the object, or adopt it when it is there already: the same bytes, or `ours` says so.
 
         `broken` is asked about what is neither: where it says so, the object is replaced, in one step.
-        `metadata` is kept by a bucket only, at most `MAX_METADATA_BYTES` of it.
+        `metadata` is kept by a bucket, at most `MAX_METADATA_BYTES` of it; by a folder what is short, as extended
+        attributes, where the file system has them: nothing may depend on it.
 
         Raises:
             OutputConflict: the name is taken by something else. It is left as it is.
@@ -168,6 +170,9 @@ class Output(Protocol):
 
     def read(self, name: str, start: int, length: int) -> bytes:
         """So many bytes from `start` on, fewer at the object's end. Raises `ObjectNotFound`."""
+
+    def metadata(self, name: str) -> Mapping[str, str]:
+        """What the object was written with, as far as it was kept. Raises `ObjectNotFound`."""
 
     def exists(self, name: str) -> bool:
         """Whether there is an object of that name."""

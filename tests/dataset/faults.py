@@ -42,7 +42,7 @@ def truncate(folder: Path, draw: random.Random) -> str:
 
 
 def remove(folder: Path, draw: random.Random) -> str:
-    name = draw.choice([name for name in every_file(folder) if name != "_SUCCESS"])
+    name = draw.choice(every_file(folder))
     (folder / name).unlink()
     return name
 

@@ -1,11 +1,16 @@
 """The manifest: a row per index, of what was asked for and what came of it."""
 
 import hashlib
+import io
 from pathlib import Path
 
+import pandas
 import pyarrow.parquet as pq
+import pytest
 
+from promptmill.dataset.finish import finish
 from promptmill.dataset.manifest import SCHEMA, write_manifest
+from promptmill.dataset.manifest_text import FORMS, rows_of_run
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.plan import PlanOptions, plan_jobs
@@ -58,6 +63,33 @@ def test_it_says_what_marks_an_image_and_takes_images_of_before_there_were_marks
     assert found[0]["state"] == "done"
     assert find_present(run.plan, run.output).images == 8
     assert found[FAILED]["marks"] is None
+
+
+def test_it_says_who_rendered_an_image_in_how_long_and_what_checks_found(run: Run, tmp_path: Path):
+    planned = next(iter(run.plan))
+    job, name = run.plan.whole(planned), image_name(planned.id)
+    safety = {"flagged": True, "checks": {"mine": {"flagged": True, "score": 0.5}}, "shown": "keep"}
+    run.output.move(name, "before.png")
+    data = encode_png(run.pixels[0], job, {"safety": safety})
+    run.output.put_once(name, data, metadata={"worker": "promptmill-1@here", "render_s": "1.250"})
+    first, second = rows(run, tmp_path / "m.parquet", {})[:2]
+    if run.output.metadata(name):  # else a file system without extended attributes
+        assert (first["worker"], first["render_s"]) == ("promptmill-1@here", 1.25)
+    assert (first["flagged"], first["checks"]) == (True, '{"mine":{"flagged":true,"score":0.5}}')
+    assert [second[name] for name in ("worker", "render_s", "flagged", "checks")] == [None] * 4
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_it_is_read_by_pandas_as_json_lines_and_as_csv(run: Run, packed: bool):
+    if packed:
+        finish(run.output, run.plan, {FAILED: "the dog ate it"}, shard_size=4)
+    for form in ("jsonl", "csv"):
+        text = io.StringIO("\n".join(FORMS[form](rows_of_run(run.output, lambda: {FAILED: "the dog ate it"}))))
+        table: pandas.DataFrame = pandas.read_csv(text) if form == "csv" else pandas.read_json(text, lines=True)
+        assert list(table["index"]) == list(range(10))
+        assert list(table["prompt"])[:2] == ["cat 0", "cat 1"]
+        assert table["reason"][FAILED] == "the dog ate it"
+        assert table["sha256"][0] == hashlib.sha256((run.folder / table["path"][0]).read_bytes()).hexdigest()
 
 
 def test_a_row_group_is_a_file_of_the_plan(run: Run, tmp_path: Path):

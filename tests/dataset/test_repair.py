@@ -75,6 +75,13 @@ def test_each_format_is_mended_to_the_same_bytes(run: Run, form: str):
     assert list(verify(run.output)) == []
 
 
+def test_without_a_seal_nothing_of_the_runs_own_is_taken_for_foreign(run: Run, dataset: Path):
+    before = contents(dataset)
+    (dataset / "_SUCCESS").unlink()
+    assert [(step.name, step.action) for step in repaired(run)] == [("_SUCCESS", "rebuilt")]
+    assert contents(dataset) == before
+
+
 def test_there_is_nothing_to_do_for_a_whole_dataset(run: Run, dataset: Path):
     before = {name: (dataset / name).stat().st_mtime_ns for name in every_file(dataset)}
     assert repaired(run) == []

@@ -112,6 +112,13 @@ def test_an_image_has_the_marks_that_were_asked_for(bench, tmp_path, marks, expe
     assert look_at(bench.image(claim)).marks == expected
 
 
+def test_who_rendered_an_image_and_in_how_long_lies_beside_its_bytes(bench):
+    (claim,) = bench.claims(1)
+    told = _metadata(Rendered(claim, PIXELS), "promptmill-1@here")
+    assert told["worker"] == "promptmill-1@here" and float(told["render_s"]) >= 0
+    assert b"promptmill-1@here" not in encode_png(PIXELS, claim.job)
+
+
 def test_nan_fails_its_job_and_the_neighbours_land(bench):
     claims = bench.claims(3)
     for claim in claims:

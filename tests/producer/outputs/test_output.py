@@ -560,6 +560,20 @@ def test_without_hard_links_an_object_is_moved_too(no_hard_links: None, tmp_path
     assert list(output.list()) == ["aside/one"]
 
 
+def test_short_metadata_are_kept_and_come_along(output: Output) -> None:
+    told = {"worker": "promptmill-1@here", "render_s": "1.250"}
+    output.put_once("one", b"text", metadata={**told, "long": "x" * 1000})
+    output.move("one", "two")
+    found = dict(output.metadata("two"))
+    if isinstance(output, Folder) and not found:
+        pytest.skip("a file system without extended attributes")
+    assert {name: found.get(name) for name in told} == told
+    assert ("long" in found) is not isinstance(output, Folder)
+    assert output.get("two") == b"text"
+    with pytest.raises(ObjectNotFound):
+        output.metadata("one")
+
+
 def test_a_scan_tells_a_buckets_own_checksum(output: Output) -> None:
     output.put_once("one", b"123456789")
     (listed,) = output.scan()
