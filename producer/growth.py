@@ -106,6 +106,30 @@ def place_plan(
     return _grow(run_output, known, plan, parts, lambda index: not found.known[index])
 
 
+@dataclass(frozen=True)
+class Preview:
+    """What a submission finds in a run that is there, in distinct jobs; why it would be refused, or None."""
+
+    new: int
+    gone: int
+    kept: int
+    refusal: str | None
+
+
+def preview(
+    run_output: Output, run: str, plan: Plan, sources: Sequence[str] = (), change: Change = Change.NONE
+) -> Preview | None:
+    """What `place_plan` would find, with nothing written; None for a run that is not there. Raises PlanError."""
+    known = read_run(run_output)
+    if known is None:
+        return None
+    found = _difference_to(run_output, plan)
+    agrees = plan.digest == known.get("digest") or change is not Change.NONE
+    agrees = agrees or any(plan.digest == part["digest"] or begins_with(plan, part) for part in parts_of(known))
+    refusal = None if agrees else _refusal(run, run_output, clean_sources(sources), found)
+    return Preview(found.new, found.gone, found.kept, refusal)
+
+
 def parts_of(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What was submitted to the run, in order."""
     whole = {"sources": run["sources"], "start": 0, "jobs": run["jobs"], "digest": run["digest"]}

@@ -50,6 +50,13 @@ def images_present(run_output: Output) -> set[JobId]:
     return {job_id for job_id, found in look_at_images(run_output) if found is Look.OURS}
 
 
+def look_at(run_output: Output, job_id: JobId) -> Look | None:
+    """What lies in the output under the name of a job's image; None for nothing. Raises OutputError."""
+    name = image_name(job_id)
+    there = [(listed, job_id) for listed in run_output.scan(name) if listed.name == name]
+    return next((found for _, found in _look_at(run_output, there)), None)
+
+
 def look_at_images(run_output: Output) -> Iterator[tuple[JobId, Look]]:
     """What lies in the output under the names of images, whatever plan they are of. Raises OutputError."""
 

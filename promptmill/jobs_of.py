@@ -7,11 +7,12 @@ from itertools import groupby
 from typing import Any
 
 from promptmill.producer.errors import PlanError
-from promptmill.producer.layout import image_name
+from promptmill.producer.layout import Look, image_name
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan_builder import JOBS_PER_FILE, unpack
 from promptmill.producer.plan_files import page_names, read_run
 from promptmill.producer.plan_lines import PlannedJob, PlanReader
+from promptmill.producer.presence import look_at
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class FoundJob:
-    """A job of a run. `state` is done, failed or open; `url` is where its image lies or will lie."""
+    """A job of a run. `url` is where its image lies or will lie.
+
+    `state` is done, failed or open; broken where its image is cut off or empty, taken where its name is
+    something else's.
+    """
 
     index: int
     id: str
@@ -75,9 +80,13 @@ def _in_page(
             yield _found(output, job, own, failures.get(job.index))
 
 
+_STATES = {None: "open", Look.BROKEN: "broken", Look.FOREIGN: "taken"}
+
+
 def _found(output: Output, job: PlannedJob, own: Mapping[str, Any], reason: str | None) -> FoundJob:
     name = image_name(job.id)
-    state = "done" if output.exists(name) else "open" if reason is None else "failed"
+    there = look_at(output, job.id)
+    state = "done" if there is Look.OURS else "failed" if reason is not None else _STATES[there]
     return FoundJob(
         job.index,
         job.id,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from promptmill.producer.words import count
-from promptmill.verbs.planning import make_plan, name_run, plan_options, warn
+from promptmill.verbs.growing_options import change_of, start_in
+from promptmill.verbs.planning import make_plan, name_run, plan_options, source_names, warn
 
 if TYPE_CHECKING:
     from promptmill.producer.estimate import Measured
@@ -67,13 +68,16 @@ def dry_run(
 ) -> int:
     """Says what the run would be; exit code 2 where it would not begin, since rows are wrong."""
     from promptmill.producer import estimate
+    from promptmill.producer.growth import preview
     from promptmill.producer.outputs.open import open_output
     from promptmill.producer.presence import find_present
 
-    options = dataclasses.replace(plan_options(given), on_error="skip", rejects=None)
+    root, change, sources = open_output(output), change_of(given), source_names(files)
+    said_of_rows = plan_options(given, start_in(root, run, sources, change))
+    options = dataclasses.replace(said_of_rows, on_error="skip", rejects=None)
     with make_plan(files, options, needed=False) as plan:
-        root = open_output(output)
-        name = name_run(run, plan, files, root)
+        name = name_run(run, plan, files, root, change)
+        known = preview(root.child(name), name, plan, sources, change)
         warn(plan, given["preset"])
         present = find_present(plan, root.child(name))
         works = estimate.work_to_do(plan, present)
@@ -84,12 +88,15 @@ def dry_run(
             devices=given["devices"],
             cost_per_hour=given["cost_per_device_hour"],
         )
-        said = {"run": name, **estimate.describe(plan, present, works, found, plan.packed_bytes)}
+        changes = dataclasses.asdict(known) if known else None
+        said = {"run": name, "changes": changes, **estimate.describe(plan, present, works, found, plan.packed_bytes)}
     click.echo(json.dumps(said, ensure_ascii=False) if as_json else report(said, given["cost_per_device_hour"]))
     stops = (said["rejected"] and given["on_error"] == "stop") or not said["jobs"]
     if stops:
         click.secho("the run would not begin: mend these rows, or leave them out with --on-error skip", err=True)
-    return 2 if stops else 0
+    if refusal := known and known.refusal:
+        click.secho(f"the run would not begin: {refusal}", err=True)
+    return 2 if stops or refusal else 0
 
 
 def _measured(broker: str | None, given: Mapping[str, Any]) -> "Measured | None":
@@ -115,6 +122,7 @@ def report(said: Mapping[str, Any], cost_per_hour: tuple[float, float]) -> str:
     """The dry run in words and numbers, for a person."""
     counts = [
         ("run", said["run"]),
+        *([("changes", _changes(said["changes"]))] if said["changes"] else []),
         ("rows", f"{said['rows']:,}, {said['rejected']:,} of them wrong"),
         ("jobs", f"{said['jobs']:,}"),
         ("images", f"{said['images']:,} distinct, {count(said['duplicates'], 'duplicate job', commas=True)}"),
@@ -129,6 +137,11 @@ def report(said: Mapping[str, Any], cost_per_hour: tuple[float, float]) -> str:
     if not said["estimates"]:
         lines.append("time       unknown: nothing was measured for these models; --images-per-s says what you saw")
     return "\n".join([*lines, *(f"wrong      {error}" for error in said["rejects"])])
+
+
+def _changes(found: Mapping[str, Any]) -> str:
+    """What is new to a run that is there, gone from it, and in both."""
+    return f"{count(found['new'], 'job', commas=True)} new, {found['gone']:,} gone, {found['kept']:,} kept"
 
 
 def _most(shapes: Mapping[str, int], most: int = 10) -> list[tuple[str, int]]:

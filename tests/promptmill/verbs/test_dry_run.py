@@ -94,6 +94,27 @@ def test_what_is_in_the_output_is_not_to_be_rendered(here, promptmill):
     assert (said["images"], said["present"], said["to_render"]) == (2, 1, 1)
 
 
+def test_of_a_run_that_has_changed_it_says_what_is_new_gone_and_kept(here, dry, promptmill, at_redis):
+    """As the submission itself would; `dry` sees that nothing is written."""
+    submit = ("--output", "out", "--run", "r")
+    assert json.loads(dry("cats.txt", *submit, "--json").out)["changes"] is None, "a new run"
+    assert promptmill("submit", "cats.txt", *submit).code == 0
+    same = json.loads(dry("cats.txt", *submit, "--json").out)["changes"]
+    assert same == {"new": 0, "gone": 0, "kept": 2, "refusal": None}
+    lines = (here / "cats.txt").read_text().splitlines()
+    (here / "cats.txt").write_text("\n".join([*lines, "a third"]))
+    grown = dry("cats.txt", *submit)
+    assert (grown.code, "changes    1 job new, 0 gone, 2 kept\n" in grown.out) == (0, True)
+    (here / "cats.txt").write_text("\n".join([lines[0], "edited", "a third"]))
+    edited = dry("cats.txt", *submit)
+    assert (edited.code, "changes    2 jobs new, 1 gone, 1 kept\n" in edited.out) == (2, True)
+    assert "the run would not begin: run 'r' at " in edited.err and "--append renders what is new" in edited.err
+    assert dry("cats.txt", *submit, "--append").code == 0
+    (here / "dogs.txt").write_text("a dog\n")
+    other = dry("dogs.txt", *submit, "--append", "--json")
+    assert json.loads(other.out)["changes"] == {"new": 1, "gone": 2, "kept": 0, "refusal": None}
+
+
 def test_without_a_redis_the_table_is_taken_unless_one_was_named(promptmill, monkeypatch):
     words = ("submit", "cats.txt", "--output", "out", "--dry-run", "--json", *REAL)
     monkeypatch.setattr("promptmill.producer.broker.DEFAULT_URL", "redis://127.0.0.1:1")

@@ -1,6 +1,7 @@
 """`promptmill list RUN`: a job is found again by what a person knows of it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.plan_files import load_plan
 from promptmill.producer.queue.queue import JobQueue
+from tests.images import image_of
 from tests.promptmill.conftest import Command, Ran
 
 
@@ -20,9 +22,15 @@ def zoo(promptmill: Command, at_redis: str, here: Path) -> Path:
     ran = promptmill("submit", "zoo.csv", "--output", "out", "--run", "zoo", "--model", "tiny-random")
     assert ran.code == 0, ran.err
     folder = here / "out" / "zoo"
-    with load_plan(open_output(str(folder))) as plan:
-        open_output(str(folder)).put_once(image_name(next(plan.since(1)).id), b"an image")
+    put(folder, 1)
     return folder
+
+
+def put(folder: Path, index: int, data: Callable[[bytes], bytes] = lambda image: image) -> None:
+    """Put the image of an index into the run's folder, or what `data` makes of it."""
+    with load_plan(open_output(str(folder))) as plan:
+        job = next(plan.since(index))
+        open_output(str(folder)).put_once(image_name(job.id), data(image_of(plan.whole(job))))
 
 
 def indexes(ran: Ran) -> list[int]:
@@ -51,6 +59,13 @@ def test_a_job_is_found_by_its_index(promptmill: Command, zoo: Path):
 def test_jobs_are_found_by_label_prompt_and_range(promptmill: Command, zoo: Path, words: list[str], found: list[int]):
     assert indexes(promptmill("list", zoo, *words, "--json")) == found
     assert indexes(promptmill("list", "zoo", *words, "--json")) == found, "by the run's name in Redis"
+
+
+def test_done_is_what_is_whole_and_the_jobs_own(promptmill: Command, zoo: Path):
+    put(zoo, 2, lambda image: image[:-20])
+    put(zoo, 3, lambda image: b"my notes")
+    states = [json.loads(line)["state"] for line in promptmill("list", zoo, "--json").out.splitlines()]
+    assert states == ["open", "done", "broken", "taken", "open"]
 
 
 def test_a_failed_job_says_why(promptmill: Command, zoo: Path, client):
