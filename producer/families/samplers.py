@@ -77,6 +77,13 @@ SAMPLERS: dict[str, Sampler] = {
         stochastic=True,
         a1111="DPM++ 2M SDE",
     ),
+    "dpm++_2s": Sampler(
+        scheduler="DPMSolverSinglestepScheduler",
+        algorithm_type="dpmsolver++",
+        takes=_takes("sigma_schedule timesteps"),
+        a1111="DPM++ 2S",
+        kohya=("dpmsingle",),
+    ),
     "unipc": Sampler(
         scheduler="UniPCMultistepScheduler", takes=_takes("timestep_spacing sigma_schedule"), a1111="UniPC"
     ),
@@ -104,6 +111,7 @@ SAMPLERS: dict[str, Sampler] = {
         a1111="DPM2 a",
         kohya=("dpm_2_a", "k_dpm_2_a"),
     ),
+    "deis": Sampler(scheduler="DEISMultistepScheduler", takes=_takes("timestep_spacing sigma_schedule"), a1111="DEIS"),
     "pndm": Sampler(
         scheduler="PNDMScheduler",
         takes=_takes("timestep_spacing"),

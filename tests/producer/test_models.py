@@ -146,6 +146,8 @@ def test_a_file_is_told_from_a_folder(tmp_path: Path):
         ({"_class_name": "DDIMScheduler"}, "ddim"),
         ({"_class_name": "DPMSolverMultistepScheduler"}, "dpm++_2m"),
         ({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}, "dpm++_2m_sde"),
+        ({"_class_name": "DPMSolverSinglestepScheduler"}, "dpm++_2s"),
+        ({"_class_name": "DEISMultistepScheduler", "algorithm_type": "deis"}, "deis"),
         ({"_class_name": "UniPCMultistepScheduler"}, "unipc"),
         ({"_class_name": "LCMScheduler"}, "lcm"),
         ({"_class_name": "TCDScheduler"}, "tcd"),

@@ -64,7 +64,7 @@ def test_tables_have_the_shapes_that_all_samplers_share(sampler: str) -> None:
 @pytest.mark.parametrize("sampler", TAKES_SAMPLE)
 def test_a_perfect_model_lands_on_the_image(sampler: str) -> None:
     """From any noise: what it says of the image is true at every step."""
-    if sampler == "tcd":
+    if sampler in ("tcd", "deis"):
         pytest.skip("its last step ends at timestep 0, which has a little noise")
     table = make_table(replace(SDXL, prediction_type="sample"), Sampling(sampler=sampler, steps=9))
     tables, state = batched(table), initial_state(NOISE * table.start[1])

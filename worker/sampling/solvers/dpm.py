@@ -26,14 +26,18 @@ SOLVER_TYPES = {"midpoint": "midpoint", "heun": "heun"} | dict.fromkeys(("logrho
 
 
 def plan_dpm(settings: Settings, sampling: Sampling, *, stochastic: bool) -> Plan:
+    check_dpm(settings)
+    timesteps, sigmas = visits(settings, sampling)
+    levels = Levels(sigmas)
+    return levels.plan(timesteps, partial(dpm_step, levels, settings, stochastic))
+
+
+def check_dpm(settings: Settings) -> None:
     check_multistep(settings)
     if settings.solver_type not in SOLVER_TYPES:
         raise ConfigError(f"solver_type is {settings.solver_type!r}, expected midpoint or heun")
     if settings.variance_type in ("learned", "learned_range"):
         raise ConfigError(f"variance_type is {settings.variance_type!r}, but models of variance are not implemented")
-    timesteps, sigmas = visits(settings, sampling)
-    levels = Levels(sigmas)
-    return levels.plan(timesteps, partial(dpm_step, levels, settings, stochastic))
 
 
 def visits(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,8 @@ class Settings:
     beta_schedule: str
     trained_betas: tuple[float, ...] | None
     prediction_type: str
-    timestep_spacing: str
-    steps_offset: int
+    timestep_spacing: str = "linspace"
+    steps_offset: int = 0
     rescale_betas_zero_snr: bool = False
     interpolation_type: str = "linear"
     timestep_type: str = "discrete"
