@@ -100,7 +100,7 @@ def test_a_batch_too_large_for_the_device_goes_on_in_halves(farm: Farm, tmp_path
     start_worker(farm)
     farm.wait_until_ready(0)
     farm.submit([f"large {n}" for n in range(12)], str(tmp_path), "r", "--steps", "2")
-    run = farm.wait_until_finished("r")
+    run = farm.wait_until_finished("r", timeout_s=400)  # of which three compilations
     assert (run["done"], run["failed"]) == (12, 0)
     assert "out of memory with 4 images per device; it goes on with 2" in farm.log(0)
     assert "out of memory with 2 images per device; it goes on with 1" in farm.log(0)
