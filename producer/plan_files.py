@@ -98,7 +98,8 @@ def load_plan(run_output: Output) -> Plan:
     heaps = Heaps()
     try:
         pages = _Stored(run_output, page_names(run))
-        digest, shapes = _index(pages, run["settings"], heaps)
+        page_jobs = int(run.get("jobs_per_plan_file", JOBS_PER_FILE))
+        digest, shapes = _index(pages, run["settings"], heaps, page_jobs)
         if digest != run["digest"] or len(heaps) != run["jobs"]:
             raise PlanError(f"{run_output.url}: the plan's files are not those that its {RUN_JSON} tells of")
         return Plan(
@@ -107,7 +108,7 @@ def load_plan(run_output: Output) -> Plan:
             digest=digest,
             shape_keys=shapes,
             common=run["settings"],
-            page_jobs=int(run.get("jobs_per_plan_file", JOBS_PER_FILE)),
+            page_jobs=page_jobs,
         )
     except (KeyError, TypeError, ValueError) as error:
         heaps.close()
@@ -134,11 +135,14 @@ class _Stored:
         return len(self._names)
 
 
-def _index(pages: _Stored, common: dict[str, Any], heaps: Heaps) -> tuple[str, list[str]]:
+def _index(pages: _Stored, common: dict[str, Any], heaps: Heaps, page_jobs: int) -> tuple[str, list[str]]:
     """Fills the heaps with the jobs' ids; returns the plan's digest and the shapes' keys."""
     reader, digest, shapes = PlanReader(common), hashlib.sha256(), dict[str, int]()
     for number in range(len(pages)):
-        for line in unpack(pages[number]):
+        lines = unpack(pages[number])
+        if len(lines) != page_jobs and (number + 1 < len(pages) or len(lines) > page_jobs):
+            raise PlanError(f"the plan is damaged: file {number} of it has {len(lines)} jobs, expected {page_jobs}")
+        for line in lines:
             job = reader.job(line, False)
             shape = shapes.setdefault(job.shape_key, len(shapes))
             heaps.add(bytes.fromhex(job.id), len(heaps) << SHAPE_BITS | shape)

@@ -39,6 +39,7 @@ VERBS = {
     "manifest": "Print a run's table as JSON lines or CSV.",
     "verify": "Check a run's images, manifest and shards, byte by byte.",
     "repair": "Put back what is broken or missing of a run.",
+    "curate": "List what of a run is worth keeping.",
     "push": "Put a packed run onto the Hugging Face hub.",
     "export": "Bring a run's images into a folder, under names that people can read.",
     "exporter": "Serve runs, queues and workers as metrics, for Prometheus.",

@@ -241,3 +241,10 @@ def test_a_fast_look_at_a_bucket_compares_its_own_checksums(
     bucket.put_once(name, bytes(data), broken=lambda existing: True)
     (finding,) = verify(bucket, fast=True)
     assert (finding.name, finding.index, finding.problem) == (name, 3, "has other bytes than when it was packed")
+
+
+def test_a_run_json_that_says_other_pages_is_a_finding(run: Run, dataset: Path):
+    text = (dataset / "run.json").read_text()
+    for changed in ('"jobs_per_plan_file": 9', '"jobs_per_plan_file": 0', '"jobs_per_plan_file": "x"'):
+        (dataset / "run.json").write_text(text.replace('"jobs_per_plan_file": 10000', changed))
+        assert found(run) == {"run.json"}
