@@ -82,7 +82,12 @@ class JobFields:
     negative_prompt_2: str | None = _row(
         None, values.text(), "The same for the second text encoder.", "the negative prompt", expands=True
     )
-    seed: int = _row(0, values.whole(0, MAX_SEED), "Seed of the noise.", "the row's index in the run: 0, 1, ...")
+    seed: int = _row(
+        0,
+        values.whole(0, MAX_SEED),
+        "Seed of the noise.",
+        "its index: 0, 1, ...; further files begin at multiples of 2^20",
+    )
     width: int = _row(1024, _SIDE, "Width in pixels.", "the model's own, or 1024", compiles="each")
     height: int = _row(1024, _SIDE, "Height in pixels.", "the model's own, or 1024", compiles="each")
     num_inference_steps: int = _row(

@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from promptmill.producer.errors import PlanError
@@ -31,6 +32,7 @@ from promptmill.producer.plan_files import (
     write_plan,
 )
 from promptmill.producer.plan_lines import PlanReader
+from promptmill.producer.prompts.seeds import next_range
 from promptmill.producer.words import are
 
 _ID_AT = slice(len('{"id":"'), len('{"id":"') + 32)  # of a line of the plan
@@ -133,6 +135,8 @@ def preview(
 def parts_of(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What was submitted to the run, in order."""
     whole = {"sources": run["sources"], "start": 0, "jobs": run["jobs"], "digest": run["digest"]}
+    if "seeds_end" in run:
+        whole["seeds_end"] = run["seeds_end"]
     return [dict(part) for part in run.get("parts", [whole])]
 
 
@@ -140,8 +144,11 @@ def start_of(run: Mapping[str, Any] | None, sources: Sequence[str], change: Chan
     """The index from which the seeds of these files' rows are counted in the run."""
     if run is None or change is Change.REPLACE or not sources:
         return 0
-    known = next((int(part["start"]) for part in parts_of(run) if part["sources"] == clean_sources(sources)), None)
-    return known if known is not None else int(run["jobs"]) if change is Change.APPEND else 0
+    parts = parts_of(run)
+    known = next((int(part["start"]) for part in parts if part["sources"] == clean_sources(sources)), None)
+    if known is not None or change is not Change.APPEND:
+        return known or 0
+    return next_range(max(_seeds_end(part) for part in parts))
 
 
 def changes_since(run: Mapping[str, Any], digest: str) -> Change | None:
@@ -252,7 +259,24 @@ def _replace(run_output: Output, run: str, known: Mapping[str, Any], plan: Plan,
 
 
 def _part(plan: Plan, sources: Sequence[str]) -> dict[str, Any]:
-    return {"sources": list(sources), "start": plan.start, "jobs": plan.jobs, "digest": plan.digest}
+    said = {"sources": list(sources), "start": plan.start, "jobs": plan.jobs, "digest": plan.digest}
+    return {**said, "seeds_end": plan.seeds_end}
+
+
+def _seeds_end(part: Mapping[str, Any]) -> int:
+    return int(part.get("seeds_end", part["start"] + part["jobs"]))
+
+
+def _check_seeds(parts: Sequence[Mapping[str, Any]]) -> None:
+    """Raises PlanError where rows of two parts would share seeds: one has grown into the room of another."""
+    ordered = sorted(parts, key=lambda part: int(part["start"]))
+    for part, behind in pairwise(ordered):
+        if int(part["start"]) < int(behind["start"]) < _seeds_end(part):
+            mine, others = ", ".join(part["sources"]) or "this part", ", ".join(behind["sources"]) or "another part"
+            raise PlanError(
+                f"{mine} has grown into the seeds of {others}, and rows would share them by accident: "
+                "submit the new rows as a file of their own (--append)"
+            )
 
 
 def _rewrite(
@@ -265,6 +289,7 @@ def _rewrite(
     more: Mapping[str, Any],
 ) -> None:
     """The changed files of the plan, and then `run.json`. Raises PlanError where that is another one by now."""
+    _check_seeds(parts)
     if run_output.exists(MANIFEST):
         raise PlanError(f"{run_output.url} is packed: its plan stays as it is; submit to another run (--run)")
     pages = put_changed_pages(run_output, page_names(known), plan, from_page)

@@ -22,6 +22,7 @@ from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.prompts.files import Reading, Row, read_prompt_files
 from promptmill.producer.prompts.rejects import Rejects
 from promptmill.producer.prompts.rows import RowJob, Rows
+from promptmill.producer.prompts.seeds import next_range
 from promptmill.producer.spool import ID_BYTES, Heaps, Pages
 
 MOST_NESTED = 100  # lists and objects in a label, one in the other; Python's json gives up near a thousand
@@ -62,7 +63,8 @@ class Plan:
     """A run's jobs in order; iteration yields a PlannedJob each, any number of times. Use as a context manager.
 
     `pages` are the plan's files, packed; `rows` were read for it, wrong ones included. `heaps` has each job's id,
-    numbered by its index and its shape's number. `start` is the index from which its seeds were counted. `cut` counts
+    numbered by its index and its shape's number. `start` is the index from which its seeds were counted, `seeds_end`
+    the one behind the last. `cut` counts
     jobs whose prompt is longer than its windows.
     """
 
@@ -80,6 +82,7 @@ class Plan:
         warnings: Callable[[str | None], list[str]] = lambda preset: [],
         cut: int = 0,
         start: int = 0,
+        seeds_end: int | None = None,
     ) -> None:
         self.pages = pages
         self.heaps = heaps
@@ -92,6 +95,7 @@ class Plan:
         self.warnings = warnings
         self.cut = cut
         self.start = start
+        self.seeds_end = start + self.jobs if seeds_end is None else seeds_end
         self.shape_list = [Shape.from_key(key) for key in shape_keys]
         self._repeats = bytearray(self.jobs)  # 1: the job of an index before
         self.shapes = dict(zip(self.shape_list, self._count_shapes(), strict=True))
@@ -253,6 +257,8 @@ class _Maker:
         self._rows = Rows(options.defaults, options.preset, options.expansion)
         self._rejects = Rejects(options.rejects, keep=not self._stop)
         self._start = options.start
+        self._shift = options.start  # between a job's index in this plan and that of its seed
+        self._path: str | None = None
         stack.callback(self._rejects.close)
         self._built = PlanBuilder(stack, JOBS_PER_FILE)
 
@@ -263,6 +269,10 @@ class _Maker:
 
     def take(self, path: str, row: Row | Job | PromptFileError, number: int) -> None:
         self._row_count += 1
+        if path != self._path:
+            if self._path is not None:
+                self._shift = next_range(self._shift + self.count) - self.count
+            self._path = path
         if isinstance(row, PromptFileError):
             self._rejects.add(row)
         elif isinstance(row, Job):
@@ -273,7 +283,7 @@ class _Maker:
     def _take_row(self, path: str, row: Row) -> None:
         try:
             labels = _labels_json(row.labels) if row.labels else None
-            jobs = self._rows.jobs(row.fields, self._start + self.count, f"{path}:{row.line}", row.unused)
+            jobs = self._rows.jobs(row.fields, self._shift + self.count, f"{path}:{row.line}", row.unused)
         except JobError as error:
             field = error.field  # under its own name; the user may have written another one
             if field not in row.fields:
@@ -318,6 +328,7 @@ class _Maker:
             warnings=self._rows.warnings,
             cut=self._rows.doubts.cut,
             start=self._start,
+            seeds_end=self._shift + self.count,
         )
 
 

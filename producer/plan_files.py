@@ -79,6 +79,7 @@ def describe_run(output: Output, run: str, plan: Plan, sources: Sequence[str]) -
         "jobs_per_plan_file": plan.page_jobs,
         "digest": plan.digest,
         "sources": clean_sources(sources),
+        "seeds_end": plan.seeds_end,
         "settings": plan.common,
         "shapes": {shape.key: count for shape, count in plan.shapes.items()},
         "versions": {"promptmill": version("promptmill")},

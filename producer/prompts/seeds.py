@@ -1,8 +1,17 @@
-"""The seed of a job that names none: from the run's seed and the job's index in the run, and never the same twice."""
+"""The seed of a job that names none: from the run's seed and its index among the seeds, and never the same twice.
+
+The rows of a run's first prompt file have the indexes 0, 1, 2, ...; those of each further one begin at a
+distance (`next_range`), so that rows which are appended to one file move no row of another.
+"""
 
 import hashlib
 import struct
 from functools import lru_cache
+
+ROOM = 1 << 20
+"""Indexes that a prompt file has at least for its rows: it can grow so far without touching those of the next one."""
+
+MOST = 1 << 32  # indexes whose seeds differ in what PyTorch's generator looks at
 
 ROUNDS = 4  # of a Feistel network: a bijection whatever its round function (Luby and Rackoff, 1988)
 HALF = 1 << 16
@@ -19,6 +28,15 @@ def derived_seed(run_seed: int, index: int) -> int:
     for table in _tables(run_seed):
         left, right = right, left ^ table[right]
     return index >> 32 << 32 | left << 16 | right
+
+
+def next_range(end: int) -> int:
+    """Where the seeds of the next prompt file begin, when those so far reach to `end`.
+
+    At a multiple of ROOM; right behind, where that would leave the 2^32 that differ: some four thousand files.
+    """
+    rounded = -(-end // ROOM) * ROOM
+    return rounded if rounded + ROOM <= MOST else end
 
 
 @lru_cache(8)

@@ -14,8 +14,9 @@ from promptmill.producer.errors import LedgerError, PlanError
 from promptmill.producer.growth import Change, start_of
 from promptmill.producer.layout import MANIFEST, image_name
 from promptmill.producer.outputs.folder import Folder
-from promptmill.producer.plan import Plan, PlanOptions, plan_jobs
+from promptmill.producer.plan import Plan, PlanOptions, plan_jobs, plan_run
 from promptmill.producer.plan_files import load_plan, read_run
+from promptmill.producer.prompts.seeds import ROOM
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.producer.run_names import find_name
@@ -141,13 +142,57 @@ def test_append_of_another_file_puts_its_rows_behind_with_seeds_of_their_own(ent
     render()
     for _ in range(2):  # the same again appends nothing
         enter(["x", "a"], "b.txt", Change.APPEND)
-    assert prompts(render()) == [(3, "x", 3), (4, "a", 4)]
+    assert prompts(render()) == [(3, "x", ROOM), (4, "a", ROOM + 1)]
     assert stored(output) == [*ABC, "x", "a"]
     assert (read_run(output.child("r")) or {})["sources"] == ["a.txt", "b.txt"]
     # Each file may grow.
     assert enter([*ABC, "d"]).enqueued == 1
     assert enter(["x", "a", "y"], "b.txt").enqueued == 1
     assert stored(output) == [*ABC, "x", "a", "d", "y"]
+
+
+def seeds_in(output: Folder, run: str = "r") -> list[int]:
+    with load_plan(output.child(run)) as plan:
+        return [plan.whole(job).seed for job in plan]
+
+
+@pytest.fixture
+def enter_files(client: redis.Redis, output: Folder, tmp_path: Path) -> Callable[..., Submission]:
+    """Submits two files, a.txt and b.txt, with these prompts."""
+
+    def enter(a: list[str], b: list[str], change: Change = Change.NONE) -> Submission:
+        names = [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
+        for name, prompts in zip(names, (a, b), strict=True):
+            Path(name).write_text("\n".join(prompts))
+        with plan_run(names, PlanOptions(TINY)) as plan:
+            sources = ["a.txt", "b.txt"]
+            return submit(plan, output=output, run="r", client=client, sources=sources, change=change)
+
+    return enter
+
+
+def test_rows_appended_to_the_first_of_two_files_move_none_of_the_second(enter_files, output, render):
+    enter_files(ABC, ["x", "y"])
+    render()
+    assert enter_files([*ABC, "d"], ["x", "y"], Change.APPEND).enqueued == 1
+    assert prompts(render()) == [(5, "d", 3)]
+    assert seeds_in(output) == [0, 1, 2, ROOM, ROOM + 1, 3], "no two share one"
+    assert enter_files([*ABC, "d"], ["x", "y"]).enqueued == 0, "the same again"
+    assert enter_files([*ABC, "d"], ["x", "y", "z"]).enqueued == 1
+    assert prompts(render()) == [(6, "z", ROOM + 2)]
+
+
+def test_rows_that_would_share_seeds_with_another_file_are_refused(enter, output, client):
+    """A run of an earlier version: its second file's seeds begin right behind the first's."""
+    enter(ABC)
+    with plan_of(["x"], start=3) as plan:
+        submit(plan, output=output, run="r", client=client, sources=["b.txt"], change=Change.APPEND)
+    before = read_run(output.child("r"))
+    with pytest.raises(PlanError, match=r"a.txt has grown into the seeds of b.txt.*a file of their own \(--append\)"):
+        enter([*ABC, "d"])
+    assert read_run(output.child("r")) == before
+    assert enter(["d"], "c.txt", Change.APPEND).enqueued == 1
+    assert seeds_in(output) == [0, 1, 2, 3, ROOM]
 
 
 def test_replace_plan_keeps_the_images_that_both_plans_mean(enter, render, output, client):

@@ -88,7 +88,7 @@ def test_rows_keep_their_order_over_files(read):
 
 def test_the_seed_is_the_place_in_the_run_unless_given(read):
     plan = read("one\ntwo", [{"prompt": "three", "seed": 99}, {"prompt": "four"}])
-    assert [job.seed for job in jobs_in(plan)] == [0, 1, 99, 3]
+    assert [job.seed for job in jobs_in(plan)] == [0, 1, 99, 2**20 + 1], "each file's begin at a distance"
 
 
 def test_a_seed_for_all_rows_is_for_all_that_have_none(read):
@@ -228,6 +228,7 @@ def test_run_json_says_what_the_run_is(output, small_plan_files):
         "jobs_per_plan_file": PLAN_FILE_JOBS,
         "digest": plan.digest,
         "sources": ["cats.txt"],
+        "seeds_end": 6,
         "settings": plan.common,
         "shapes": {jobs[0].shape.key: 4, jobs[5].shape.key: 1},
     }

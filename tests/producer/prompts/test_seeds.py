@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from promptmill.producer.prompts.seeds import derived_seed
+from promptmill.producer.prompts.seeds import MOST, ROOM, derived_seed, next_range
 
 
 def test_without_a_run_seed_the_seed_is_the_place() -> None:
@@ -36,3 +36,8 @@ def test_another_run_seed_is_another_order(run_seed: int, index: int) -> None:
         return [derived_seed(of, index + number) for number in range(4)]
 
     assert seeds(run_seed) == seeds(run_seed) != seeds(run_seed + 1)
+
+
+def test_ranges_of_files_do_not_meet_and_stay_within_what_differs():
+    assert [next_range(1), next_range(ROOM), next_range(ROOM + 1)] == [ROOM, ROOM, 2 * ROOM]
+    assert next_range(MOST - ROOM + 1) == MOST - ROOM + 1, "right behind, where there is no room"
