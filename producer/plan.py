@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -204,8 +204,12 @@ def plan_run(
     where there are no jobs (unless none are `needed`); JobError for a wrong flag, ModelNameError, ExpansionError.
     """
     options = options or PlanOptions()
-    rows = read_prompt_files(names, options.reading)
-    return _make(rows, ", ".join(names), options, progress, needed)
+    notes: list[str] = []
+    rows = read_prompt_files(names, replace(options.reading, note=notes.append))
+    plan = _make(rows, ", ".join(names), options, progress, needed)
+    told = plan.warnings
+    plan.warnings = lambda preset: [*notes, *told(preset)]
+    return plan
 
 
 def plan_jobs(

@@ -12,12 +12,13 @@ Workers render them: `promptmill worker`, on any host that reaches the same Redi
 import asyncio
 import os
 import time
+import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from promptmill.finished import FinishedImage, Landing
-from promptmill.producer.broker import DEFAULT_URL, connect
+from promptmill.producer.broker import DEFAULT_URL, connect, eviction
 from promptmill.producer.growth import Change, start_of
 from promptmill.producer.job import Job
 from promptmill.producer.outputs.open import open_output
@@ -30,6 +31,7 @@ from promptmill.producer.queue.control import cancel
 from promptmill.producer.queue.ledger import Failure, Ledger, RunStatus
 from promptmill.producer.submit import submit as submit_plan
 from promptmill.producer.words import count
+from promptmill.submit_settings import plan_options
 from promptmill.verbs.options import env
 from promptmill.verbs.runs import OVER, find_run
 
@@ -48,7 +50,7 @@ def submit(
     expansion: Expansion | None = None,
     append: bool = False,
     replace_plan: bool = False,
-    **defaults: Any,
+    **settings: Any,
 ) -> "RunHandle":
     """Puts jobs into the queue, for workers to render.
 
@@ -56,8 +58,10 @@ def submit(
     millions. A `pathlib.Path`, or several, are prompt files; a data frame (pandas, Polars, Arrow) is read as one, and
     its columns that are no fields are labels. `output` and `broker` are URLs as for the command line, where
     PROMPTMILL_BROKER counts too. The same jobs to the same output are the same run, and what is there is not rendered
-    again. `defaults` are fields of jobs that do not say otherwise: `steps=20`. Braces in prompts are text, unless an
-    `expansion` says what becomes of them.
+    again. `settings` are fields of jobs that do not say otherwise: `steps=20`, or a matrix: `steps=[20, 30]`; and the
+    command's flags by their names: `num_images_per_prompt=4`, `run_seed=7`, `prompt_column="caption"`,
+    `labels=["class"]`, `on_error="skip"`. Braces in prompts are text, unless `expand`, `combinatorial` or `wildcards`
+    is given, or an `expansion`, which says all of that at once.
 
     A run that is named and has another plan grows by jobs that were added at the end; `append` adds all that is new,
     `replace_plan` makes these jobs the run's. `max_pending` bounds the jobs in Redis: this waits for workers before it
@@ -69,10 +73,12 @@ def submit(
     root, sources = open_output(output), _sources(jobs)
     change = Change.REPLACE if replace_plan else Change.APPEND if append else Change.NONE
     start = start_of(read_run(root.child(check_run_name(run))), sources, change) if run else 0
-    options = PlanOptions(defaults, preset, expansion=expansion or Expansion(plain=True), start=start)
+    options = plan_options(settings, preset, expansion, start)
     with _plan(jobs, options) as plan:
         name = check_run_name(run) if run else plan.default_name("run", root.url)
         client = connect(_broker(broker))  # first, as what is refused leaves no folder behind
+        if warning := eviction(client):
+            warnings.warn(warning, stacklevel=2)
         root.check()
         submit_plan(
             plan,

@@ -104,7 +104,7 @@ class WorkerSettings:
         DEFAULT_URL,
         "--broker",
         metavar="URL",
-        help="Where Redis is: redis://[:password@]host:port/db.",
+        help="Where Redis is: redis:// or rediss://[:password@]host:port/db, or unix:///path?db=0.",
         unset=DEFAULT_URL,
     )
     model: str | None = _row(

@@ -12,6 +12,7 @@ Imports no JAX: Flower loads it.
 """
 
 import hashlib
+import logging
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +20,7 @@ import redis
 from celery import Celery, Task, bootsteps
 from celery.exceptions import Reject
 
-from promptmill.producer.broker import client_of
+from promptmill.producer.broker import client_of, eviction
 from promptmill.producer.errors import PromptFileError, PromptmillError
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
@@ -28,6 +29,8 @@ from promptmill.producer.plan import PlanOptions, clean_name, plan_jobs
 from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.submit import submit
 from promptmill.worker.events import TASK_NAME
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE = 2
 """Tasks in the pool at once, at most: its other threads are for encoding and uploading images."""
@@ -84,7 +87,10 @@ class RenderTask(Task):
 
     @cached_property
     def _redis(self) -> redis.Redis:
-        return client_of(self.app.conf.promptmill.broker)
+        client = client_of(self.app.conf.promptmill.broker)
+        if warning := eviction(client):
+            logger.warning(warning)
+        return client
 
 
 def run_name(task_id: str) -> str:

@@ -61,13 +61,15 @@ class Reading:
 
     `columns`: a field's column, where its name is another one. `labels`: columns that are labels though their names
     look like fields'. `format`: a suffix without its dot (`csv`, `jsonl.gz`), for names that do not tell. `dialect`:
-    another program's way to write a line (dialects.py).
+    another program's way to write a line (dialects.py). `sheet`: that of a workbook. `note` is told what is left out.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     labels: frozenset[str] = frozenset()
     format: str | None = None
     dialect: str | None = None
+    sheet: str | None = None
+    note: Callable[[str], None] = field(default=lambda text: None, compare=False)
 
 
 Converters = Callable[[str, str], Callable[[Any], Any]]

@@ -1,4 +1,4 @@
-"""Excel's workbooks (.xlsx): the first sheet, row by row, with openpyxl in its reading mode.
+"""Excel's workbooks (.xlsx): the first sheet or the one that is named, row by row, with openpyxl in its reading mode.
 
 Lines are the sheet's own row numbers. A sheet has traps that a CSV has not: text that Excel took for a date or a
 number, formulas that failed, whole numbers as floats.
@@ -28,11 +28,13 @@ from promptmill.producer.words import count
 FAILED = ("#N/A", "#REF!", "#DIV/0!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#CALC!")
 """What a formula shows that has no value."""
 
+SHOWN_SHEETS = 10
+
 Cells = Sequence[Any]
 
 
 def read_xlsx(name: str, file: BinaryIO, reading: Reading) -> Iterator[Row | PromptFileError]:
-    """The rows of the first sheet; its first row that is not empty names the columns."""
+    """The rows of a sheet; its first row that is not empty names the columns."""
     try:
         import openpyxl
     except ModuleNotFoundError as error:
@@ -43,7 +45,7 @@ def read_xlsx(name: str, file: BinaryIO, reading: Reading) -> Iterator[Row | Pro
             file = copy
         try:
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            sheet = book.worksheets[0]
+            sheet = _sheet(name, book, reading)
             sheet.reset_dimensions()  # other programs write wrong ones
             lines = enumerate(sheet.iter_rows(values_only=True), start=1)
             yield from _rows(name, lines, reading)
@@ -51,6 +53,19 @@ def read_xlsx(name: str, file: BinaryIO, reading: Reading) -> Iterator[Row | Pro
             raise
         except Exception as error:  # openpyxl and zipfile raise what they come upon: damage has no end of kinds
             raise PromptFileError(name, 0, None, f"is not an Excel workbook (.xlsx): {one_line(error)}") from error
+
+
+def _sheet(name: str, book: Any, reading: Reading) -> Any:
+    """The sheet that was named, else the first; the others are told. Raises PromptFileError."""
+    titles = [sheet.title for sheet in book.worksheets]
+    if reading.sheet is None:
+        if others := titles[1:]:
+            shown = ", ".join(map(repr, others[:SHOWN_SHEETS])) + (", ..." if len(others) > SHOWN_SHEETS else "")
+            reading.note(f"{name}: only the sheet {titles[0]!r} is read, not {shown} (--sheet NAME)")
+        return book.worksheets[0]
+    if reading.sheet not in titles:
+        raise PromptFileError(name, 0, None, f"has no sheet {reading.sheet!r}: {', '.join(map(repr, titles))}")
+    return book[reading.sheet]
 
 
 def _rows(name: str, lines: Iterator[tuple[int, Cells]], reading: Reading) -> Iterator[Row | PromptFileError]:

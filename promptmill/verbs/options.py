@@ -160,7 +160,7 @@ def job_matrix(given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
 broker_option = click.option(
     "--broker",
     metavar="URL",
-    help=f"Where Redis is: redis://[:password@]host:port/db.  [{DEFAULT_URL}]",
+    help=f"Where Redis is: redis:// or rediss://[:password@]host:port/db, or unix:///path?db=0.  [{DEFAULT_URL}]",
 )
 
 run_option = click.option("--run", "run", help="The run's name.  [from the file and its jobs]")

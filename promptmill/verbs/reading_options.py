@@ -24,6 +24,7 @@ _OPTIONS = (
         type=click.Choice(DIALECT_NAMES),
         help="Another program's prompt lines: kohya's or A1111's options, OpenAI's Batch file (known by itself).",
     ),
+    click.option("--sheet", metavar="NAME", help="The sheet of an Excel workbook.  [the first]"),
     click.option("--prompt-column", metavar="COLUMN", help="The column with the prompts.  [prompt]"),
     click.option(
         "--column",
@@ -58,7 +59,7 @@ def reading_of(given: Mapping[str, Any]) -> "Reading":
         columns = {"prompt": given["prompt_column"], **columns}
     if len(columns) < len(given["columns"]) + bool(given["prompt_column"]):
         raise click.UsageError("--column and --prompt-column: a field may have one column")
-    return Reading(columns, frozenset(given["labels"]), given["format_"], given["dialect"])
+    return Reading(columns, frozenset(given["labels"]), given["format_"], given["dialect"], given["sheet"])
 
 
 def _column(text: str) -> tuple[str, str]:

@@ -50,6 +50,18 @@ def test_it_enters_a_run_of_one_job_named_after_the_task(app, client, tmp_path):
     assert (status.images, status.priority) == (1, "urgent")
 
 
+def test_a_redis_that_evicts_is_warned_of(app, client, tmp_path, caplog):
+    client.config_set("maxmemory", "100mb")
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        for _ in range(2):
+            deliver(app, prompt="a cat", output=str(tmp_path), **TINY).get()
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", "0")
+    assert len([one for one in caplog.messages if "allkeys-lru" in one]) == 1, "once"
+
+
 def test_a_second_delivery_enters_nothing_and_answers_the_same(app, client, tmp_path):
     first = deliver(app, prompt="a cat", output=str(tmp_path), **TINY).get()
     assert deliver(app, prompt="a cat", output=str(tmp_path), **TINY).get() == first

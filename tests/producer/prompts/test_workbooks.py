@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from promptmill.producer.errors import PromptFileError
+from promptmill.producer.plan import PlanOptions, plan_run
+from promptmill.producer.prompts.columns import Reading
 from tests.producer.prompts.formats import PACK, prompts, read, said
 
 openpyxl = pytest.importorskip("openpyxl")
@@ -122,3 +124,15 @@ def test_pandas_writes_what_is_read(tmp_path: Path):
         ({"prompt": "a pear", "seed": 7}, {"when": "2026-02-03"}),
         ({"prompt": "a plum"}, {"when": "2026-02-03"}),
     ]
+
+
+def test_other_sheets_are_warned_of_and_read_by_name(sheet):
+    path = sheet(["prompt"], ["a red apple"])
+    with plan_run([str(path)]) as plan:
+        assert plan.jobs == 1
+        assert plan.warnings(None)[0] == f"{path}: only the sheet 'Sheet' is read, not 'notes' (--sheet NAME)"
+    with plan_run([str(path)], PlanOptions(reading=Reading(sheet="Sheet"))) as plan:
+        assert [plan.whole(job).prompt for job in plan] == ["a red apple"]
+        assert not [sentence for sentence in plan.warnings(None) if "sheet" in sentence]
+    with pytest.raises(PromptFileError, match="has no sheet 'nosuch': 'Sheet', 'notes'"):
+        plan_run([str(path)], PlanOptions(reading=Reading(sheet="nosuch")))
