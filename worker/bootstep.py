@@ -9,13 +9,15 @@ from typing import Any
 from celery import Celery, bootsteps, signals
 from celery.concurrency.thread import TaskPool as ThreadPool
 
+from promptmill.producer.errors import PromptmillError
 from promptmill.worker.events import JobEvents
+from promptmill.worker.metrics import metrics_of
 from promptmill.worker.observers import Observer, Observers
 
 logger = logging.getLogger(__name__)
 
-LISTENERS: Sequence[Callable[[Celery, str], Observer]] = (JobEvents,)
-"""Who hears of each job's life; made with the app and the worker's name."""
+LISTENERS: Sequence[Callable[[Celery, str], Observer | None]] = (JobEvents, metrics_of)
+"""Who hears of each job's life; made with the app and the worker's name, where the settings want it."""
 
 CANNOT_WORK = 2
 """Exit code of a worker that cannot start."""
@@ -58,12 +60,19 @@ class PullJobs(bootsteps.StartStopStep):
         from promptmill.worker.fetch import Fetcher
         from promptmill.worker.host import Host
         from promptmill.worker.keep import Keeper
+        from promptmill.worker.metrics_server import serve_metrics
         from promptmill.worker.pull import Puller
 
         for slip in parent.app.conf.promptmill_slips:
             logger.warning(slip)
-        observers = Observers([listener(parent.app, parent.hostname) for listener in LISTENERS])
-        self._host = Host(parent.app.conf.promptmill, parent, observers)
+        try:
+            listeners = [one for one in (listener(parent.app, parent.hostname) for listener in LISTENERS) if one]
+            host = Host(parent.app.conf.promptmill, parent, Observers(listeners))
+            serve_metrics(host, listeners)
+        except PromptmillError as error:
+            say(str(error))
+            raise SystemExit(CANNOT_WORK) from error
+        self._host = host
         for part in (Puller, Fetcher, Keeper):
             threading.Thread(target=part(self._host).run, name=part.__name__.lower(), daemon=True).start()
 

@@ -7,6 +7,7 @@ is given up (producer/queue/compiling.py counts them).
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 import redis
@@ -74,12 +75,14 @@ class Compiler:
         host = self._host
         host.making = shape
         host.report.compiling(shape.key)
+        started = time.monotonic()
         try:
             host.programs.make(shape)
         except BaseException:
             self._tell(host.compiling.ended, shape)
             raise
         else:
+            host.observer.compiled(shape, time.monotonic() - started)
             self._tell(host.compiling.succeeded, shape)
         finally:
             host.making = None

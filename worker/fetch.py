@@ -11,6 +11,8 @@ class Fetcher:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._free_since = 0.0
+        """When the device was done with the batch before (time.monotonic(), seconds)."""
 
     def run(self) -> None:
         while True:
@@ -23,6 +25,9 @@ class Fetcher:
                 continue
             finally:
                 self._host.fetching = None
+                now = time.monotonic()
+                busy_s, self._free_since = now - max(batch.started, self._free_since), now
+            self._host.observer.batched(batch.claims[0].shape, len(batch.claims), batch.program.batch, busy_s)
             for rendered in images:
                 self._hand_over(rendered)
 

@@ -102,9 +102,12 @@ class Host:
     def claim(self, shape: Shape, count: int, slot: Slot, *, pass_over: Iterable[str]) -> list[Claim]:
         """Claims for a slot, held from now on, those left out that were revoked. Raises redis.RedisError."""
         with self.claiming:
+            started = time.monotonic()
             closed = self.stopping.is_set() or self.alone.is_set()
             claims = [] if closed else self.queue.claim(shape, count, pass_over=pass_over)
             self.in_flight.hold(slot, claims)
+        if claims:
+            self.observer.spent("claim", time.monotonic() - started, len(claims))
         for claim in claims:
             self.observer.received(claim)
         revoked = [claim for claim in claims if self.is_revoked(claim)]

@@ -55,6 +55,8 @@ class Keeper:
             # Another worker has it by now. What is under way is finished: the output takes one of the two.
             logger.warning("lost the lease of job %s (%s/%d)", claim.job.id, claim.run, claim.index)
         self._host.in_flight.lose(lost)
+        if lost:
+            self._host.observer.lost(lost)
 
     def _release_unknown(self) -> None:
         """Give back what Redis counts as this worker's and it does not hold: the answer to its claim was lost."""

@@ -8,16 +8,30 @@
     revoked     dropped, as somebody asked for
     retried     given back: by a worker that stops, or for another try
 
+and how the host fares:
+
+    spent       a stage of the way took so many seconds
+    batched     a batch came back from the device, with so many jobs in so many slots
+    compiled    a program was made
+    wrote       an image was uploaded
+    lost        another worker has what was held here
+
 A listener is a file with an Observer and a row in worker/bootstep.py's LISTENERS. It watches: what it raises is logged,
 and changes nothing for the job.
 """
 
+import contextlib
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
+from promptmill.producer.job import Shape
 from promptmill.producer.queue.queue import Claim
 
 logger = logging.getLogger(__name__)
+
+STAGES = ("claim", "prepare", "encode", "upload", "settle")
+"""Of a job's way through a worker, beside the device: from Redis, tokens and noise, a file, the output, Redis again."""
 
 
 class Observer:
@@ -36,8 +50,29 @@ class Observer:
 
     def retried(self, claim: Claim, reason: str) -> None: ...
 
+    def spent(self, stage: str, seconds: float, jobs: int = 1) -> None:
+        """A stage (STAGES) of `jobs` jobs together took so long."""
+
+    def batched(self, shape: Shape, jobs: int, slots: int, busy_s: float) -> None:
+        """The batch kept the device busy for `busy_s` seconds."""
+
+    def compiled(self, shape: Shape, seconds: float) -> None: ...
+
+    def wrote(self, claim: Claim, size: int) -> None:
+        """The image's file has `size` bytes."""
+
+    def lost(self, claims: Sequence[Claim]) -> None: ...
+
     def close(self) -> None:
         """Nothing more will be told."""
+
+
+@contextlib.contextmanager
+def timed(observer: Observer, stage: str, jobs: int = 1) -> Iterator[None]:
+    """Tell how long the block took, unless it raises."""
+    started = time.monotonic()
+    yield
+    observer.spent(stage, time.monotonic() - started, jobs)
 
 
 class Observers(Observer):
@@ -63,6 +98,21 @@ class Observers(Observer):
 
     def retried(self, claim: Claim, reason: str) -> None:
         self._tell("retried", claim, reason)
+
+    def spent(self, stage: str, seconds: float, jobs: int = 1) -> None:
+        self._tell("spent", stage, seconds, jobs)
+
+    def batched(self, shape: Shape, jobs: int, slots: int, busy_s: float) -> None:
+        self._tell("batched", shape, jobs, slots, busy_s)
+
+    def compiled(self, shape: Shape, seconds: float) -> None:
+        self._tell("compiled", shape, seconds)
+
+    def wrote(self, claim: Claim, size: int) -> None:
+        self._tell("wrote", claim, size)
+
+    def lost(self, claims: Sequence[Claim]) -> None:
+        self._tell("lost", claims)
 
     def close(self) -> None:
         self._tell("close")

@@ -18,6 +18,7 @@ from promptmill.worker.errors import RequestError
 from promptmill.worker.giving_up import GivingUp
 from promptmill.worker.host import Host
 from promptmill.worker.in_flight import Slot
+from promptmill.worker.observers import timed
 from promptmill.worker.program import AnyProgram
 from promptmill.worker.programs import Programs, default_shape
 from promptmill.worker.render import FIRST_PAUSE_S, MAX_PAUSE_S, Batch, split_unfit, start
@@ -176,10 +177,14 @@ class Puller:
         for claim in claims:
             host.observer.started(claim)
         try:
-            return start(program, claims, self._checks)
+            return self._dispatch(program, claims)
         except RequestError:
             fit, unfit = split_unfit(program, claims)
             for claim, reason in unfit:
                 with host.in_flight.leaving([claim]):
                     host.finisher.fail(claim, reason)
-            return start(program, fit, self._checks) if fit else None
+            return self._dispatch(program, fit) if fit else None
+
+    def _dispatch(self, program: AnyProgram, claims: list[Claim]) -> Batch:
+        with timed(self._host.observer, "prepare", len(claims)):
+            return start(program, claims, self._checks)

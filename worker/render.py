@@ -33,7 +33,7 @@ from promptmill.worker.checks import Checks, Findings
 from promptmill.worker.credentials import Signer
 from promptmill.worker.encode import ENCODERS, job_id_inside, job_record
 from promptmill.worker.errors import RequestError
-from promptmill.worker.observers import Observer
+from promptmill.worker.observers import Observer, timed
 from promptmill.worker.output_trouble import Blame, OutputTrouble
 from promptmill.worker.post_processing import treat
 from promptmill.worker.program import AnyProgram, Result, fetch
@@ -166,7 +166,8 @@ class Finisher:
             url = self._put(replace(rendered, pixels=treated.pixels, notes={**rendered.notes, **treated.notes}))
             # Before the job is settled: whoever dies in between leaves a job that is told again, not one never told.
             self._observer.succeeded(claim, url, time.monotonic() - rendered.started)
-            self._patiently(lambda: self._queue.done(claim, cut="prompt_cut" in rendered.notes))
+            with timed(self._observer, "settle"):
+                self._patiently(lambda: self._queue.done(claim, cut="prompt_cut" in rendered.notes))
         except Stopping:
             self.release([claim])
             return False
@@ -229,9 +230,10 @@ class Finisher:
         """Writes the job's image, or finds it written; where it lies. Raises OutputError, Stopping."""
         claim, job = rendered.claim, rendered.claim.job
         content_type, encode = ENCODERS[EXTENSION]
-        data = encode(rendered.pixels, job, rendered.notes, xmp="xmp" in self._settings.layers)
-        if self.signer is not None:  # the last thing that happens to the bytes
-            data = self.signer.sign(content_type, data)
+        with timed(self._observer, "encode"):
+            data = encode(rendered.pixels, job, rendered.notes, xmp="xmp" in self._settings.layers)
+            if self.signer is not None:  # the last thing that happens to the bytes
+                data = self.signer.sign(content_type, data)
         name = image_name(job.id, EXTENSION)
         output = self._open(claim)
 
@@ -244,10 +246,12 @@ class Finisher:
             return look_inside(job.id, len(there), lambda start, length: there[start:][:length]) is not Look.FOREIGN
 
         more: dict[str, Any] = {"content_type": content_type, "metadata": _metadata(rendered, self.worker)}
-        self._patiently(
-            lambda: output.put_once(name, data, ours=same_job, broken=remains, **more),
-            when_away=partial(self._outputs.away, claim.output),
-        )
+        with timed(self._observer, "upload"):
+            self._patiently(
+                lambda: output.put_once(name, data, ours=same_job, broken=remains, **more),
+                when_away=partial(self._outputs.away, claim.output),
+            )
+        self._observer.wrote(claim, len(data))
         self._outputs.worked(claim.output, job.id)
         return f"{output.url}/{name}"
 

@@ -240,6 +240,18 @@ class WorkerSettings:
         help="Seconds for a batch on the device, after which it is given up and the worker starts itself anew. 0: any.",
         unset="1800",
     )
+    metrics_port: int | None = _row(
+        None,
+        "--metrics-port",
+        kind="whole",
+        low=0,
+        high=65535,
+        help="Serve /metrics, /healthz and /readyz here. 0: any free port, named in the log.",
+        unset="no such server",
+    )
+    metrics_address: str = _row(
+        "0.0.0.0", "--metrics-address", help="Where to serve them; 127.0.0.1 for this host alone.", unset="0.0.0.0"
+    )
     concurrency: int = _row(
         8, "--concurrency", "-c", kind="whole", low=1, help="Threads that encode and upload.", unset="8"
     )
