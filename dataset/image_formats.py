@@ -44,7 +44,7 @@ class ImageFormat:
 
 IMAGE_FORMATS = {
     "png": ImageFormat("PNG", "png", "image/png", {"compress_level": 6}, None),
-    "webp": ImageFormat("WEBP", "webp", "image/webp", {"lossless": True, "quality": 50, "method": 3}, {"method": 4}),
+    "webp": ImageFormat("WEBP", "webp", "image/webp", {"lossless": True, "quality": 20, "method": 1}, {"method": 4}),
     "jpeg": ImageFormat("JPEG", "jpg", "image/jpeg", None, {"subsampling": "4:4:4", "optimize": True}, quality=95),
     "jxl": ImageFormat(
         *("JXL", "jxl", "image/jxl"),

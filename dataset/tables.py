@@ -62,7 +62,8 @@ def write_with_images(file: Path, samples: Iterable[Sample]) -> int:
     compression = dict.fromkeys(_leaves(WITH_IMAGES), "zstd") | {"image.bytes": "none"}  # files are packed already
     texts = [name for name in compression if name not in ("image.bytes", "image.path")]
     count = 0
-    with pq.ParquetWriter(file, WITH_IMAGES, compression=compression, use_dictionary=texts) as writer:
+    settings = {"compression": compression, "use_dictionary": texts, "write_statistics": texts}
+    with pq.ParquetWriter(file, WITH_IMAGES, **settings) as writer:
         for group in _groups(samples):
             image = [{"bytes": sample.data, "path": f"{sample.key}.{sample.extension}"} for sample in group]
             rows = [{"image": own, **_said(sample)} for own, sample in zip(image, group, strict=True)]

@@ -104,3 +104,14 @@ def test_the_structure_is_drawn_of_an_old_commit_and_of_this_one() -> None:
     folders = {row[0]: row[1:] for row in rows(text)}
     assert int(folders["`worker/sdxl/`"][1].replace(",", "")) < 1800
     assert "  worker/sdxl --> worker/nn\n" in text and "  producer --> worker" not in text
+
+
+def test_packing_is_measured_beside_tar() -> None:
+    pytest.importorskip("pyarrow")
+    text = run("pack", "--images", 20, "--side", 64, "--many", 30, "--rows", 40, "--ways", "webdataset", "parquet")
+    ways = [row for row in rows(text) if len(row) == 7]
+    assert [row[0] for row in ways[1:]] == ["tar", "webdataset", "parquet"]
+    assert [row[:2] for row in rows(text) if len(row) == 4][1:] == [
+        ["pack", "30"],
+        ["manifest alone, no images", "40"],
+    ]
