@@ -45,12 +45,12 @@ class PackOptions:
     """`512`: the longer side at most 512 pixels; `512x512`: scaled to cover that and cut in the middle."""
 
     def to_json(self) -> dict[str, Any]:
-        """The options as `data/shards.json` has them."""
-        return asdict(self)
+        """The options as `data/shards.json` has them. Splits are pairs: their order decides, and JSON sorts names."""
+        return {**asdict(self), "splits": [list(split) for split in self.splits.items()]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "PackOptions":
-        return cls(**value)
+        return cls(**{**value, "splits": dict(value["splits"])})
 
 
 def parse_bytes(text: str) -> int:

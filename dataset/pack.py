@@ -69,9 +69,15 @@ def check_options(output: Output, options: PackOptions) -> None:
         there = json.loads(output.get(SHARDS_JSON))["options"]
     except (ObjectNotFound, ValueError, KeyError, TypeError):
         return  # what is damaged, or older, is compared byte by byte
-    other = [f"{name} {there.get(name)}" for name, value in options.to_json().items() if there.get(name) != value]
+    other = [_said(name, there.get(name)) for name, value in options.to_json().items() if there.get(name) != value]
     if other:
         raise OutputConflict(f"{output.url} is packed already, with {', '.join(other)}; it is left as it is")
+
+
+def _said(name: str, value: Any) -> str:
+    if name == "splits":
+        return f"--split {','.join(f'{split}={share:g}' for split, share in value)}" if value else "no splits"
+    return f"--{name.replace('_', '-')} {value}" if value is not None else f"no --{name.replace('_', '-')}"
 
 
 def put_shard(output: Output, rows: Rows, scratch: Path, options: PackOptions, piece: Piece) -> Shard:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from promptmill.dataset.options import PackOptions
+from promptmill.dataset.options import ONLY_SPLIT, PackOptions
 from promptmill.dataset.rows import Rows
 
 COUNTED = ("state", "model", "refiner", "sampler", "num_inference_steps", "guidance_scale", "width", "height", "reason")
@@ -36,9 +36,9 @@ class Summary:
 
     @property
     def splits(self) -> Mapping[str, Mapping[str, int]]:
-        """By name: shards, samples, bytes, holes."""
+        """By name, as they were asked for: shards, samples, bytes, holes. One without a job is left out."""
         splits: Mapping[str, Mapping[str, int]] = self.index["splits"]
-        return splits
+        return {name: splits[name] for name in self.options.splits or (ONLY_SPLIT,) if name in splits}
 
     @property
     def samples(self) -> int:

@@ -95,7 +95,7 @@ def test_a_shard_that_is_gone_is_built_again(run: Run, rows: Rows, tmp_path: Pat
 
 def test_a_dataset_of_other_options_is_left_alone_and_told(run: Run, rows: Rows, tmp_path: Path):
     packed(run, rows, tmp_path / "scratch")
-    with pytest.raises(OutputConflict, match="is packed already, with shard_size 4; it is left as it is"):
+    with pytest.raises(OutputConflict, match="is packed already, with --shard-size 4; it is left as it is"):
         packed(run, rows, tmp_path / "scratch", shard_size=5)
     (run.folder / "data" / "shards.json").unlink()  # as after a stop
     with pytest.raises(OutputConflict, match=r"00000\.tar is taken by something else"):
@@ -122,6 +122,17 @@ def test_splits_have_each_index_once_and_a_prompt_is_in_one(run: Run, rows: Rows
     counted = {name: split["samples"] + split["holes"] for name, split in index["splits"].items()}
     assert counted == {name: len(indexes) for name, indexes in found.items()}
     assert all(len(shard.holes) + shard.samples <= 2 for shard in shards)
+
+
+def test_options_come_back_from_the_index_with_their_splits_in_order(run: Run, rows: Rows, tmp_path: Path):
+    options = {"splits": {"train": 0.6, "test": 0.4}, "quality": 3, "image_format": "webp", "resize": "32"}
+    packed(run, rows, tmp_path / "scratch", **options)
+    index = json.loads((run.folder / "data" / "shards.json").read_text())
+    found = PackOptions.from_json(index["options"])
+    assert found == PackOptions(shard_size=4, **options)  # type: ignore[arg-type]
+    assert list(found.splits) == ["train", "test"]
+    with pytest.raises(OutputConflict, match=r"with --split train=0\.6,test=0\.4, --image-format webp"):
+        packed(run, rows, tmp_path / "scratch")
 
 
 def test_a_prompts_split_is_the_same_in_every_run_and_shares_come_out():

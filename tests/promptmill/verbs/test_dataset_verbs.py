@@ -45,7 +45,7 @@ def test_images_are_packed_in_another_format_and_size(promptmill: Command, run: 
         assert (image.format, image.size) == ("JPEG", (32, 16))
     again = promptmill("pack", run.folder, "--partial")
     assert again.code == 2
-    assert "packed already, with format imagefolder, image_format jpeg, quality 80, resize 32x16;" in again.err
+    assert "packed already, with --format imagefolder, --image-format jpeg, --quality 80, --resize 32x16;" in again.err
 
 
 def test_the_card_shows_images_and_names_the_licence(promptmill: Command, run: Run, here: Path):
