@@ -32,14 +32,14 @@ class Shape:
     width: int
     height: int
     guided: bool
-    noisy: bool = False  # whether the sampler draws noise at each step; else all samplers are one program
+    stochastic: bool = False  # whether the sampler draws noise at each step; else all samplers are one program
     prompt_windows: int = 1
     refiner: str | None = None
 
     @property
     def key(self) -> str:
         """The shape as one readable string, part of its stream's name in Redis."""
-        kind = "+".join(name for name in ("guided", "noisy") if getattr(self, name)) or "plain"
+        kind = "+".join(name for name in ("guided", "stochastic") if getattr(self, name)) or "plain"
         models = ":".join(quote(name, safe="/@") for name in (self.model, self.refiner) if name is not None)
         return f"{self.width}x{self.height}:{kind}:{self.prompt_windows}:{models}"
 
@@ -50,7 +50,7 @@ class Shape:
         width, height = size.split("x")
         model, refiner = (*map(unquote, models), None)[:2]
         assert model is not None
-        return cls(model, int(width), int(height), "guided" in kind, "noisy" in kind, int(chunks), refiner)
+        return cls(model, int(width), int(height), "guided" in kind, "stochastic" in kind, int(chunks), refiner)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class Job(JobFields):
         return self.guidance_scale > 1.0
 
     @property
-    def noisy(self) -> bool:
+    def stochastic(self) -> bool:
         """Whether its sampler draws noise at each step."""
         return SAMPLERS[self.sampler].stochastic or self.eta is not None
 
@@ -93,7 +93,7 @@ class Job(JobFields):
     def shape(self) -> Shape:
         """What has to be compiled for this job."""
         chunks = self.prompt_windows or 1
-        return Shape(self.model, self.width, self.height, self.guided, self.noisy, chunks, self.refiner)
+        return Shape(self.model, self.width, self.height, self.guided, self.stochastic, chunks, self.refiner)
 
     def fields(self) -> dict[str, Any]:
         """The job's fields as JSON values, without those that are `None`."""

@@ -122,7 +122,7 @@ class Programs:
             width=shape.width,
             height=shape.height,
             guided=shape.guided,
-            noisy=shape.noisy,
+            stochastic=shape.stochastic,
             prompt_windows=shape.prompt_windows,
             per_device_batch=self.per_device(shape),
         )
@@ -184,7 +184,7 @@ def _warm_up_job(shape: Shape) -> Job:
         # Enough that a refiner, which takes over at a fraction of the steps, has one too.
         num_inference_steps=4 if shape.refiner else 1,
         guidance_scale=5.0 if shape.guided else 1.0,
-        sampler="euler_a" if shape.noisy else "euler",
+        sampler="euler_a" if shape.stochastic else "euler",
         model=shape.model,
         refiner=shape.refiner,
     )

@@ -17,11 +17,11 @@ from promptmill.worker.program import AnyProgram, fetch
 from promptmill.worker.sampling.config import SchedulerConfig
 from promptmill.worker.sampling.samplers import make_table
 from promptmill.worker.sampling.schedulers import resolve
-from promptmill.worker.sampling.solvers.euler import plan_euler, visits
+from promptmill.worker.sampling.solvers.euler import plan_euler, timesteps_and_sigmas
 from promptmill.worker.sampling.solvers.plan import Sampling
 from promptmill.worker.sdxl.config import UNetConfig
 from promptmill.worker.sdxl.program import Model, RefinedProgram
-from promptmill.worker.sdxl.requests import PlainRequest, is_guided, is_noisy
+from promptmill.worker.sdxl.requests import PlainRequest, is_guided, is_stochastic
 from promptmill.worker.sdxl.unet import UNet
 from promptmill.worker.text.clip import CLIPText
 from promptmill.worker.text.config import CLIPConfig
@@ -84,7 +84,7 @@ def _apply(graph: nnx.GraphDef, weights: nnx.State, *arrays: jax.Array) -> Any:
 def schedule(settings: dict[str, Any], steps: int) -> dict[str, np.ndarray]:
     """Euler's tables, as diffusers names them."""
     resolved = resolve(SchedulerConfig(**settings), "EulerDiscreteScheduler", {})
-    timesteps, sigmas = visits(resolved, Sampling(steps=steps))
+    timesteps, sigmas = timesteps_and_sigmas(resolved, Sampling(steps=steps))
     planned = plan_euler(resolved, Sampling(steps=steps))
     return {
         "timesteps": planned.timesteps,
@@ -110,7 +110,7 @@ def programs(model: Model, refiner: Model | None = None) -> Callable[[PlainReque
         width=request.width,
         height=request.height,
         guided=is_guided(model.config, request.guidance_scale),
-        noisy=is_noisy(request),
+        stochastic=is_stochastic(request),
     )
 
 

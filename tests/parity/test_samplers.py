@@ -121,8 +121,8 @@ class Comparison:
         except ModelError as error:
             self.check_refusal(str(error), refusal, theirs, f"{sampling} {values}")
         else:
-            noisy = draws_noise(sampling.sampler, sampling.eta)
-            ours = linear.visited(table, NOISE, schedulers.draws(0, SHAPE) if noisy else None)
+            stochastic = draws_noise(sampling.sampler, sampling.eta)
+            ours = linear.visited(table, NOISE, schedulers.draws(0, SHAPE) if stochastic else None)
             self.check(ours, theirs, refusal, f"{sampling} {values}")
 
     def check_refusal(self, ours: str, theirs: str | None, trajectory: np.ndarray | None, case: str) -> None:
@@ -180,10 +180,10 @@ def all_of(**choices: Any) -> Iterator[Fields]:
 def test_every_spacing_sigma_schedule_and_prediction_agrees(sampler: str, comparison: Comparison) -> None:
     """As a model's own file says them."""
     cases = all_of(timestep_spacing=SPACINGS, prediction_type=PREDICTIONS, rescale_betas_zero_snr=(False, True))
-    spreads = SIGMA_SCHEDULES if "use_karras_sigmas" in DEFAULTS_OF[sampler] else SIGMA_SCHEDULES[:2]  # dropped
+    sigma_schedules = SIGMA_SCHEDULES if "use_karras_sigmas" in DEFAULTS_OF[sampler] else SIGMA_SCHEDULES[:2]  # dropped
     skips = (False, True) if "skip_prk_steps" in DEFAULTS_OF[sampler] else (False,)
-    for case, spread, skip, steps in itertools.product(cases, spreads, skips, STEP_COUNTS):
-        values = {**SDXL, **case, **({} if spread == "uniform" else {f"use_{spread}_sigmas": True})}
+    for case, sigma_schedule, skip, steps in itertools.product(cases, sigma_schedules, skips, STEP_COUNTS):
+        values = {**SDXL, **case, **({} if sigma_schedule == "uniform" else {f"use_{sigma_schedule}_sigmas": True})}
         values |= {"skip_prk_steps": True} if skip else {}
         for eta in etas(sampler)[:2]:
             comparison.compare(Sampling(sampler=sampler, steps=steps, eta=eta), values)
@@ -194,11 +194,11 @@ def test_every_spacing_sigma_schedule_and_prediction_agrees(sampler: str, compar
 def test_a_jobs_own_spacing_and_sigma_schedule_agree(sampler: str, comparison: Comparison) -> None:
     """Said by the job over a file that says otherwise; refused where the sampler has no use for them."""
     own = {**SDXL, "use_exponential_sigmas": True, "timestep_spacing": "trailing"}
-    for spacing, spread, steps in itertools.product((None, *SPACINGS), (None, *SIGMA_SCHEDULES), (2, 7)):
+    for spacing, sigma_schedule, steps in itertools.product((None, *SPACINGS), (None, *SIGMA_SCHEDULES), (2, 7)):
         asked: Fields = {} if spacing is None else {"timestep_spacing": spacing}
-        if spread is not None:
-            asked |= {f"use_{name}_sigmas": name == spread for name in SIGMA_SCHEDULES[1:]}
-        sampling = Sampling(sampler=sampler, steps=steps, timestep_spacing=spacing, sigma_schedule=spread)
+        if sigma_schedule is not None:
+            asked |= {f"use_{name}_sigmas": name == sigma_schedule for name in SIGMA_SCHEDULES[1:]}
+        sampling = Sampling(sampler=sampler, steps=steps, timestep_spacing=spacing, sigma_schedule=sigma_schedule)
         comparison.compare(sampling, own, {name: asked[name] for name in asked.keys() & DEFAULTS_OF[sampler].keys()})
     comparison.finish(at_least=4)
 
@@ -431,7 +431,7 @@ MISTAKES: dict[str, tuple[str, Any, str, Any]] = {
     "no root in the size of the first noise": ("euler", math, "hypot", lambda a, b: a),
     "Karras with rho 5": (
         "euler",
-        schedule.SPREADS,
+        schedule.SIGMA_SCHEDULES,
         "karras",
         lambda low, high, n: (high**0.2 + np.linspace(0, 1, n) * (low**0.2 - high**0.2)) ** 5,
     ),
@@ -502,8 +502,8 @@ MISTAKES: dict[str, tuple[str, Any, str, Any]] = {
     "DDIM's levels one timestep on": (
         "ddim",
         ddim,
-        "kept_signal",
-        lambda settings: np.roll(schedule.kept_signal(settings), 1),
+        "training_alphas_cumprod",
+        lambda settings: np.roll(schedule.training_alphas_cumprod(settings), 1),
     ),
     "v taken for epsilon": ("dpm++_2m", samplers, "denoising", lambda kind, a, s: plan.denoising("epsilon", a, s)),
 }

@@ -138,7 +138,7 @@ def test_only_samplers_that_draw_noise_and_longer_prompts_and_refiners_are_anoth
         {"guidance_scale": 1.0},
     ]
     assert len({Job(prompt="p", **other).shape for other in [{}, *others]}) == 5
-    assert Job(prompt="p", sampler="tcd", eta=0.3).noisy and not Job(prompt="p", sampler="tcd").noisy
+    assert Job(prompt="p", sampler="tcd", eta=0.3).stochastic and not Job(prompt="p", sampler="tcd").stochastic
 
 
 COMPILED: dict[str, Any] = {**ANOTHER_VALUE, "guidance_scale": 1.0, "sampler": "euler_a"}
@@ -399,5 +399,5 @@ def test_a_shape_comes_back_from_its_key(job: Job):
 
 @pytest.mark.parametrize("model", ["org/name", "C:/models/x", "/a:b/8x8:guided:c", "a@b:c"])
 def test_a_models_name_may_look_like_a_key(model: str):
-    shape = Shape(model, 1024, 512, True, noisy=True, prompt_windows=3, refiner=model + "%")
+    shape = Shape(model, 1024, 512, True, stochastic=True, prompt_windows=3, refiner=model + "%")
     assert Shape.from_key(shape.key) == shape

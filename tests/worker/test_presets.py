@@ -11,7 +11,7 @@ from promptmill.worker.sampling import samplers
 from promptmill.worker.sampling.config import SchedulerConfig
 from promptmill.worker.sampling.schedulers import DEFAULTS, PLANS
 from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE
-from promptmill.worker.sdxl.requests import is_noisy, sampling_of
+from promptmill.worker.sdxl.requests import is_stochastic, sampling_of
 
 SDXL = SchedulerConfig(
     beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading"
@@ -35,7 +35,7 @@ def test_a_job_and_the_request_for_it_agree_on_which_samplers_draw_noise():
     for sampler, row in SAMPLERS.items():
         for eta in (None, 0.5) if "eta" in row.takes else (None,):
             job = Job(prompt="p", sampler=sampler, eta=eta)
-            assert job.noisy == is_noisy(job), sampler
+            assert job.stochastic == is_stochastic(job), sampler
 
 
 def test_the_most_steps_of_heun_fit_a_programs_tables():

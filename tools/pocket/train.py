@@ -11,7 +11,7 @@ import numpy as np
 import optax  # type: ignore[import-untyped]
 from jaxtyping import Array, Float
 
-from promptmill.worker.sampling.schedule import kept_signal_above_zero
+from promptmill.worker.sampling.schedule import training_alphas_cumprod_above_zero
 from promptmill.worker.sampling.schedulers import resolve
 from promptmill.worker.sdxl.config import ModelConfig
 from tools.pocket import train_vae
@@ -113,7 +113,7 @@ def batch(cache: Cache, encode: Texts, seed: int) -> tuple[np.ndarray, ...]:
 
 def alphas(config: ModelConfig) -> Float[np.ndarray, " T"]:
     """How much of the image each training timestep keeps; the rest, in squares, is noise."""
-    return np.sqrt(kept_signal_above_zero(resolve(config.scheduler, "EulerDiscreteScheduler", {})))
+    return np.sqrt(training_alphas_cumprod_above_zero(resolve(config.scheduler, "EulerDiscreteScheduler", {})))
 
 
 def train_step(

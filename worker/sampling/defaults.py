@@ -16,7 +16,7 @@ BETAS: dict[str, Any] = {
     "timestep_spacing": "linspace",
     "steps_offset": 0,
 }
-SPREADS: dict[str, Any] = {
+SIGMA_SCHEDULE: dict[str, Any] = {
     "use_karras_sigmas": False,
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
@@ -28,7 +28,7 @@ ZERO_SNR: dict[str, Any] = {"rescale_betas_zero_snr": False}
 CLIPPED: dict[str, Any] = {"clip_sample": False, "clip_sample_range": 1.0}
 MULTISTEP: dict[str, Any] = {
     **BETAS,
-    **SPREADS,
+    **SIGMA_SCHEDULE,
     **ZERO_SNR,
     "thresholding": False,
     "solver_order": 2,

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, Float64
 from promptmill.worker.sampling.solvers.settings import Settings
 
 
-def kept_signal(settings: Settings) -> Float32[np.ndarray, " T"]:
+def training_alphas_cumprod(settings: Settings) -> Float32[np.ndarray, " T"]:
     """The share of the image's variance that is left at each training timestep (`alphas_cumprod`), falling."""
     betas = np.asarray(settings.trained_betas or BETAS[settings.beta_schedule](settings)).astype(np.float32)
     alphas = np.float32(1) - betas
@@ -25,16 +25,16 @@ def kept_signal(settings: Settings) -> Float32[np.ndarray, " T"]:
 
 def training_sigmas(settings: Settings) -> Float32[np.ndarray, " T"]:
     """Sigma at each training timestep, rising."""
-    kept = kept_signal_above_zero(settings)
-    return np.sqrt((np.float32(1) - kept) / kept)
+    alphas_cumprod = training_alphas_cumprod_above_zero(settings)
+    return np.sqrt((np.float32(1) - alphas_cumprod) / alphas_cumprod)
 
 
-def kept_signal_above_zero(settings: Settings) -> Float32[np.ndarray, " T"]:
-    """`kept_signal`, with diffusers' choice in the place of a zero, so that the first sigma is finite."""
-    kept = kept_signal(settings)
+def training_alphas_cumprod_above_zero(settings: Settings) -> Float32[np.ndarray, " T"]:
+    """`training_alphas_cumprod`, with diffusers' choice in the place of a zero, so that the first sigma is finite."""
+    alphas_cumprod = training_alphas_cumprod(settings)
     if settings.rescale_betas_zero_snr:
-        kept[-1] = 2.0**-24
-    return kept
+        alphas_cumprod[-1] = 2.0**-24
+    return alphas_cumprod
 
 
 def timesteps_of(sigmas: np.ndarray, trained: Float32[np.ndarray, " T"]) -> Float64[np.ndarray, " N"]:
@@ -49,11 +49,11 @@ def timesteps_of(sigmas: np.ndarray, trained: Float32[np.ndarray, " T"]) -> Floa
     return (1 - weight) * below + weight * (below + 1)
 
 
-def spread(settings: Settings, sigmas: np.ndarray, steps: int) -> Float64[np.ndarray, " steps"]:
+def scheduled_sigmas(settings: Settings, sigmas: np.ndarray, steps: int) -> Float64[np.ndarray, " steps"]:
     """`steps` sigmas from the first of `sigmas`, the largest, to the last, by the settings' sigma schedule."""
     lowest = float(sigmas[-1]) if settings.sigma_min is None else settings.sigma_min
     highest = float(sigmas[0]) if settings.sigma_max is None else settings.sigma_max
-    return SPREADS[settings.sigma_schedule](lowest, highest, steps)
+    return SIGMA_SCHEDULES[settings.sigma_schedule](lowest, highest, steps)
 
 
 def _karras(lowest: float, highest: float, steps: int) -> Float64[np.ndarray, " steps"]:
@@ -112,16 +112,16 @@ def _falling_exponential(settings: Settings) -> np.ndarray:
     return _betas_of(np.exp(-12 * times))
 
 
-def _betas_of(kept: np.ndarray) -> np.ndarray:
-    return np.minimum(1 - kept[1:] / kept[:-1], 0.999)
+def _betas_of(alphas_cumprod: np.ndarray) -> np.ndarray:
+    return np.minimum(1 - alphas_cumprod[1:] / alphas_cumprod[:-1], 0.999)
 
 
 def _zero_terminal_snr(alphas: Float32[np.ndarray, " T"]) -> Float32[np.ndarray, " T"]:
     """Lin et al. 2023 (arXiv 2305.08891), algorithm 1."""
     root = np.sqrt(np.cumprod(alphas, dtype=np.float64).astype(np.float32))
     root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
-    kept = root**2
-    betas = np.float32(1) - np.concatenate([kept[:1], kept[1:] / kept[:-1]])
+    alphas_cumprod = root**2
+    betas = np.float32(1) - np.concatenate([alphas_cumprod[:1], alphas_cumprod[1:] / alphas_cumprod[:-1]])
     return np.float32(1) - betas
 
 
@@ -131,4 +131,4 @@ BETAS = {
     "squaredcos_cap_v2": _squared_cosine,
     "exp": _falling_exponential,
 }
-SPREADS = {"karras": _karras, "exponential": _exponential, "beta": _beta}
+SIGMA_SCHEDULES = {"karras": _karras, "exponential": _exponential, "beta": _beta}

@@ -43,8 +43,8 @@ def resolve(config: SchedulerConfig, scheduler: str, asked: Mapping[str, Any]) -
 
 
 def _check(settings: Settings, scheduler: str) -> None:
-    spreads = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
-    used = [name for name in spreads if getattr(settings, name)]
+    schedules = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+    used = [name for name in schedules if getattr(settings, name)]
     if len(used) > 1:
         raise ConfigError(f"{' and '.join(used)} are true, expected one at most")
     if settings.thresholding:

@@ -84,14 +84,14 @@ class Model:
         width: int,
         height: int,
         guided: bool,
-        noisy: bool = False,
+        stochastic: bool = False,
         prompt_windows: int = 1,
         per_device_batch: int = 1,
         stage: Stage = TEXT_TO_IMAGE,
     ) -> "Program":
         """Compile for one shape; sizes in pixels. Raises RequestError where the model has no such shape.
 
-        `noisy` programs take every sampler; the others those that draw no noise after the first, and save drawing it.
+        Only `stochastic` programs draw noise at each step; deterministic samplers run in either, faster in the other.
         `prompt_windows` is how many windows of tokens a prompt may take. A model with its guidance scale as an input
         (`time_cond_proj_dim`) renders in one pass, `guided` or not.
         """
@@ -105,7 +105,7 @@ class Model:
         if stage.start == "noise" and self.config.text_encoder is None:
             raise RequestError("this model is a refiner: it goes on from another model's latents, not from noise")
         guided = guided and self.config.unet.time_cond_proj_dim is None
-        kind = Kind(width, height, guided, noisy, prompt_windows, stage)
+        kind = Kind(width, height, guided, stochastic, prompt_windows, stage)
         return Program(self, kind, self.device_count * per_device_batch)
 
 

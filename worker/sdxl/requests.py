@@ -40,7 +40,7 @@ class Kind:
     width: int
     height: int
     guided: bool
-    noisy: bool = False
+    stochastic: bool = False
     prompt_windows: int = 1
     stage: Stage = TEXT_TO_IMAGE
 
@@ -50,7 +50,7 @@ def is_guided(config: ModelConfig, guidance_scale: float) -> bool:
     return guidance_scale > 1 and config.unet.time_cond_proj_dim is None
 
 
-def is_noisy(request: ImageRequest) -> bool:
+def is_stochastic(request: ImageRequest) -> bool:
     """Whether the request's sampler draws noise at each step."""
     return draws_noise(request.sampler, request.eta or 0.0)
 
@@ -79,7 +79,7 @@ def prepare_inputs(
         guidance_scale=np.array([request.guidance_scale for request in requests], np.float32),
         guidance_rescale=np.array([request.guidance_rescale or 0 for request in requests], np.float32),
         noise=np.stack(noise),
-        generator=np.stack(generators) if kind.noisy else None,
+        generator=np.stack(generators) if kind.stochastic else None,
         latents=np.zeros_like(np.stack(noise)) if kind.stage.start == "latents" else None,
         evaluations=np.array([len(table.timesteps) for table in tables], np.int32),
         tables=Table(*map(np.stack, zip(*map(pad_table, tables), strict=True))),
@@ -130,7 +130,7 @@ def check_request(config: ModelConfig, request: ImageRequest, kind: Kind) -> Non
         raise RequestError(f"guidance_scale is {request.guidance_scale}, but this program renders {word} guidance")
     if request.sampler not in SAMPLERS:
         raise RequestError(f"sampler must be one of {', '.join(SAMPLERS)}; got {request.sampler!r}")
-    if is_noisy(request) and not kind.noisy:
+    if is_stochastic(request) and not kind.stochastic:
         raise RequestError(f"sampler {request.sampler} draws noise at each step, but this program draws none")
     if (request.prompt_windows or 1) > kind.prompt_windows:
         raise RequestError(f"prompt_windows is {request.prompt_windows}, but this program takes {kind.prompt_windows}")

@@ -7,7 +7,14 @@ import pytest
 
 from promptmill.worker.errors import ConfigError
 from promptmill.worker.sampling.config import SchedulerConfig
-from promptmill.worker.sampling.schedule import BETAS, SPREADS, kept_signal, spread, timesteps_of, training_sigmas
+from promptmill.worker.sampling.schedule import (
+    BETAS,
+    SIGMA_SCHEDULES,
+    scheduled_sigmas,
+    timesteps_of,
+    training_alphas_cumprod,
+    training_sigmas,
+)
 from promptmill.worker.sampling.schedulers import DEFAULTS, resolve
 from promptmill.worker.sampling.solvers.settings import Settings
 
@@ -25,14 +32,16 @@ def test_training_goes_from_image_to_noise(schedule: str) -> None:
 
 def test_a_zero_terminal_snr_leaves_no_signal_at_the_end() -> None:
     zero = settings(rescale_betas_zero_snr=True)
-    assert kept_signal(zero)[-1] == 0
+    assert training_alphas_cumprod(zero)[-1] == 0
     assert training_sigmas(zero)[-1] == pytest.approx(4096, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", SPREADS)
+@pytest.mark.parametrize("name", SIGMA_SCHEDULES)
 def test_a_spread_goes_from_the_largest_sigma_to_the_smallest(name: str) -> None:
     fields: Any = {f"use_{name}_sigmas": True}
-    sigmas = spread(resolve(SchedulerConfig(**fields), "EulerDiscreteScheduler", {}), np.array([14.6, 3.0, 0.03]), 9)
+    sigmas = scheduled_sigmas(
+        resolve(SchedulerConfig(**fields), "EulerDiscreteScheduler", {}), np.array([14.6, 3.0, 0.03]), 9
+    )
     assert len(sigmas) == 9 and (np.diff(sigmas) < 0).all()
     np.testing.assert_allclose(sigmas[[0, -1]], [14.6, 0.03], rtol=1e-6)
 

@@ -186,13 +186,15 @@ def test_a_request_of_another_shape_is_refused(program: Program, change: dict[st
         program.prepare([CAT, dataclasses.replace(CAT, **change)])  # type: ignore[arg-type]
 
 
-def test_a_noisy_program_renders_what_a_plain_one_does_and_draws_at_each_step(tiny_folder: Path) -> None:
+def test_a_stochastic_program_renders_what_a_plain_one_does_and_draws_at_each_step(tiny_folder: Path) -> None:
     model = Model.load(tiny_folder, devices=jax.local_devices()[:1])
-    plain, noisy = (model.compile(width=64, height=64, guided=True, noisy=noisy) for noisy in (False, True))
-    assert np.array_equal(render(plain, [CAT]), render(noisy, [CAT]))
-    ancestral, again = (render(noisy, [dataclasses.replace(CAT, sampler="euler_a")]) for _ in range(2))
+    plain, stochastic = (
+        model.compile(width=64, height=64, guided=True, stochastic=stochastic) for stochastic in (False, True)
+    )
+    assert np.array_equal(render(plain, [CAT]), render(stochastic, [CAT]))
+    ancestral, again = (render(stochastic, [dataclasses.replace(CAT, sampler="euler_a")]) for _ in range(2))
     assert np.array_equal(ancestral, again)
-    assert not np.array_equal(ancestral, render(noisy, [CAT]))
+    assert not np.array_equal(ancestral, render(stochastic, [CAT]))
 
 
 def test_room_for_a_longer_prompt_leaves_a_short_one_alone(program: Program, model: Model) -> None:

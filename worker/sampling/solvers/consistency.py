@@ -10,8 +10,8 @@ from jaxtyping import Int
 
 from promptmill.worker.errors import ConfigError, RequestError
 from promptmill.worker.sampling.defaults import CLIPPED, CONSISTENCY, Defaults
-from promptmill.worker.sampling.schedule import kept_signal
-from promptmill.worker.sampling.solvers.ddim import bounded_noise
+from promptmill.worker.sampling.schedule import training_alphas_cumprod
+from promptmill.worker.sampling.solvers.ddim import variance_preserving
 from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Stepped, noise_in
 from promptmill.worker.sampling.solvers.settings import Settings
 
@@ -21,30 +21,32 @@ SIGMA_DATA = 0.5
 
 def plan_lcm(settings: Settings, sampling: Sampling) -> Plan:
     timesteps = distilled_timesteps(settings, sampling)
-    kept = kept_signal(settings).astype(np.float64)[timesteps]
-    return bounded_noise(timesteps, kept, partial(lcm_step, kept, timesteps * settings.timestep_scaling))
+    alphas_cumprod = training_alphas_cumprod(settings).astype(np.float64)[timesteps]
+    return variance_preserving(
+        timesteps, alphas_cumprod, partial(lcm_step, alphas_cumprod, timesteps * settings.timestep_scaling)
+    )
 
 
-def lcm_step(kept: np.ndarray, scaled: np.ndarray, index: int, first: int, arrays: Arrays) -> Stepped:
+def lcm_step(alphas_cumprod: np.ndarray, scaled: np.ndarray, index: int, first: int, arrays: Arrays) -> Stepped:
     """To the image, and back with new noise to the next level; the last step stays at the image."""
     square = scaled[index] ** 2 + SIGMA_DATA**2
     image = scaled[index] / np.sqrt(square) * arrays.denoised + SIGMA_DATA**2 / square * arrays.latents
-    if index + 1 == len(kept):
+    if index + 1 == len(alphas_cumprod):
         return image, ()
-    return np.sqrt(kept[index + 1]) * image + np.sqrt(1 - kept[index + 1]) * arrays.noise, ()
+    return np.sqrt(alphas_cumprod[index + 1]) * image + np.sqrt(1 - alphas_cumprod[index + 1]) * arrays.noise, ()
 
 
 def plan_tcd(settings: Settings, sampling: Sampling) -> Plan:
     if not 0 <= sampling.eta <= 1:
         raise RequestError(f"eta is {sampling.eta}, expected 0 to 1")
     timesteps = distilled_timesteps(settings, sampling)
-    kept = kept_signal(settings).astype(np.float64)
+    alphas_cumprod = training_alphas_cumprod(settings).astype(np.float64)
     following = np.append(timesteps[1:], 0)
     # In float32, as PyTorch multiplies: the floor can be another otherwise.
     between = np.floor(np.float32(1 - sampling.eta) * following.astype(np.float32)).astype(int)
-    levels = np.stack([kept[timesteps], kept[following], kept[between]])
+    levels = np.stack([alphas_cumprod[timesteps], alphas_cumprod[following], alphas_cumprod[between]])
     step = partial(tcd_step, settings.prediction_type, levels, sampling.eta)
-    return bounded_noise(timesteps, kept[timesteps], step)
+    return variance_preserving(timesteps, alphas_cumprod[timesteps], step)
 
 
 def tcd_step(kind: str, levels: np.ndarray, eta: float, index: int, first: int, arrays: Arrays) -> Stepped:

@@ -6,8 +6,8 @@ import numpy as np
 
 from promptmill.worker.errors import ConfigError, RequestError
 from promptmill.worker.sampling.defaults import BETAS, CLIPPED, ZERO_SNR, Defaults
-from promptmill.worker.sampling.schedule import kept_signal, spaced
-from promptmill.worker.sampling.solvers.ddim import bounded_noise
+from promptmill.worker.sampling.schedule import spaced, training_alphas_cumprod
+from promptmill.worker.sampling.solvers.ddim import variance_preserving
 from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Stepped
 from promptmill.worker.sampling.solvers.settings import Settings
 
@@ -27,14 +27,18 @@ def plan_ddpm(settings: Settings, sampling: Sampling) -> Plan:
         raise RequestError(
             f"{sampling.steps} steps begin at timestep {timesteps[0]}, but training had {settings.num_train_timesteps}"
         )
-    kept = kept_signal(settings).astype(np.float64)[timesteps]
+    alphas_cumprod = training_alphas_cumprod(settings).astype(np.float64)[timesteps]
     large = settings.variance_type == "fixed_large"
-    return bounded_noise(timesteps, kept, partial(ddpm_step, timesteps, np.append(kept, 1.0), large))
+    return variance_preserving(
+        timesteps, alphas_cumprod, partial(ddpm_step, timesteps, np.append(alphas_cumprod, 1.0), large)
+    )
 
 
-def ddpm_step(timesteps: np.ndarray, kept: np.ndarray, large: bool, index: int, first: int, arrays: Arrays) -> Stepped:
+def ddpm_step(
+    timesteps: np.ndarray, alphas_cumprod: np.ndarray, large: bool, index: int, first: int, arrays: Arrays
+) -> Stepped:
     """To the posterior's mean and new noise of its variance, or of the forward process's (`large`); equation 7."""
-    now, after = kept[index], kept[index + 1]
+    now, after = alphas_cumprod[index], alphas_cumprod[index + 1]
     beta = 1 - now / after
     mean = np.sqrt(after) * beta / (1 - now) * arrays.denoised
     mean = mean + np.sqrt(now / after) * (1 - after) / (1 - now) * arrays.latents

@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 
 from promptmill.worker.errors import ConfigError
-from promptmill.worker.sampling.defaults import BETAS, SPREADS, Defaults
-from promptmill.worker.sampling.schedule import spaced_above_zero, spread, timesteps_of, training_sigmas
+from promptmill.worker.sampling.defaults import BETAS, SIGMA_SCHEDULE, Defaults
+from promptmill.worker.sampling.schedule import scheduled_sigmas, spaced_above_zero, timesteps_of, training_sigmas
 from promptmill.worker.sampling.solvers.levels import Levels, check_multistep
 from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Stepped, noise_in
 from promptmill.worker.sampling.solvers.settings import Settings
@@ -28,7 +28,7 @@ def plan_deis(settings: Settings, sampling: Sampling) -> Plan:
         sigmas = np.interp(timesteps, np.arange(len(trained)), trained)
         last = float(trained[0])
     else:
-        sigmas = spread(settings, trained[::-1], sampling.steps)
+        sigmas = scheduled_sigmas(settings, trained[::-1], sampling.steps)
         timesteps = timesteps_of(sigmas, trained)
         last = float(sigmas[-1])
         if settings.sigma_schedule == "karras":
@@ -77,7 +77,7 @@ PLANS: Plans = {"deis": plan_deis}
 DEFAULTS: Defaults = {
     "DEISMultistepScheduler": {
         **BETAS,
-        **SPREADS,
+        **SIGMA_SCHEDULE,
         "thresholding": False,
         "solver_order": 2,
         "solver_type": "logrho",

@@ -8,10 +8,10 @@ import numpy as np
 from promptmill.worker.errors import ConfigError
 from promptmill.worker.sampling.defaults import MULTISTEP, Defaults
 from promptmill.worker.sampling.schedule import (
-    kept_signal_above_zero,
+    scheduled_sigmas,
     spaced_above_zero,
-    spread,
     timesteps_of,
+    training_alphas_cumprod_above_zero,
     training_sigmas,
 )
 from promptmill.worker.sampling.solvers.levels import Levels, check_multistep
@@ -27,7 +27,7 @@ SOLVER_TYPES = {"midpoint": "midpoint", "heun": "heun"} | dict.fromkeys(("logrho
 
 def plan_dpm(settings: Settings, sampling: Sampling, *, stochastic: bool) -> Plan:
     check_dpm(settings)
-    timesteps, sigmas = visits(settings, sampling)
+    timesteps, sigmas = timesteps_and_sigmas(settings, sampling)
     levels = Levels(sigmas)
     return levels.plan(timesteps, partial(dpm_step, levels, settings, stochastic))
 
@@ -40,13 +40,13 @@ def check_dpm(settings: Settings) -> None:
         raise ConfigError(f"variance_type is {settings.variance_type!r}, but models of variance are not implemented")
 
 
-def visits(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+def timesteps_and_sigmas(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
     trained = training_sigmas(settings)
     if settings.sigma_schedule == "uniform":
         timesteps = _timesteps(settings, sampling)
         sigmas = np.interp(timesteps, np.arange(len(trained)), trained)
     else:
-        sigmas = _spread(settings, trained, sampling.steps)
+        sigmas = _scheduled_sigmas(settings, trained, sampling.steps)
         timesteps = timesteps_of(sigmas, trained)
         if settings.sigma_schedule in ("karras", "lu") and settings.beta_schedule != "squaredcos_cap_v2":
             timesteps = timesteps.round()
@@ -57,17 +57,17 @@ def visits(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, np.ndarr
 def _timesteps(settings: Settings, sampling: Sampling) -> np.ndarray:
     if sampling.timesteps is not None:
         return np.array(sampling.timesteps)
-    kept = kept_signal_above_zero(settings)
-    lambdas = np.log(np.sqrt(kept)) - np.log(np.sqrt(1 - kept))
+    alphas_cumprod = training_alphas_cumprod_above_zero(settings)
+    lambdas = np.log(np.sqrt(alphas_cumprod)) - np.log(np.sqrt(1 - alphas_cumprod))
     clipped = int(np.searchsorted(lambdas[::-1], settings.lambda_min_clipped))
     return spaced_above_zero(settings, sampling.steps, settings.num_train_timesteps - clipped)
 
 
-def _spread(settings: Settings, trained: np.ndarray, steps: int) -> np.ndarray:
+def _scheduled_sigmas(settings: Settings, trained: np.ndarray, steps: int) -> np.ndarray:
     if settings.sigma_schedule == "lu":
         logs = np.log(trained)
         return np.exp(np.linspace(float(logs[-1]), float(logs[0]), steps))
-    return spread(settings, trained[::-1], steps)
+    return scheduled_sigmas(settings, trained[::-1], steps)
 
 
 def dpm_step(levels: Levels, settings: Settings, stochastic: bool, index: int, first: int, arrays: Arrays) -> Stepped:

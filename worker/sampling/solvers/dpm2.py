@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from promptmill.worker.errors import ConfigError
-from promptmill.worker.sampling.defaults import BETAS, SPREADS, Defaults
+from promptmill.worker.sampling.defaults import BETAS, SIGMA_SCHEDULE, Defaults
 from promptmill.worker.sampling.schedule import timesteps_of, training_sigmas
-from promptmill.worker.sampling.solvers.euler import growing_noise, visits
+from promptmill.worker.sampling.solvers.euler import timesteps_and_sigmas, variance_exploding
 from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Stepped
 from promptmill.worker.sampling.solvers.settings import Settings
 
@@ -30,7 +30,7 @@ class Sigmas(NamedTuple):
 def plan_dpm2(settings: Settings, sampling: Sampling, *, ancestral: bool) -> Plan:
     if settings.prediction_type == "sample":
         raise ConfigError(f"prediction_type is 'sample', which {sampling.sampler} does not take")
-    timesteps, visited = visits(settings, sampling)
+    timesteps, visited = timesteps_and_sigmas(settings, sampling)
     if settings.sigma_schedule == "karras":
         timesteps = timesteps.round()
     sigmas = _sigmas(visited, ancestral)
@@ -39,7 +39,7 @@ def plan_dpm2(settings: Settings, sampling: Sampling, *, ancestral: bool) -> Pla
     middle_timesteps = timesteps_of(sigmas.middle, training_sigmas(settings))
     interleaved = np.stack([timesteps, middle_timesteps], axis=1).ravel()[:-1]
     draws = np.arange(len(levels)) % 2 == 1 if ancestral else None
-    return growing_noise(settings, interleaved, levels, partial(dpm2_step, sigmas), draws)
+    return variance_exploding(settings, interleaved, levels, partial(dpm2_step, sigmas), draws)
 
 
 def _sigmas(visited: Float32[np.ndarray, " M"], ancestral: bool) -> Sigmas:
@@ -63,6 +63,6 @@ def dpm2_step(sigmas: Sigmas, index: int, first: int, arrays: Arrays) -> Stepped
 
 PLANS: Plans = {"dpm2": partial(plan_dpm2, ancestral=False), "dpm2_a": partial(plan_dpm2, ancestral=True)}
 DEFAULTS: Defaults = {
-    name: {**BETAS, **SPREADS, "beta_start": 0.00085, "beta_end": 0.012}
+    name: {**BETAS, **SIGMA_SCHEDULE, "beta_start": 0.00085, "beta_end": 0.012}
     for name in ("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler")
 }

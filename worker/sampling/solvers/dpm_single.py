@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from promptmill.worker.sampling.defaults import MULTISTEP, Defaults
-from promptmill.worker.sampling.solvers.dpm import SOLVER_TYPES, check_dpm, visits
+from promptmill.worker.sampling.solvers.dpm import SOLVER_TYPES, check_dpm, timesteps_and_sigmas
 from promptmill.worker.sampling.solvers.levels import Levels
 from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Stepped
 from promptmill.worker.sampling.solvers.settings import Settings
@@ -18,7 +18,7 @@ from promptmill.worker.sampling.solvers.settings import Settings
 
 def plan_single(settings: Settings, sampling: Sampling) -> Plan:
     check_dpm(settings)
-    timesteps, sigmas = visits(settings, sampling)
+    timesteps, sigmas = timesteps_and_sigmas(settings, sampling)
     if settings.sigma_schedule == "karras":
         timesteps = timesteps.round()
     levels = Levels(sigmas)

@@ -7,19 +7,19 @@ import numpy as np
 from jaxtyping import Float32
 
 from promptmill.worker.errors import ConfigError, RequestError
-from promptmill.worker.sampling.defaults import BETAS, SPREADS, ZERO_SNR, Defaults
-from promptmill.worker.sampling.schedule import spaced, spread, timesteps_of, training_sigmas
+from promptmill.worker.sampling.defaults import BETAS, SIGMA_SCHEDULE, ZERO_SNR, Defaults
+from promptmill.worker.sampling.schedule import scheduled_sigmas, spaced, timesteps_of, training_sigmas
 from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Step, Stepped
 from promptmill.worker.sampling.solvers.settings import Settings
 
 
 def plan_euler(settings: Settings, sampling: Sampling) -> Plan:
-    timesteps, sigmas = visits(settings, sampling)
+    timesteps, sigmas = timesteps_and_sigmas(settings, sampling)
     if settings.timestep_type == "continuous" and settings.prediction_type == "v_prediction":
         if sampling.timesteps is not None:
             raise RequestError("timesteps are given, but timestep_type is 'continuous', which makes its own")
         timesteps = 0.25 * np.log(sigmas[:-1])
-    return growing_noise(settings, timesteps, sigmas, partial(euler_step, sigmas))
+    return variance_exploding(settings, timesteps, sigmas, partial(euler_step, sigmas))
 
 
 def euler_step(sigmas: np.ndarray, index: int, first: int, arrays: Arrays) -> Stepped:
@@ -35,7 +35,7 @@ def plan_ancestral(settings: Settings, sampling: Sampling) -> Plan:
     timesteps = spaced(settings, sampling.steps).astype(np.float32)
     trained = training_sigmas(settings)
     sigmas = np.append(np.interp(timesteps, np.arange(len(trained)), trained), 0).astype(np.float32)
-    return growing_noise(settings, timesteps, sigmas, partial(ancestral_step, sigmas))
+    return variance_exploding(settings, timesteps, sigmas, partial(ancestral_step, sigmas))
 
 
 def ancestral_step(sigmas: np.ndarray, index: int, first: int, arrays: Arrays) -> Stepped:
@@ -47,7 +47,7 @@ def ancestral_step(sigmas: np.ndarray, index: int, first: int, arrays: Arrays) -
     return arrays.latents + derivative * (down - sigma) + up * arrays.noise, ()
 
 
-def growing_noise(
+def variance_exploding(
     settings: Settings, timesteps: np.ndarray, sigmas: np.ndarray, step: Step, draws: np.ndarray | None = None
 ) -> Plan:
     """The plan of a sampler whose latents are the image plus sigma times noise."""
@@ -62,7 +62,7 @@ def growing_noise(
     )
 
 
-def visits(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, Float32[np.ndarray, " M"]]:
+def timesteps_and_sigmas(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, Float32[np.ndarray, " M"]]:
     """Euler's timesteps and one more sigma than those; or many more, of which the largest still counts."""
     trained = training_sigmas(settings)
     if sampling.sigmas is not None:
@@ -74,7 +74,7 @@ def visits(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, Float32[
     else:
         sigmas = np.exp(np.linspace(np.log(trained[-1]), np.log(trained[0]), steps + 1, dtype=np.float32))
     if settings.sigma_schedule != "uniform":
-        sigmas = spread(settings, sigmas, steps)
+        sigmas = scheduled_sigmas(settings, sigmas, steps)
         timesteps = timesteps_of(sigmas, trained)
     last = trained[0] if settings.final_sigmas_type == "sigma_min" else 0.0
     return timesteps, np.append(sigmas, last).astype(np.float32)
@@ -91,7 +91,7 @@ PLANS: Plans = {"euler": plan_euler, "euler_a": plan_ancestral}
 DEFAULTS: Defaults = {
     "EulerDiscreteScheduler": {
         **BETAS,
-        **SPREADS,
+        **SIGMA_SCHEDULE,
         **ZERO_SNR,
         "interpolation_type": "linear",
         "timestep_type": "discrete",

@@ -4,9 +4,9 @@ from functools import partial
 
 import numpy as np
 
-from promptmill.worker.sampling.defaults import BETAS, CLIPPED, SPREADS, Defaults
-from promptmill.worker.sampling.schedule import spread, timesteps_of, training_sigmas
-from promptmill.worker.sampling.solvers.euler import asked_or_spaced, growing_noise
+from promptmill.worker.sampling.defaults import BETAS, CLIPPED, SIGMA_SCHEDULE, Defaults
+from promptmill.worker.sampling.schedule import scheduled_sigmas, timesteps_of, training_sigmas
+from promptmill.worker.sampling.solvers.euler import asked_or_spaced, variance_exploding
 from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Stepped
 from promptmill.worker.sampling.solvers.settings import Settings
 
@@ -16,11 +16,11 @@ def plan_heun(settings: Settings, sampling: Sampling) -> Plan:
     timesteps, steps = asked_or_spaced(settings, sampling)
     sigmas = np.interp(timesteps, np.arange(len(trained)), trained)
     if settings.sigma_schedule != "uniform":
-        sigmas = spread(settings, sigmas, steps)
+        sigmas = scheduled_sigmas(settings, sigmas, steps)
         timesteps = timesteps_of(sigmas, trained)
     # Each level but the first is visited twice: to look ahead of one step, and to begin the next.
     sigmas = np.append(np.repeat(sigmas, 2)[1:], 0).astype(np.float32)
-    return growing_noise(settings, np.repeat(timesteps, 2)[1:], sigmas, partial(heun_step, sigmas))
+    return variance_exploding(settings, np.repeat(timesteps, 2)[1:], sigmas, partial(heun_step, sigmas))
 
 
 def heun_step(sigmas: np.ndarray, index: int, first: int, arrays: Arrays) -> Stepped:
@@ -37,5 +37,5 @@ def heun_step(sigmas: np.ndarray, index: int, first: int, arrays: Arrays) -> Ste
 
 PLANS: Plans = {"heun": plan_heun}
 DEFAULTS: Defaults = {
-    "HeunDiscreteScheduler": {**BETAS, **SPREADS, **CLIPPED, "beta_start": 0.00085, "beta_end": 0.012},
+    "HeunDiscreteScheduler": {**BETAS, **SIGMA_SCHEDULE, **CLIPPED, "beta_start": 0.00085, "beta_end": 0.012},
 }

@@ -6,8 +6,8 @@ from functools import partial
 import numpy as np
 from numpy.polynomial import Polynomial
 
-from promptmill.worker.sampling.defaults import BETAS, SPREADS, Defaults
-from promptmill.worker.sampling.solvers.euler import growing_noise, visits
+from promptmill.worker.sampling.defaults import BETAS, SIGMA_SCHEDULE, Defaults
+from promptmill.worker.sampling.solvers.euler import timesteps_and_sigmas, variance_exploding
 from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Stepped
 from promptmill.worker.sampling.solvers.settings import Settings
 
@@ -18,8 +18,8 @@ ORDER = 4
 def plan_lms(settings: Settings, sampling: Sampling) -> Plan:
     if settings.sigma_schedule == "karras":
         settings = replace(settings, sigma_min=None, sigma_max=None)  # which this class reads for the others alone
-    timesteps, sigmas = visits(settings, sampling)
-    return growing_noise(settings, timesteps, sigmas, partial(lms_step, sigmas))
+    timesteps, sigmas = timesteps_and_sigmas(settings, sampling)
+    return variance_exploding(settings, timesteps, sigmas, partial(lms_step, sigmas))
 
 
 def lms_step(sigmas: np.ndarray, index: int, first: int, arrays: Arrays) -> Stepped:
@@ -44,4 +44,4 @@ def adams_weights(sigmas: np.ndarray, index: int, order: int) -> list[float]:
 
 
 PLANS: Plans = {"lms": plan_lms}
-DEFAULTS: Defaults = {"LMSDiscreteScheduler": {**BETAS, **SPREADS}}
+DEFAULTS: Defaults = {"LMSDiscreteScheduler": {**BETAS, **SIGMA_SCHEDULE}}

@@ -12,8 +12,8 @@ from jaxtyping import Float64, Int
 
 from promptmill.worker.errors import ConfigError, RequestError
 from promptmill.worker.sampling.defaults import BETAS, Defaults
-from promptmill.worker.sampling.schedule import kept_signal, spaced
-from promptmill.worker.sampling.solvers.ddim import bounded_noise
+from promptmill.worker.sampling.schedule import spaced, training_alphas_cumprod
+from promptmill.worker.sampling.solvers.ddim import variance_preserving
 from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Stepped
 from promptmill.worker.sampling.solvers.settings import Settings
 
@@ -39,11 +39,16 @@ def plan_pndm(settings: Settings, sampling: Sampling) -> Plan:
         raise RequestError(
             f"{sampling.steps} steps begin at timestep {timesteps[0]}, but training had {settings.num_train_timesteps}"
         )
-    kept = kept_signal(settings).astype(np.float64)
+    alphas_cumprod = training_alphas_cumprod(settings).astype(np.float64)
     steps = _Steps(
-        settings.prediction_type, timesteps, warm_up, stride, kept, 1.0 if settings.set_alpha_to_one else float(kept[0])
+        settings.prediction_type,
+        timesteps,
+        warm_up,
+        stride,
+        alphas_cumprod,
+        1.0 if settings.set_alpha_to_one else float(alphas_cumprod[0]),
     )
-    return bounded_noise(timesteps, kept[timesteps], steps.step)
+    return variance_preserving(timesteps, alphas_cumprod[timesteps], steps.step)
 
 
 def _runge_kutta_timesteps(rising: Int[np.ndarray, " N"], stride: int) -> Int[np.ndarray, " 12"]:
@@ -65,8 +70,8 @@ class _Steps:
     warm_up: Int[np.ndarray, " W"]
     """Those of `timesteps` that are of Runge-Kutta steps: twelve or none."""
     stride: int
-    kept: Float64[np.ndarray, " T"]
-    kept_last: float
+    alphas_cumprod: Float64[np.ndarray, " T"]
+    last_alpha_cumprod: float
     """Below timestep 0."""
 
     def step(self, index: int, first: int, arrays: Arrays) -> Stepped:
@@ -97,9 +102,12 @@ class _Steps:
 
     def _move(self, latents: Any, prediction: Any, timestep: int, following: int) -> Any:
         """Equation 9, from one timestep to another, which may lie before training's first."""
-        if timestep >= len(self.kept):
-            raise RequestError(f"pndm would begin at timestep {timestep}, but training had {len(self.kept)}")
-        now, after = self.kept[timestep], self.kept[following] if following >= 0 else self.kept_last
+        if timestep >= len(self.alphas_cumprod):
+            raise RequestError(f"pndm would begin at timestep {timestep}, but training had {len(self.alphas_cumprod)}")
+        now, after = (
+            self.alphas_cumprod[timestep],
+            self.alphas_cumprod[following] if following >= 0 else self.last_alpha_cumprod,
+        )
         if self.kind == "v_prediction":
             prediction = np.sqrt(now) * prediction + np.sqrt(1 - now) * latents
         noise_share = np.sqrt(after / now * (1 - now)) - np.sqrt(1 - after)

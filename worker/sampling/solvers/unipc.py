@@ -12,7 +12,7 @@ from jaxtyping import Float64
 
 from promptmill.worker.errors import ConfigError, RequestError
 from promptmill.worker.sampling.defaults import MULTISTEP, Defaults
-from promptmill.worker.sampling.schedule import spaced_above_zero, spread, timesteps_of, training_sigmas
+from promptmill.worker.sampling.schedule import scheduled_sigmas, spaced_above_zero, timesteps_of, training_sigmas
 from promptmill.worker.sampling.solvers.levels import Levels, check_multistep
 from promptmill.worker.sampling.solvers.plan import Arrays, Plan, Plans, Sampling, Stepped, noise_in
 from promptmill.worker.sampling.solvers.settings import Settings
@@ -27,19 +27,19 @@ def plan_unipc(settings: Settings, sampling: Sampling) -> Plan:
         raise ConfigError(f"solver_type is {settings.solver_type!r}, expected bh1 or bh2")
     if settings.solver_p is not None:
         raise ConfigError("solver_p is set, but another predictor than UniPC's is not implemented")
-    timesteps, sigmas = visits(settings, sampling.steps)
+    timesteps, sigmas = timesteps_and_sigmas(settings, sampling.steps)
     levels = Levels(sigmas)
     return levels.plan(timesteps, partial(unipc_step, levels, settings))
 
 
-def visits(settings: Settings, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def timesteps_and_sigmas(settings: Settings, steps: int) -> tuple[np.ndarray, np.ndarray]:
     trained = training_sigmas(settings)
     if settings.sigma_schedule == "uniform":
         timesteps = spaced_above_zero(settings, steps, settings.num_train_timesteps)
         sigmas = np.interp(timesteps, np.arange(len(trained)), trained)
         lowest = trained[0]
     else:
-        sigmas = spread(settings, trained[::-1], steps)
+        sigmas = scheduled_sigmas(settings, trained[::-1], steps)
         timesteps = timesteps_of(sigmas, trained)
         lowest = sigmas[-1]
         if settings.sigma_schedule == "karras":
