@@ -104,7 +104,7 @@ def test_a_batch_too_large_for_the_device_goes_on_in_halves(farm: Farm, tmp_path
     assert (run["done"], run["failed"]) == (12, 0)
     assert "out of memory with 4 images per device; it goes on with 2" in farm.log(0)
     assert "out of memory with 2 images per device; it goes on with 1" in farm.log(0)
-    assert "it goes on with 1 images per device" in str(farm.status("r")["workers"][0]["problems"])
+    assert "it goes on with 1 image per device" in str(farm.status("r")["workers"][0]["problems"])
 
 
 def test_a_worker_killed_while_it_fails_jobs_leaves_the_rest_to_another(farm: Farm, client: redis.Redis, tmp_path):
