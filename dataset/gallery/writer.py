@@ -3,7 +3,7 @@
     gallery/index.html          open this; app.js and style.css belong to it
     gallery/run.js              the run's name and size, and the runs to compare with
     gallery/data/00000.js       rows of a thousand indexes; rows.py
-    gallery/sprites/00000.webp  thumbnails of a hundred; sprites.py
+    gallery/sprites/00000.webp  thumbnails of a hundred, where there are any; sprites.py
 
 A range's data is written after its sprites and begins with a digest of all that went into them: what has that digest is
 left as it is, so a gallery may be stopped, and written anew when more images have come. Memory is that of one range.
@@ -20,6 +20,7 @@ from promptmill.dataset.gallery.script import call
 from promptmill.dataset.gallery.sprites import COLUMNS, SIDE, SPRITE_ROWS, Thumbnail, draw_sprite, thumbnail
 from promptmill.dataset.gallery.states import DONE, image_states
 from promptmill.dataset.parallel import mapped
+from promptmill.producer.fields import ALIASES
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan import Plan
@@ -32,7 +33,13 @@ SCRIPTS = ("start", "data", "query", "sprites", "grid", "fields", "facets", "com
 """app.js, in this order: files of one scope, since modules are not loaded from the disk either."""
 
 _HEAD_BYTES = 64
-_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "webp": "image/webp"}
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "webp": "image/webp",
+    "png": "image/png",
+}
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ def write_gallery(
         "sprite_rows": SPRITE_ROWS,
         "columns": COLUMNS,
         "side": SIDE,
+        "aliases": ALIASES,
         "compare": list(compare),
     }
     _put(output, f"{FOLDER}run.js", call("run", about))
@@ -88,6 +96,11 @@ def page_files() -> dict[str, bytes]:
     app = f'"use strict";\n(() => {{\n{"".join(parts)}}})();\n'
     rest = {name: (page / name).read_bytes() for name in ("style.css", "index.html")}
     return {"app.js": app.encode(), **rest}
+
+
+def content_type(name: str) -> str:
+    """Of an object that a gallery's page asks for, by its name."""
+    return _TYPES[name.rpartition(".")[2]]
 
 
 def _ranges(
@@ -107,14 +120,17 @@ def _finite(number: float) -> float | None:
 def _write_range(output: Output, rows: Range, there: set[str]) -> Made:
     first, end = rows.jobs[0].index, rows.jobs[-1].index + 1
     data, digest = f"{FOLDER}data/{rows.number:05d}.js", rows.digest()
-    sprites = [f"{FOLDER}sprites/{number:05d}.webp" for number in range(first // SPRITE_ROWS, -(-end // SPRITE_ROWS))]
+    sprites = {
+        at: f"{FOLDER}sprites/{(first + at) // SPRITE_ROWS:05d}.webp"
+        for at in range(0, end - first, SPRITE_ROWS)
+        if DONE in rows.states[at : at + SPRITE_ROWS]
+    }
     head = call("chunk", digest).removesuffix(b");\n") + b","
-    if {data, *sprites} <= there and output.read(data, 0, _HEAD_BYTES).startswith(head):
+    if {data, *sprites.values()} <= there and output.read(data, 0, _HEAD_BYTES).startswith(head):
         return Made(first, end, kept=True)
     thumbnails = list(mapped(lambda pair: _thumbnail(output, *pair), zip(rows.jobs, rows.states, strict=True)))
-    for at, sprite in enumerate(sprites):
-        some = [one or Thumbnail(None) for one in thumbnails[at * SPRITE_ROWS : (at + 1) * SPRITE_ROWS]]
-        _put(output, sprite, draw_sprite(some))
+    for at, sprite in sprites.items():
+        _put(output, sprite, draw_sprite([one or Thumbnail(None) for one in thumbnails[at : at + SPRITE_ROWS]]))
     _put(output, data, call("chunk", digest, columns(rows, thumbnails)))
     return Made(first, end, kept=False)
 
@@ -129,5 +145,4 @@ def _thumbnail(output: Output, job: PlannedJob, state: int) -> Thumbnail | None:
 
 
 def _put(output: Output, name: str, data: bytes) -> None:
-    kind = _TYPES[name.rpartition(".")[2]]
-    output.put_once(name, data, content_type=kind, broken=lambda existing: True)
+    output.put_once(name, data, content_type=content_type(name), broken=lambda existing: True)

@@ -125,7 +125,7 @@ class Watched:
 
     def __init__(self, browser: Browser, **options: Any) -> None:
         self.context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
-        self.context.set_default_timeout(120_000)
+        self.context.set_default_timeout(60_000)
         self.page: Page = self.context.new_page()
         self.asked: list[str] = []
         self.wrong: list[str] = []

@@ -62,7 +62,7 @@ class Run {
   }
 
   row(index) {
-    const chunk = this.chunks[this.numberOf(index)];
+    const chunk = this.about && this.chunks[this.numberOf(index)];
     return chunk && new Row(chunk, index - chunk.first);
   }
 }
@@ -121,7 +121,9 @@ const arrived = new Set(); // calls for whoever waits for rows
 window.promptmill = {
   run(json) {
     const at = document.currentScript?.dataset.run ?? "";
-    runs.get(at).about = JSON.parse(json);
+    const run = runs.get(at);
+    run.about = JSON.parse(json);
+    run.aliases = new Map(Object.entries(run.about.aliases));
     if (at === "") start();
   },
   chunk(digest, json) {

@@ -18,6 +18,7 @@ function stepFull(by) {
 
 async function showFull() {
   const index = full.indexes.at(full.position);
+  if (view.compare) await rival.ready;
   const asked = shownRuns().map((run) => run.need(run.numberOf(index)).catch(tellProblem));
   if (!shownRuns().every((run) => run.row(index))) await Promise.all(asked);
   if (index !== full.indexes.at(full.position)) return; // the user went on meanwhile

@@ -113,7 +113,7 @@ function setCompare(on) {
   view.compare = on && rival !== null;
   $("compare").setAttribute("aria-pressed", String(view.compare));
   remember({ compare: view.compare ? "1" : "" });
-  if (view.compare && rival.about === null) runScript(`${rival.at}run.js`, { run: rival.at }).then(layOut, tellProblem);
+  if (view.compare) rival.ready ??= runScript(`${rival.at}run.js`, { run: rival.at }).then(layOut, tellProblem);
 }
 
 function setFacets(on) {
@@ -138,7 +138,7 @@ function toggleTheme() {
 }
 
 const ACTIONS = {
-  "/": () => $("query").select(),
+  "/": () => ($("query").focus(), $("query").select()),
   f: () => setFacets($("facets").hidden),
   x: () => (setSweep(!view.sweep), searchNow()),
   c: () => (setCompare(!view.compare), searchNow()),

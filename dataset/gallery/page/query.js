@@ -11,9 +11,9 @@ const quoted = (word) => (/^[^\s":<>=!\-\\][^\s":<>=!\\]*$/u.test(word) ? word :
 const condition = (name, operator, value) => `${quoted(name)}${operator}${/^[^\s"\\]+$/u.test(value) ? value : quoted(value)}`;
 
 /** The terms of a search. What looks like a condition on a field that there is not, is text: `http://...`. */
-function termsOf(search, fields) {
+function termsOf(search, fields, aliases) {
   return [...search.matchAll(TERM)].map(([all, minus, name, operator, value]) => {
-    const field = name === undefined ? undefined : fields.get(unquoted(name));
+    const field = name === undefined ? undefined : (fields.get(unquoted(name)) ?? fields.get(aliases.get(unquoted(name))));
     if (field) return { not: minus !== "", field, operator, value: unquoted(value) };
     return { not: minus !== "", word: unquoted(all.slice(minus.length)).toLowerCase() };
   });
@@ -61,7 +61,7 @@ function lowered(chunk) {
 
 /** The indexes of a run's rows for which a search holds, among those that are there. */
 function found(run, search) {
-  const holds = matcher(termsOf(search, run.fields));
+  const holds = matcher(termsOf(search, run.fields, run.aliases));
   const indexes = [];
   for (const chunk of run.chunks) {
     if (!chunk) continue;

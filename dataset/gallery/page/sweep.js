@@ -4,7 +4,7 @@ const MOST_COLUMNS = 60;
 const MOST_ROWS = 200;
 
 function showSweep() {
-  if (!view.sweep) return;
+  if (!view.sweep || !own.whole) return; // axes that are not read yet would be taken for unknown ones
   const varying = fieldsOf(own).map(([name, field]) => [name, field, valuesOf(own, field, grid.indexes, MOST_ROWS)]).filter(([, , values]) => values && values.size > 1);
   const numeric = varying.map(([name]) => name).filter((name) => !["prompt", "state"].includes(name));
   const names = varying.map(([name]) => name);

@@ -1,6 +1,7 @@
 """`pack` and `verify` as a user calls them, on a run that a worker rendered, in a folder and in a bucket."""
 
 import json
+import shutil
 from pathlib import Path
 
 from PIL import Image
@@ -107,7 +108,7 @@ def test_a_gallery_is_written_and_its_page_named(promptmill: Command, run: Run, 
     made = promptmill("gallery", run.folder)
     page = run.folder / "gallery" / "index.html"
     assert (made.code, made.out) == (0, f"{page}\n") and page.exists()
-    assert made.err == f"images 0 to 9\n10 images in a gallery: {page}\n"
+    assert made.err == f"cats: images 0 to 9\n10 images in a gallery: {page}\n"
     again = promptmill("gallery", run.folder, "--json")
     assert json.loads(again.out) == {"gallery": str(page), "images": 10}
     assert "images 0 to 9" not in again.err
@@ -129,3 +130,19 @@ def test_the_manifest_is_printed(promptmill: Command, run: Run, here: Path):
     ran = promptmill("manifest", run.folder)
     assert [json.loads(line)["index"] for line in ran.out.splitlines()] == list(range(10))
     assert promptmill("manifest", run.folder, "--format", "csv").out.startswith("index,id,state,reason,path,")
+
+
+def test_a_gallery_takes_scores_and_another_run(promptmill: Command, run: Run, here: Path):
+    other = run.folder.with_name("dogs")
+    shutil.copytree(run.folder, other)
+    (here / "scores.csv").write_text("index,aesthetic\n3,6.5\n")
+    made = promptmill("gallery", run.folder, "--compare", other, "--scores", here / "scores.csv")
+    assert made.code == 0 and "dogs: images 0 to 9\ncats: images 0 to 9\n" in made.err
+    assert "../../dogs/gallery/" in (run.folder / "gallery" / "run.js").read_text()
+    assert "../../cats/gallery/" in (other / "gallery" / "run.js").read_text()
+    assert '"aesthetic":[null,null,null,6.5,' in (run.folder / "gallery" / "data" / "00000.js").read_text()
+    wrong = promptmill("gallery", run.folder, "--compare", run.folder)
+    assert wrong.code == 2 and wrong.err == f"promptmill: {run.folder} cannot be compared with itself\n"
+    (here / "scores.csv").write_text("index,aesthetic\n30,6.5\n")
+    wrong = promptmill("gallery", run.folder, "--scores", here / "scores.csv")
+    assert wrong.code == 2 and "scores.csv:2: index must be a whole number from 0 to 9, got '30'" in wrong.err
