@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from benchmarks.random_sdxl import write_random_sdxl
 from benchmarks.report import write_section
+from tests.dataset.galleries import chromium
 
 ROOT = Path(__file__).parents[1]
 
@@ -115,3 +116,9 @@ def test_packing_is_measured_beside_tar() -> None:
         ["pack", "30"],
         ["manifest alone, no images", "40"],
     ]
+
+
+def test_a_gallery_is_written_opened_and_scrolled() -> None:
+    numbers = {row[0]: row[1] for row in rows(run("gallery", "--images", 300, "--chromium", chromium()))}
+    assert numbers["images"] == "300" and float(numbers["files"]) == 8
+    assert all(float(value.replace(",", "")) >= 0 for value in numbers.values())

@@ -24,7 +24,7 @@ PORT = 8421
     "--scores",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Numbers to filter by: a .csv, .tsv or .jsonl with a column index, and one for each score.",
+    help="Numbers to filter by: a .csv, .tsv, .jsonl or .parquet with a column index, and one for each score.",
 )
 @click.option("--serve", is_flag=True, help="Serve the page on this machine until Ctrl-C.")
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: any free port.")

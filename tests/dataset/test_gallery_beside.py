@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from promptmill.dataset.gallery.beside import ApartError, folder_beside, served_under
@@ -52,8 +54,11 @@ def test_runs_that_lie_apart_are_refused(here: str, there: str, problem: str):
 def test_scores_are_read_from_tables_and_lines(tmp_path: Path):
     (tmp_path / "s.csv").write_text("index,aesthetic,clip\n2,5.5,0.25\n0,,1e-3\n")
     (tmp_path / "s.jsonl").write_text('{"index": 2, "aesthetic": 5.5, "clip": 0.25}\n{"index": 0, "clip": 0.001}\n')
-    for name in ("s.csv", "s.jsonl"):
+    columns = {"index": [2, 0], "id": ["b", "a"], "aesthetic": [5.5, None], "clip": [0.25, 0.001], "why": [["x"], []]}
+    pq.write_table(pa.table(columns), tmp_path / "s.parquet")
+    for name in ("s.csv", "s.jsonl", "s.parquet"):
         scores = read_scores(tmp_path / name, 3)
+        assert set(scores) == {"aesthetic", "clip"}
         assert list(scores["clip"])[::2] == [0.001, 0.25] and math.isnan(scores["clip"][1])
         assert scores["aesthetic"][2] == 5.5 and math.isnan(scores["aesthetic"][0])
 

@@ -1,5 +1,7 @@
 // One image as it is, with all that is known of it; with a second run, both side by side.
 
+const SMALLEST = 512; // pixels, to which small images grow
+
 const full = { indexes: { length: 0, at: () => 0 }, position: 0 };
 
 function openFull(indexes, position) {
@@ -57,6 +59,7 @@ function bigImage([run, row]) {
   }
   const source = run.at + row.file;
   const image = element("img", { src: source, alt: row.prompt });
+  image.style.maxWidth = `${Math.max(row.kind.values.get("width"), SMALLEST)}px`;
   image.addEventListener("error", () => image.replaceWith(element("p", { class: "reason" }, `${row.file} cannot be read`)));
   return element("figure", {}, element("a", { href: source, target: "_blank", rel: "noopener" }, image), caption);
 }
