@@ -10,6 +10,7 @@ from promptmill.producer.broker import celery_settings
 from promptmill.producer.errors import PromptmillError
 from promptmill.worker import celery_redis
 from promptmill.worker.bootstep import CANNOT_WORK, PullJobs, say
+from promptmill.worker.json_log import log_as_settings_say
 from promptmill.worker.settings import WorkerSettings, slips_in
 from promptmill.worker.tasks import register
 
@@ -27,6 +28,7 @@ def make_app(settings: WorkerSettings, slips: Sequence[str] = ()) -> Celery:
     celery_app.conf.worker_concurrency = settings.concurrency
     celery_app.conf.promptmill = settings
     celery_app.conf.promptmill_slips = slips
+    log_as_settings_say(celery_app)
     celery_app.steps["worker"].add(PullJobs)
     register(celery_app)
     return celery_app

@@ -11,12 +11,13 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 
 from promptmill.producer.errors import PromptmillError
 from promptmill.worker.events import JobEvents
+from promptmill.worker.json_log import json_log_of
 from promptmill.worker.metrics import metrics_of
 from promptmill.worker.observers import Observer, Observers
 
 logger = logging.getLogger(__name__)
 
-LISTENERS: Sequence[Callable[[Celery, str], Observer | None]] = (JobEvents, metrics_of)
+LISTENERS: Sequence[Callable[[Celery, str], Observer | None]] = (JobEvents, metrics_of, json_log_of)
 """Who hears of each job's life; made with the app and the worker's name, where the settings want it."""
 
 CANNOT_WORK = 2

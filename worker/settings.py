@@ -23,6 +23,8 @@ MARKS = ("xmp", "watermark", "c2pa", "none")
 """Marks of images that a model made: producer/marks.py, worker/watermark.py, worker/credentials.py; for users
 docs/provenance.md."""
 
+LOG_FORMATS = ("text", "json")
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 NEAR = 0.8
@@ -239,6 +241,13 @@ class WorkerSettings:
         low=0,
         help="Seconds for a batch on the device, after which it is given up and the worker starts itself anew. 0: any.",
         unset="1800",
+    )
+    log_format: str = _row(
+        "text",
+        "--log-format",
+        choices=LOG_FORMATS,
+        help="json: an object per line.",
+        unset="text",
     )
     metrics_port: int | None = _row(
         None,

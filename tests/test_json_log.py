@@ -1,0 +1,50 @@
+"""`promptmill worker --log-format json`: every line an object, and each job's life in it."""
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from promptmill.worker.json_log import JsonFormatter
+from tests.farm import farm_of
+
+CELERYS_OWN = "worker: Warm shutdown (MainProcess)"
+"""Written past every log, from Celery's signal handler."""
+
+
+@pytest.mark.slow
+def test_a_worker_logs_json_and_tells_each_jobs_life(client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
+    with farm_of(redis_url, tmp_path) as farm:
+        farm.environ["PROMPTMILL_LOG_FORMAT"] = "json"
+        (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "c", "clip_skip": 11}\n')
+        answer = farm.call("submit", str(tmp_path / "p.jsonl"), "--output", str(tmp_path), "--run", "r", "--steps", "2")
+        assert answer.returncode == 0, answer.stderr
+        farm.start_worker()
+        farm.wait_until_finished("r")
+    said = [line for line in farm.log(0).splitlines() if line and line != CELERYS_OWN]
+    lines: list[dict[str, Any]] = [json.loads(line) for line in said]
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    events = [line for line in lines if "event" in line]
+    assert Counter(line["event"] for line in events) == {"received": 3, "started": 3, "succeeded": 2, "failed": 1}
+    (failed,) = [line for line in events if line["event"] == "failed"]
+    assert (failed["run"], failed["index"]) == ("r", 2) and "clip_skip" in failed["reason"]
+    for line in events:
+        if line["event"] == "succeeded":
+            assert Path(line["url"]).is_file() and line["job"] in line["url"] and line["seconds"] > 0
+
+
+def test_a_line_stays_a_line_whatever_is_logged() -> None:
+    try:
+        raise ValueError("first line\nsecond line")
+    except ValueError as error:
+        caught = (ValueError, error, error.__traceback__)
+    record = logging.LogRecord("l", logging.ERROR, __file__, 1, "an %s\nto tell", ("error",), caught)
+    text = JsonFormatter().format(record)
+    told = json.loads(text)
+    assert "\n" not in text and told["message"] == "an error\nto tell"
+    assert told["level"] == "ERROR" and told["time"].endswith("+00:00")
+    assert "second line" in told["exception"] and "Traceback" in told["exception"]

@@ -1,0 +1,74 @@
+"""`--log-format json`: a JSON object per line, for collectors; a job's life is told with its run, index and id."""
+
+import json
+import logging
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+
+from celery import Celery, signals
+
+from promptmill.producer.queue.queue import Claim
+from promptmill.worker.observers import Observer
+
+logger = logging.getLogger(__name__)
+
+
+class JsonFormatter(logging.Formatter):
+    """time, level, logger and message; what the record was given as `fields`; the exception, if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info and record.exc_info[0]:
+            told["exception"] = "".join(traceback.format_exception(*record.exc_info))
+        return json.dumps(told, ensure_ascii=False, default=str)
+
+
+class JobLog(Observer):
+    """A line for each step of a job's life."""
+
+    def received(self, claim: Claim) -> None:
+        self._log("received", claim)
+
+    def started(self, claim: Claim) -> None:
+        self._log("started", claim)
+
+    def succeeded(self, claim: Claim, url: str, runtime_s: float) -> None:
+        self._log("succeeded", claim, url=url, seconds=round(runtime_s, 3))
+
+    def failed(self, claim: Claim, reason: str) -> None:
+        self._log("failed", claim, reason=reason)
+
+    def revoked(self, claim: Claim) -> None:
+        self._log("revoked", claim)
+
+    def retried(self, claim: Claim, reason: str) -> None:
+        self._log("retried", claim, reason=reason)
+
+    def _log(self, event: str, claim: Claim, **more: Any) -> None:
+        of_job = {"run": claim.run, "index": claim.index, "job": claim.job.id, "shape": claim.shape.key}
+        fields = {"event": event, **of_job, "deliveries": claim.deliveries, **more}
+        logger.info("%s", event, extra={"fields": fields})
+
+
+def json_log_of(app: Celery, hostname: str) -> Observer | None:
+    """The log of jobs, where the settings want JSON."""
+    return JobLog() if app.conf.promptmill.log_format == "json" else None
+
+
+def log_as_settings_say(app: Celery) -> None:
+    """Have Celery's log handlers write JSON, where the settings want it."""
+    if app.conf.promptmill.log_format == "json":
+        for signal in (signals.after_setup_logger, signals.after_setup_task_logger):
+            signal.connect(_write_json, weak=False)
+
+
+def _write_json(logger: logging.Logger, **kwargs: Any) -> None:
+    for handler in logger.handlers:
+        handler.setFormatter(JsonFormatter())
