@@ -43,14 +43,15 @@ def finish(
     partial: bool = False,
     licence: str = "unknown",
     draw: Callable[[], object] = lambda: None,
+    help_pack: Callable[[Rows], object] = lambda rows: None,
     progress: Callable[[Shard], None] = lambda shard: None,
 ) -> dict[str, int]:
     """Write manifest, shards, card and seal of a run; return how many rows have each state. What is there stays.
 
-    `shard_size` alone is short for options of that size; `licence` is the card's, and
-    `draw` may put a contact sheet there for it. Raises UnfinishedError where images
-    are still to come, unless it may be `partial`; PackError for options that cannot be; OutputConflict where those of
-    other images, or other shards, lie there; ImageChangedError, OutputError, PlanError.
+    `shard_size` alone is short for options of that size; `licence` is the card's; `draw` may put a contact sheet there
+    for it, and `help_pack` have others put shards there. Raises UnfinishedError where images are still to come, unless
+    it may be `partial`; PackError for options that cannot be; OutputConflict where those of other images, or other
+    shards, lie there; ImageChangedError, OutputError, PlanError.
     """
     chosen = options or (PackOptions() if shard_size is None else PackOptions(shard_size=shard_size))
     Transcoder(chosen)  # else refused after the manifest
@@ -59,6 +60,7 @@ def finish(
         scratch = made.folder
         counts = _manifest(scratch / MANIFEST, output, plan, failures, partial)
         with Rows(scratch / MANIFEST) as rows:
+            help_pack(rows)
             for shard in pack(output, rows, scratch, chosen):
                 progress(shard)
             draw()

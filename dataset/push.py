@@ -1,6 +1,5 @@
 """A packed run onto the Hugging Face hub: what `load_dataset` and people need of it, the card last."""
 
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from promptmill.dataset.card import CARD
 from promptmill.dataset.croissant import CROISSANT
 from promptmill.dataset.manifest import MANIFEST
+from promptmill.dataset.object_file import open_object
 from promptmill.dataset.pack import SHARDS_JSON
 from promptmill.dataset.seal import SUCCESS
 from promptmill.producer.errors import PromptmillError
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 COMMIT_FILES, COMMIT_BYTES = 100, 5 * 10**9
 """Of one commit at most: what is stopped goes on after its last commit."""
-
-BUFFER_BYTES = 8 << 20
 
 DESCRIPTIONS = (MANIFEST, SHARDS_JSON, RUN_JSON, CROISSANT, CONTACT_SHEET, CARD)
 
@@ -93,7 +91,7 @@ def operation(output: Output, upload: Upload) -> "CommitOperationAdd":
     """The object as huggingface_hub takes it, read piece by piece."""
     from huggingface_hub import CommitOperationAdd
 
-    return CommitOperationAdd(upload.name, io.BufferedReader(_ObjectReader(output, upload), BUFFER_BYTES))
+    return CommitOperationAdd(upload.name, open_object(output, upload.name, upload.bytes))
 
 
 def _there(api: "HfApi", repo: str, revision: str | None) -> dict[str, Any]:
@@ -113,29 +111,3 @@ def _batches(todo: Iterable[Upload]) -> Iterator[list[Upload]]:
         size += upload.bytes
     if batch:
         yield batch
-
-
-class _ObjectReader(io.RawIOBase):
-    """An object of an output as a file."""
-
-    def __init__(self, output: Output, upload: Upload) -> None:
-        self._output, self._upload, self._at = output, upload, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._upload.bytes}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._output.read(self._upload.name, self._at, len(buffer)) if self._at < self._upload.bytes else b""
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)

@@ -9,6 +9,8 @@ from promptmill.verbs.options import broker_option, json_option
 from promptmill.verbs.runs import answer
 
 if TYPE_CHECKING:
+    from promptmill.dataset.options import PackOptions
+    from promptmill.dataset.rows import Rows
     from promptmill.producer.outputs.output import Output
     from promptmill.producer.plan import Plan
 
@@ -58,6 +60,7 @@ SHEET_IMAGES = 48
     show_default=True,
     help="For the dataset's card: an identifier of the hub, such as cc-by-4.0 or openrail++.",
 )
+@click.option("--by-workers", is_flag=True, help="Shards are packed by the workers of --broker, one task per shard.")
 @click.option("--partial", is_flag=True, help="Also pack a run with images that are still to come.")
 @broker_option
 @json_option
@@ -71,6 +74,7 @@ def command(
     quality: int | None,
     resize: str | None,
     licence: str,
+    by_workers: bool,
     partial: bool,
     broker: str | None,
     as_json: bool,
@@ -111,6 +115,7 @@ def command(
             options=options,
             partial=partial,
             licence=licence,
+            help_pack=(lambda rows: _by_workers(broker, output, options, rows)) if by_workers else lambda rows: None,
             draw=lambda: _draw_sheet(output, plan),
             progress=tell,
         )
@@ -129,3 +134,14 @@ def _draw_sheet(output: "Output", plan: "Plan") -> None:
     indexes = [job.index for job in plan.at(picked) if output.exists(image_name(job.id))]
     if indexes and not output.exists(CONTACT_SHEET):
         write_sheet(output, make_sheet(output, plan, indexes))
+
+
+def _by_workers(broker: str | None, output: "Output", options: "PackOptions", rows: "Rows") -> None:
+    from promptmill.dataset.pieces import pieces
+    from promptmill.producer.broker import DEFAULT_URL
+    from promptmill.shard_tasks import pack_by_workers
+
+    pack_by_workers(
+        *(broker or DEFAULT_URL, output, options, pieces(rows, options)),
+        tell=lambda shard: click.echo(f"{shard}: packed by a worker", err=True),
+    )

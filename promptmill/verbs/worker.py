@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from promptmill.shard_tasks import register_packing
 from promptmill.verbs.worker_options import worker_options
 
 
@@ -38,7 +39,9 @@ def command(**given: Any) -> None:
     warnings.filterwarnings(
         "ignore", message="You're running the worker with superuser"
     )  # JSON only: no pickle to fear
-    worker = make_app(settings).Worker(
+    app = make_app(settings)
+    register_packing(app)
+    worker = app.Worker(
         hostname=settings.hostname or default_hostname(),
         pool_cls="threads",
         loglevel=settings.loglevel,

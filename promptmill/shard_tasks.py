@@ -1,0 +1,99 @@
+"""Packing by all workers: an ordinary Celery task per shard. Whoever sends them writes the index and the seal.
+
+A shard is put once and has a record: a task that comes twice, or that nobody finished, costs time and no bytes.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptmill.producer.errors import PromptmillError
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from promptmill.dataset.options import PackOptions
+    from promptmill.dataset.pieces import Piece
+    from promptmill.producer.outputs.output import Output
+
+TASK_NAME = "promptmill.pack_shard"
+
+STALLED_S = 600.0
+"""After so many seconds without any shard the sender packs what is left itself: a task went down with its worker."""
+
+PING_S = 3.0
+LOOK_S = 0.2
+
+
+class NoWorkersError(PromptmillError):
+    """No worker answers."""
+
+
+class ShardTaskError(PromptmillError):
+    """A worker could not pack a shard; the text is the worker's."""
+
+
+def register_packing(app: "Celery") -> None:
+    """Make the task known to an app's workers."""
+    app.task(name=TASK_NAME, ignore_result=False, acks_late=True)(pack_shard)
+
+
+def pack_shard(url: str, options: dict[str, Any], piece: dict[str, Any]) -> dict[str, str]:
+    """Pack one piece of the run at that URL. Returns {"shard": its name}, or {"error": a sentence}."""
+    try:
+        from promptmill.dataset.object_file import open_object
+        from promptmill.dataset.options import PackOptions
+        from promptmill.dataset.pack import put_shard
+        from promptmill.dataset.pieces import Piece
+        from promptmill.dataset.rows import Rows
+        from promptmill.producer.layout import MANIFEST
+        from promptmill.producer.outputs.open import open_output
+    except ImportError as error:
+        return {"error": f"{error.name} is not installed on a worker: pip install 'promptmill[dataset]'"}
+    try:
+        output = open_output(url)
+        with (
+            tempfile.TemporaryDirectory(prefix="promptmill-pack-") as scratch,
+            open_object(output, MANIFEST) as file,
+            Rows(file) as rows,
+        ):
+            shard = put_shard(output, rows, Path(scratch), PackOptions.from_json(options), Piece(**piece))
+    except PromptmillError as error:
+        return {"error": str(error)}
+    return {"shard": shard.name}
+
+
+def pack_by_workers(
+    broker: str, output: "Output", options: "PackOptions", pieces: Iterable["Piece"], tell: Callable[[str], None]
+) -> None:
+    """Have the workers of a broker pack the pieces; return when they are done, or stalled.
+
+    Raises NoWorkersError, ShardTaskError.
+    """
+    from celery import Celery
+
+    from promptmill.producer.broker import celery_settings
+
+    app = Celery("promptmill-pack")
+    app.conf.update(celery_settings(broker), result_backend=celery_settings(broker)["broker_url"])
+    if not app.control.ping(timeout=PING_S):
+        raise NoWorkersError("no worker answers: start `promptmill worker`, or pack without --by-workers")
+    waiting = [
+        app.send_task(TASK_NAME, (output.url, options.to_json(), asdict(piece)), ignore_result=False)
+        for piece in pieces
+    ]
+    heard = time.monotonic()
+    while waiting and time.monotonic() - heard < STALLED_S:
+        done = [result for result in waiting if result.ready()]
+        for result in done:
+            answer = result.get(propagate=False)
+            if not isinstance(answer, dict) or "error" in answer:
+                raise ShardTaskError(answer["error"] if isinstance(answer, dict) else f"a worker failed: {answer}")
+            tell(answer["shard"])
+        if done:
+            heard = time.monotonic()
+            waiting = [result for result in waiting if result not in done]
+        time.sleep(LOOK_S)
