@@ -82,7 +82,7 @@ def _said(name: str, value: Any) -> str:
 
 def put_shard(output: Output, rows: Rows, scratch: Path, options: PackOptions, piece: Piece) -> Shard:
     """The piece's shard, which is in the output then. Raises as `pack` does."""
-    made_of, holes = _made_of(rows, options, piece)
+    made_of, holes = composition(rows, options, piece)
     kind = FORMATS[options.format]
     name = kind.name(piece.split if options.splits else "", piece.number)
     file = scratch / record_name(name).rpartition("/")[2]
@@ -103,7 +103,7 @@ def put_shard(output: Output, rows: Rows, scratch: Path, options: PackOptions, p
     return shard
 
 
-def _made_of(rows: Rows, options: PackOptions, piece: Piece) -> tuple[str, tuple[int, ...]]:
+def composition(rows: Rows, options: PackOptions, piece: Piece) -> tuple[str, tuple[int, ...]]:
     """A digest of all that decides a shard's bytes, and the indexes without an image."""
     digest, holes = hashlib.sha256(canonical_json([options.to_json(), asdict(piece)]).encode()), []
     for row in rows_of(rows, piece, options):

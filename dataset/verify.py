@@ -5,11 +5,14 @@ those of the images, and data/shards.json those of the shards. Without `_SUCCESS
 A fast look leaves images and shards to sizes, and to a bucket's own checksums.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from typing import Any
+
+import pyarrow as pa
 
 from promptmill.dataset.findings import Finding, LedgerFacts
 from promptmill.dataset.images import ImageError, look_at
@@ -22,6 +25,7 @@ from promptmill.dataset.stored_manifest import ManifestError, open_manifest
 from promptmill.dataset.subject import Subject
 from promptmill.dataset.verify_fast import check_listed_images
 from promptmill.dataset.verify_images import check_images, check_ledger
+from promptmill.dataset.verify_shards import check_shard_rows
 from promptmill.producer.errors import PlanError
 from promptmill.producer.layout import CONTACT_SHEET, RUN_JSON
 from promptmill.producer.outputs.output import ObjectNotFound, Output
@@ -57,6 +61,9 @@ def verify(output: Output, *, fast: bool = False, ledger: LedgerFacts | None = N
         yield from check_ledger(subject)
         try:
             yield from _check(subject, fast)
+            if not fast and not changed:  # else the manifest itself is in doubt
+                with contextlib.suppress(pa.ArrowException, OSError, ValueError):  # told with its rows
+                    yield from check_shard_rows(subject)
         except PlanError as error:
             yield Finding(RUN_JSON, str(error), kind="damaged")
 

@@ -167,9 +167,27 @@ def test_a_row_that_the_plan_does_not_have_is_found_under_a_seal_that_was_made_a
     sealed = read_seal(run.output)
     (dataset / "_SUCCESS").unlink()
     write_seal(run.output, sealed.sha256)
-    (finding,) = verify(run.output)
-    assert (finding.name, finding.index) == ("manifest.parquet", 3)
-    assert finding.problem == "row 3: prompt is 'a dog', expected 'cat 3'"
+    findings = {finding.name: finding for finding in verify(run.output)}
+    assert set(findings) == {"manifest.parquet", "data/shards.json"}
+    assert findings["manifest.parquet"].index == 3
+    assert findings["manifest.parquet"].problem == "row 3: prompt is 'a dog', expected 'cat 3'"
+
+
+def test_a_list_of_shards_that_the_manifest_does_not_mean_is_found_under_a_seal_that_was_made_anew(
+    run: Run, dataset: Path
+):
+    text, names = (dataset / "data" / "shards.json").read_text(), read_seal(run.output).sha256
+    first = json.loads(text)["shards"][0]["made_of"]
+    for before, after, told in (
+        (first, "0" * 64, "data/00000.tar is not made of the rows of the manifest"),
+        ('"holes":[4]', '"holes":[]', "data/00001.tar is not made of the rows of the manifest"),
+        ('"end":4,"first":0', '"end":3,"first":0', "has no shard of indexes 0 to 3 (train)"),
+    ):
+        (dataset / "data" / "shards.json").write_text(text.replace(before, after))
+        (dataset / "_SUCCESS").unlink()
+        write_seal(run.output, names)
+        problems = [finding.problem for finding in verify(run.output) if finding.name == "data/shards.json"]
+        assert told in problems
 
 
 def test_redis_is_held_against_the_output(run: Run):
