@@ -46,11 +46,11 @@ class Shape:
     @classmethod
     def from_key(cls, key: str) -> "Shape":
         """The shape whose `key` this is."""
-        size, kind, chunks, *models = key.split(":")
+        size, kind, windows, *models = key.split(":")
         width, height = size.split("x")
         model, refiner = (*map(unquote, models), None)[:2]
         assert model is not None
-        return cls(model, int(width), int(height), "guided" in kind, "stochastic" in kind, int(chunks), refiner)
+        return cls(model, int(width), int(height), "guided" in kind, "stochastic" in kind, int(windows), refiner)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +92,8 @@ class Job(JobFields):
     @property
     def shape(self) -> Shape:
         """What has to be compiled for this job."""
-        chunks = self.prompt_windows or 1
-        return Shape(self.model, self.width, self.height, self.guided, self.stochastic, chunks, self.refiner)
+        windows = self.prompt_windows or 1
+        return Shape(self.model, self.width, self.height, self.guided, self.stochastic, windows, self.refiner)
 
     def fields(self) -> dict[str, Any]:
         """The job's fields as JSON values, without those that are `None`."""

@@ -66,8 +66,8 @@ def stored() -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def ids_of(tokenizers: Tokenizers, strings: list[str], chunks: int = 1) -> Ids:
-    tokens, _ = tokenize(tokenizers, strings, strings, chunks=chunks)
+def ids_of(tokenizers: Tokenizers, strings: list[str], windows: int = 1) -> Ids:
+    tokens, _ = tokenize(tokenizers, strings, strings, windows=windows)
     return Ids(tokens.ids.reshape(len(strings), -1), tokens.ids_2.reshape(len(strings), -1))
 
 
@@ -136,7 +136,7 @@ def test_old_and_new_differ_only_in_what_is_known(
 def test_long_prompts_keep_every_token(folder: Path, ours: Tokenizers, strings: list[str], name: str) -> None:
     long = [text for text in strings[:2000] if len(text) > 250]
     theirs = CLIPTokenizer.from_pretrained(str(folder / name))
-    windows = getattr(ids_of(ours, long, chunks=20), name).reshape(len(long), 20, LENGTH)
+    windows = getattr(ids_of(ours, long, windows=20), name).reshape(len(long), 20, LENGTH)
     for text, rows in zip(long, windows, strict=True):
         expected = theirs(text, add_special_tokens=False)["input_ids"]
         assert len(expected) < 20 * (LENGTH - 2), "more windows are needed here"

@@ -44,14 +44,14 @@ def weight_context(
     return jnp.where(each == 1, context, moved.astype(context.dtype))
 
 
-def used_keys(chunks: Int[Array, "B N"], length: int) -> Int[Array, "B N"]:
+def used_keys(windows: Int[Array, "B N"], length: int) -> Int[Array, "B N"]:
     """How many tokens of the context each pass attends to: all windows of the longer of a job's passes.
 
     The shorter pass takes windows of the empty text instead, as in compel and A1111's web UI. What lies behind is
     there only because the program has room for it, so that an image does not depend on how much room there is.
     """
-    longest = jnp.max(chunks, axis=1, keepdims=True)
-    return jnp.broadcast_to(longest, chunks.shape).astype(jnp.int32) * length
+    longest = jnp.max(windows, axis=1, keepdims=True)
+    return jnp.broadcast_to(longest, windows.shape).astype(jnp.int32) * length
 
 
 def _encode(

@@ -89,7 +89,7 @@ def encode_text(nets: dict[str, nnx.Module], inputs: Inputs) -> Condition:
         context = jnp.where(dropped[:, :, None, None], 0, context)
         pooled = jnp.where(dropped[:, :, None], 0, pooled)
     windows, length = tokens.ids_2.shape[2:]
-    lengths = used_keys(tokens.chunks, length) if windows > 1 else None
+    lengths = used_keys(tokens.windows, length) if windows > 1 else None
     return Condition(context, pooled, inputs.time_ids, lengths)
 
 

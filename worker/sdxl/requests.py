@@ -65,7 +65,7 @@ def prepare_inputs(
         tokenizers,
         texts,
         texts_2,
-        chunks=kind.prompt_windows,
+        windows=kind.prompt_windows,
         weighted=[bool(request.prompt_weighting) for request in requests for _ in range(passes)],
     )
     tables = [make_table(config.scheduler, sampling_of(request, kind.stage)) for request in requests]

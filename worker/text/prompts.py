@@ -28,7 +28,7 @@ MAX_SHOWN = 200  # characters of a cut prompt in a log's line
 class Tokens(NamedTuple):
     """T texts in a fixed number of windows: K windows of L ids (77) for each of the two encoders.
 
-    The first `chunks` windows of a text hold it, the rest are windows of the empty text; a text takes as many as
+    The first `windows` of a text hold it, the rest are windows of the empty text; a text takes as many as
     the encoder with the longer half of it needs. Weights are measured from `empty`, the empty text's window, once a
     text. With one tokenizer (a refiner) both halves are the same.
     """
@@ -39,7 +39,7 @@ class Tokens(NamedTuple):
     weights_2: Float32[Any, "T K L"]
     empty: Int32[Any, "T L"]
     empty_2: Int32[Any, "T L"]
-    chunks: Int32[Any, " T"]
+    windows: Int32[Any, " T"]
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ class Tokenizers:
         """Tokens of one window, marks and padding included: 77."""
         return self._each[0].length
 
-    def read(self, text: str, text_2: str, *, chunks: int, weighted: bool) -> list["_Half"]:
+    def read(self, text: str, text_2: str, *, windows: int, weighted: bool) -> list["_Half"]:
         """One text for each encoder there is. As in diffusers, a lone second tokenizer takes the first text."""
         return [
-            tokenizer.read(part, chunks=chunks, weighted=weighted)
+            tokenizer.read(part, windows=windows, weighted=weighted)
             for tokenizer, part in zip(self._each, (text, text_2), strict=False)
         ]
 
@@ -92,16 +92,16 @@ def tokenize(
     texts: Sequence[str],
     texts_2: Sequence[str],
     *,
-    chunks: int,
+    windows: int,
     weighted: bool | Sequence[bool] = False,
 ) -> tuple[Tokens, list[Cut | None]]:
-    """T texts in `chunks` windows each, and of each text what did not fit. RequestError for wrong brackets.
+    """T texts in as many `windows` each, and of each text what did not fit. RequestError for wrong brackets.
 
     `weighted` says, for all or for each text, whether brackets are weights; else they are text and all weights 1.
     """
     flags = [weighted] * len(texts) if isinstance(weighted, bool) else weighted
     halves = [
-        tokenizers.read(text, text_2, chunks=chunks, weighted=flag)
+        tokenizers.read(text, text_2, windows=windows, weighted=flag)
         for text, text_2, flag in zip(texts, texts_2, flags, strict=True)
     ]
     first, second = [pair[0] for pair in halves], [pair[-1] for pair in halves]
@@ -112,9 +112,9 @@ def tokenize(
         weights_2=np.stack([half.weights for half in second]),
         empty=np.stack([half.empty for half in first]),
         empty_2=np.stack([half.empty for half in second]),
-        chunks=np.array([max(half.chunks for half in pair) for pair in halves], np.int32),
+        windows=np.array([max(half.windows for half in pair) for pair in halves], np.int32),
     )
-    limit = chunks * (tokenizers.length - MARKS)
+    limit = windows * (tokenizers.length - MARKS)
     return tokens, [_cut(pair, limit) for pair in halves]
 
 
@@ -125,7 +125,7 @@ class _Half(NamedTuple):
     ids: Int32[np.ndarray, "K L"]
     weights: Float32[np.ndarray, "K L"]
     empty: Int32[np.ndarray, " L"]
-    chunks: int
+    windows: int
     lost: str
 
 
@@ -169,18 +169,18 @@ class _Tokenizer:
             inversions=_inversions(tokenizer),
         )
 
-    def read(self, text: str, *, chunks: int, weighted: bool) -> _Half:
+    def read(self, text: str, *, windows: int, weighted: bool) -> _Half:
         segments = parse(text) if weighted else plain(text)
         tokens = [token for segment in segments for token in self._tokens(segment)]
         size = self.length - MARKS
-        kept = tokens[: chunks * size]
-        parts = [kept[index * size : (index + 1) * size] for index in range(chunks)]
+        kept = tokens[: windows * size]
+        parts = [kept[index * size : (index + 1) * size] for index in range(windows)]
         return _Half(
             text,
             ids=np.array([self._window(part) for part in parts], np.int32),
             weights=np.array([self._weights(part) for part in parts], np.float32),
             empty=np.array(self._window([]), np.int32),
-            chunks=max(1, math.ceil(len(kept) / size)),
+            windows=max(1, math.ceil(len(kept) / size)),
             lost=text[tokens[len(kept)].place :] if len(kept) < len(tokens) else "",
         )
 

@@ -29,18 +29,18 @@ def tokenizers(tiny_folder: Path) -> Tokenizers:
     return Tokenizers(tiny_folder)
 
 
-def windows(tokenizers: Tokenizers, text: str, chunks: int, weighted: bool = False) -> Tokens:
-    return tokenize(tokenizers, [text], [text], chunks=chunks, weighted=weighted)[0]
+def windows(tokenizers: Tokenizers, text: str, windows: int, weighted: bool = False) -> Tokens:
+    return tokenize(tokenizers, [text], [text], windows=windows, weighted=weighted)[0]
 
 
 def test_one_window_holds_what_diffusers_makes_of_a_text(tiny_folder: Path, tokenizers: Tokenizers) -> None:
-    tokens, _ = tokenize(tokenizers, TEXTS, TEXTS[::-1], chunks=1)
+    tokens, _ = tokenize(tokenizers, TEXTS, TEXTS[::-1], windows=1)
     for name, got, texts in (("tokenizer", tokens.ids, TEXTS), ("tokenizer_2", tokens.ids_2, TEXTS[::-1])):
         theirs = CLIPTokenizer.from_pretrained(tiny_folder / name)
         # As StableDiffusionXLPipeline.encode_prompt calls it.
         expected = theirs(texts, padding="max_length", max_length=theirs.model_max_length, truncation=True).input_ids
         np.testing.assert_array_equal(got[:, 0], expected)
-    assert (tokens.weights == 1).all() and (tokens.chunks == 1).all() and tokens.ids.dtype == np.int32
+    assert (tokens.weights == 1).all() and (tokens.windows == 1).all() and tokens.ids.dtype == np.int32
 
 
 def test_a_long_text_goes_on_in_windows_of_75_with_marks_of_their_own(tiny_folder: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_long_text_goes_on_in_windows_of_75_with_marks_of_their_own(tiny_folde
     plain = CLIPTokenizer.from_pretrained(tiny_folder / "tokenizer")
     all_ids = plain(text).input_ids[1:-1]
     tokens = windows(Tokenizers(tiny_folder), text, 4)
-    assert len(all_ids) == 180 and tokens.ids.shape == (1, 4, 77) and tokens.chunks == [3]
+    assert len(all_ids) == 180 and tokens.ids.shape == (1, 4, 77) and tokens.windows == [3]
     start, end = plain.bos_token_id, plain.eos_token_id
     for index in range(3):
         part = all_ids[75 * index : 75 * (index + 1)]
@@ -58,17 +58,17 @@ def test_a_long_text_goes_on_in_windows_of_75_with_marks_of_their_own(tiny_folde
     np.testing.assert_array_equal(tokens.ids_2[0, 3], tokens.empty_2[0])
 
 
-@pytest.mark.parametrize(("words", "chunks"), [(74, 1), (75, 1), (76, 2), (150, 2), (151, 3)])
-def test_a_text_takes_the_windows_that_it_needs(tokenizers: Tokenizers, words: int, chunks: int) -> None:
-    tokens, (cut,) = tokenize(tokenizers, ["cat " * words], ["cat"], chunks=3)
-    assert tokens.chunks == [chunks] and cut is None
-    tokens, (cut,) = tokenize(tokenizers, ["cat"], ["cat " * words], chunks=3)
-    assert tokens.chunks == [chunks] and cut is None
+@pytest.mark.parametrize(("words", "windows"), [(74, 1), (75, 1), (76, 2), (150, 2), (151, 3)])
+def test_a_text_takes_the_windows_that_it_needs(tokenizers: Tokenizers, words: int, windows: int) -> None:
+    tokens, (cut,) = tokenize(tokenizers, ["cat " * words], ["cat"], windows=3)
+    assert tokens.windows == [windows] and cut is None
+    tokens, (cut,) = tokenize(tokenizers, ["cat"], ["cat " * words], windows=3)
+    assert tokens.windows == [windows] and cut is None
 
 
 def test_the_cut_end_is_told_as_it_was_written(tokenizers: Tokenizers) -> None:
     text = "cat " * 74 + "✨ the\tEND"  # ✨ is three tokens, the second of them the first that is lost
-    _, cuts = tokenize(tokenizers, [text, "cat", text], [text, text, "dog"], chunks=1)
+    _, cuts = tokenize(tokenizers, [text, "cat", text], [text, text, "dog"], windows=1)
     assert cuts == [Cut("✨ the\tEND", "", 75), Cut("", "✨ the\tEND", 75), Cut("✨ the\tEND", "", 75)]
     assert str(cuts[0]) == "longer than 75 tokens, so the end was cut off: '✨ the\\tEND'"
     assert len(str(Cut("x" * 9999, "", 75))) < 300
@@ -76,7 +76,7 @@ def test_the_cut_end_is_told_as_it_was_written(tokenizers: Tokenizers) -> None:
 
 def test_what_is_cut_off_a_weighted_text_keeps_its_brackets(tokenizers: Tokenizers) -> None:
     text = "(cat:1.2) " * 74 + r"\(dog\) (and fish:1.3)"
-    _, (cut,) = tokenize(tokenizers, [text], [text], chunks=1, weighted=True)
+    _, (cut,) = tokenize(tokenizers, [text], [text], windows=1, weighted=True)
     assert cut == Cut(r"dog\) (and fish:1.3)", "", 75)
 
 
@@ -93,7 +93,7 @@ def test_weights_stand_at_their_words_and_nowhere_else(tokenizers: Tokenizers) -
 
 
 def test_texts_of_one_batch_choose_for_themselves_whether_brackets_are_weights(tokenizers: Tokenizers) -> None:
-    tokens, _ = tokenize(tokenizers, ["(cat:2)"] * 2, ["(cat:2)"] * 2, chunks=1, weighted=[False, True])
+    tokens, _ = tokenize(tokenizers, ["(cat:2)"] * 2, ["(cat:2)"] * 2, windows=1, weighted=[False, True])
     assert (tokens.weights[0] == 1).all() and tokens.weights[1].max() == 2
     assert (tokens.ids[0, 0] != tokens.ids[1, 0]).any()
 
@@ -105,7 +105,7 @@ def test_a_bracket_that_never_closes_is_the_requests_fault(tokenizers: Tokenizer
 
 def test_a_lone_second_tokenizer_takes_the_first_text(tiny_folder: Path, tokenizers: Tokenizers) -> None:
     """As diffusers' image-to-image pipeline does for a refiner, which ignores prompt_2."""
-    tokens, (cut,) = tokenize(Tokenizers(tiny_folder, ("tokenizer_2",)), ["cat " * 80], ["dog"], chunks=1)
+    tokens, (cut,) = tokenize(Tokenizers(tiny_folder, ("tokenizer_2",)), ["cat " * 80], ["dog"], windows=1)
     np.testing.assert_array_equal(tokens.ids_2, windows(tokenizers, "cat " * 80, 1).ids_2)
     assert cut == Cut("cat " * 5, "", 75)
 
@@ -156,7 +156,7 @@ def test_a_textual_inversion_of_several_vectors_becomes_all_its_tokens(folder: P
 def test_what_a_textual_inversion_pushes_out_is_told_as_it_was_written(folder: Path) -> None:
     add_words(folder, "<toy>", "<toy>_1", "<toy>_2")
     text = "cat " * 74 + "<toy> dog"
-    assert tokenize(Tokenizers(folder), [text], [text], chunks=1)[1] == [Cut("<toy> dog", "", 75)]
+    assert tokenize(Tokenizers(folder), [text], [text], windows=1)[1] == [Cut("<toy> dog", "", 75)]
 
 
 def test_without_a_length_of_its_own_a_tokenizer_has_its_encoders(folder: Path) -> None:
@@ -165,7 +165,7 @@ def test_without_a_length_of_its_own_a_tokenizer_has_its_encoders(folder: Path) 
     for name in ("text_encoder", "text_encoder_2"):
         change(folder / name / "config.json", max_position_embeddings=32)
     tokenizers = Tokenizers(folder)
-    tokens, (cut,) = tokenize(tokenizers, ["cat " * 31], ["cat"], chunks=1)
+    tokens, (cut,) = tokenize(tokenizers, ["cat " * 31], ["cat"], windows=1)
     assert tokenizers.length == 32 and tokens.ids.shape == (1, 1, 32) and cut == Cut("cat ", "", 30)
 
 
