@@ -57,10 +57,16 @@ def make_sheet(
     return Sheet(draw_sheet(cells, columns), len(picked), len(indexes))
 
 
-def write_sheet(output: Output, sheet: Sheet) -> str:
+def write_sheet(output: Output, sheet: Sheet, name: str = CONTACT_SHEET) -> str:
     """Put the sheet beside the run's images, in the place of an older one; its URL. Raises OutputError."""
-    output.put_once(CONTACT_SHEET, sheet.png, content_type="image/png", broken=lambda existing: True)
-    return f"{output.url}/{CONTACT_SHEET}"
+    output.put_once(name, sheet.png, content_type="image/png", broken=lambda existing: True)
+    return f"{output.url}/{name}"
+
+
+def numbered(name: str, page: int) -> str:
+    """The name of one of many sheets: `contact-sheet-00000.png`."""
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}-{page:05d}.{suffix}" if dot else f"{name}-{page:05d}"
 
 
 def draw_sheet(cells: Sequence[tuple[bytes, str]], columns: int = COLUMNS) -> bytes:

@@ -40,3 +40,16 @@ def test_a_run_without_images_is_told(promptmill: Command, run: Run, here: Path)
         path.unlink()
     ran = promptmill("sheet", run.folder)
     assert (ran.code, ran.err) == (2, f"promptmill: {run.folder} has no images yet\n")
+
+
+def test_all_images_take_many_sheets(promptmill: Command, run: Run, here: Path):
+    asked = ("sheet", run.folder, "--all", "--max-images", 3, "--columns", 3)
+    ran = promptmill(*asked)
+    places = [run.folder / f"contact-sheet-0000{number}.png" for number in range(3)]
+    assert ran.out.splitlines() == [str(place) for place in places] and ran.err == "8 images on 3 sheets\n"
+    widths = [columns * (SIDE + MARGIN) + MARGIN for columns in (3, 3, 2)]
+    assert [Image.open(place).width for place in places] == widths
+    ran = promptmill(*asked, "--to", "mine.png", "--json")
+    assert json.loads(ran.out) == {"sheets": [f"mine-0000{number}.png" for number in range(3)], "images": 8}
+    promptmill("pack", run.folder, "--partial")
+    assert promptmill("verify", run.folder).code == 0
