@@ -277,17 +277,17 @@ class _Maker:
             if self._path is not None:
                 self._shift = next_range(self._shift + self.count) - self.count
             self._path = path
-        if isinstance(row, PromptFileError):
-            self._rejects.add(row)
-        elif isinstance(row, Job):
-            self._enter(self._rows.exactly(row, f"{path}:{number + 1}"), None)
-        else:
+        if isinstance(row, Row):
             self._take_row(path, row)
+        elif isinstance(row, PromptFileError):
+            self._rejects.add(row)
+        else:
+            self._enter(self._rows.exactly(row, f"{path}:{number + 1}"), None)
 
     def _take_row(self, path: str, row: Row) -> None:
         try:
             labels = _labels_json(row.labels) if row.labels else None
-            jobs = self._rows.jobs(row.fields, self._shift + self.count, f"{path}:{row.line}", row.unused)
+            jobs = self._rows.jobs(row.fields, self._shift + self._built.count, f"{path}:{row.line}", row.unused)
         except JobError as error:
             field = error.field  # under its own name; the user may have written another one
             if field not in row.fields:

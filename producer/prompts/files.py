@@ -128,7 +128,7 @@ class _Objects:
 
     def row(self, number: int, line: str) -> Row:
         """Raises JobError for a wrong column, ValueError and RecursionError for what is no JSON object."""
-        said = _DECODER.decode(line)
+        said = _decoded(line)
         if type(said) is not dict:
             raise ValueError(f'must be a JSON object such as {{"prompt": "..."}}, got {type(said).__name__}')
         if REJECTED in said:
@@ -162,6 +162,21 @@ def _no_constant(constant: str) -> None:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_field_twice, parse_constant=_no_constant)
+
+
+_scan: Any = _DECODER.scan_once  # type: ignore[attr-defined]  # the module's own decoder calls it so
+
+
+def _decoded(line: str) -> Any:
+    """`_DECODER.decode`, without its looks for spaces around where there are none: a tenth of a plan's time."""
+    if line.startswith("{"):
+        try:
+            said, end = _scan(line, 0)
+        except StopIteration:
+            end = -1
+        if end == len(line):
+            return said
+    return _DECODER.decode(line)
 
 
 def _object(line: str) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from promptmill.producer.plan_files import load_plan, read_run, write_plan
 from promptmill.producer.prompts import rows as rows_module
 from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.prompts.files import Row
+from promptmill.producer.prompts.seeds import derived_seed
 from tests.plans import jobs_in, plan_of_jobs
 
 PLAN_FILE_JOBS = 4
@@ -530,3 +531,23 @@ def test_memory_is_the_same_for_few_jobs_and_for_many():
         for jobs in (50_000, 400_000)
     )
     assert many - few < 8_000, "kB: 350,000 jobs, held, are 200,000 kB"
+
+
+PROMPTS = ("a cat", " a cat\u200b", "a {cat}", "a {red|blue} cat", "", "  ", "x\x00", "ä" * 3, "a" * 10_001, 7, None)
+
+
+@pytest.mark.parametrize("expansion", [Expansion(), Expansion(plain=True), Expansion(run_seed=3)])
+def test_rows_with_a_prompt_alone_are_the_same_jobs_as_with_all_said(expansion: Expansion):
+    """The short way of most rows, beside the long one of rows that name their seed too."""
+    for prompt in PROMPTS:
+        prompts = ["b", "c", prompt]
+        said = [{"prompt": one, "seed": derived_seed(expansion.run_seed, at)} for at, one in enumerate(prompts)]
+        assert _planned([{"prompt": one} for one in prompts], expansion) == _planned(said, expansion)
+
+
+def _planned(rows: list[dict[str, Any]], expansion: Expansion) -> list[str]:
+    try:
+        with plan_jobs(rows, PlanOptions(expansion=expansion)) as plan:
+            return ids(plan)
+    except PromptFileErrors as error:
+        return [str(error)]
