@@ -12,6 +12,7 @@ from promptmill.dataset.summary import Summary
 from promptmill.dataset.tables import WITH_IMAGES, yaml_features
 from promptmill.dataset.yaml_text import yaml_of
 from promptmill.producer.layout import CONTACT_SHEET
+from promptmill.producer.words import count
 
 CARD = "README.md"
 
@@ -89,7 +90,8 @@ def _head(summary: Summary, licence: str) -> dict[str, Any]:
 
 def _what(summary: Summary) -> str:
     models = " and ".join(_code(model) for model, _ in summary.values("model")[:MOST_TOLD])
-    return f"{summary.samples:,} images, each rendered from a text prompt with {models or 'no model'}.\n"
+    images = count(summary.samples, "image", commas=True)
+    return f"{images}, each rendered from a text prompt with {models or 'no model'}.\n"
 
 
 def _loading(summary: Summary) -> str:

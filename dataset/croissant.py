@@ -13,6 +13,7 @@ from promptmill.dataset.image_formats import IMAGE_FORMATS
 from promptmill.dataset.manifest import MANIFEST, SCHEMA
 from promptmill.dataset.summary import Summary
 from promptmill.dataset.tables import IMAGE, WITH_IMAGES
+from promptmill.producer.words import count
 
 CROISSANT = "croissant.json"
 
@@ -76,7 +77,7 @@ def croissant_text(summary: Summary, licence: str, manifest: tuple[int, str]) ->
         "@type": "sc:Dataset",
         "conformsTo": CONFORMS_TO,
         "name": summary.name,
-        "description": f"{summary.samples:,} images, each rendered from a text prompt by promptmill.",
+        "description": f"{count(summary.samples, 'image', commas=True)}, each rendered from a prompt by promptmill.",
         "license": licence,
         "datePublished": str(summary.run.get("created", "1970-01-01"))[:10],
         "version": "1.0.0",

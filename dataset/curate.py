@@ -27,6 +27,7 @@ from promptmill.dataset.parallel import mapped
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.job import canonical_json
 from promptmill.producer.outputs.output import ObjectNotFound, Output
+from promptmill.producer.words import count
 
 BATCH = 32
 """Images that a score's function is given at once."""
@@ -121,7 +122,7 @@ def _scored(looked: Iterator[_Looked], scores: Mapping[str, Score]) -> Iterator[
         for name, function in scores.items() if whole else ():
             found = list(function([one.image for one in whole if one.image], [one.row for one in whole]))
             if len(found) != len(whole):
-                raise CurateError(f"--score {name}: gave {len(found)} scores for {len(whole)} images")
+                raise CurateError(f"--score {name}: gave {count(len(found), 'score')} for {count(len(whole), 'image')}")
             for one, score in zip(whole, found, strict=True):
                 one.scores.update(_numbers(name, score))
         for one in batch:

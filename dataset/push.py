@@ -14,6 +14,7 @@ from promptmill.dataset.seal import SUCCESS
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.layout import CONTACT_SHEET, RUN_JSON
 from promptmill.producer.outputs.output import Output
+from promptmill.producer.words import count
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -70,7 +71,7 @@ def push(
         there = _there(api, repo, revision)
         todo = [upload for upload in todo if upload.sha256 is None or there.get(upload.name) != upload.sha256]
         for batch in _batches(todo):
-            what = f"{len(batch)} files of {output.url.rpartition('/')[2]}"
+            what = f"{count(len(batch), 'file')} of {output.url.rpartition('/')[2]}"
             api.create_commit(
                 repo,
                 [operation(output, upload) for upload in batch],

@@ -22,6 +22,7 @@ from promptmill.producer.plan import Plan
 from promptmill.producer.plan_builder import JOBS_PER_FILE, SHAPE_BITS, unpack
 from promptmill.producer.plan_lines import PlanReader, without_rows
 from promptmill.producer.spool import Heaps
+from promptmill.producer.words import count
 
 WRITERS = 8  # files of the plan on their way at once: a bucket takes a tenth of a second for each
 
@@ -142,7 +143,8 @@ def _index(pages: _Stored, common: dict[str, Any], heaps: Heaps, page_jobs: int)
     for number in range(len(pages)):
         lines = unpack(pages[number])
         if len(lines) != page_jobs and (number + 1 < len(pages) or len(lines) > page_jobs):
-            raise PlanError(f"the plan is damaged: file {number} of it has {len(lines)} jobs, expected {page_jobs}")
+            has = f"file {number} of it has {count(len(lines), 'job')}, expected {page_jobs}"
+            raise PlanError(f"the plan is damaged: {has}")
         for line in lines:
             job = reader.job(line, False)
             shape = shapes.setdefault(job.shape_key, len(shapes))
