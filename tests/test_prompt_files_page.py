@@ -92,8 +92,9 @@ def do(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "pyarrow" in EXAMPLES[number]:
-        pytest.importorskip("pyarrow")
+    for library in ("pyarrow", "openpyxl"):
+        if library in EXAMPLES[number]:
+            pytest.importorskip(library)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
     for example in EXAMPLES[:number]:

@@ -339,7 +339,7 @@ def test_of_many_processes_one_creates_each_file(tmp_path: Path, way: str) -> No
         assert writer.stdin is not None
         writer.stdin.write("go\n")
         writer.stdin.flush()
-    created = [int(writer.communicate(timeout=30)[0]) for writer in writers]
+    created = [int(writer.communicate(timeout=300)[0]) for writer in writers]
     assert sum(created) == 100
     assert sorted(open_output(str(tmp_path)).list()) == [f"{i:03}" for i in range(100)]
     assert not [name for name in entries(tmp_path) if name.endswith(".tmp")]
@@ -361,7 +361,7 @@ def test_a_writer_killed_before_the_name_is_given_leaves_nothing_visible(tmp_pat
     if way == "nameless" and not hasattr(os, "O_TMPFILE"):
         pytest.skip("this system has no nameless files")
     # Given a writer that died with its file written, but not yet named
-    ended = subprocess.run([sys.executable, "-c", DIE_BEFORE_LINK, str(tmp_path), way], timeout=30, check=False)
+    ended = subprocess.run([sys.executable, "-c", DIE_BEFORE_LINK, str(tmp_path), way], timeout=300, check=False)
     assert ended.returncode == -signal.SIGKILL
     assert len(entries(tmp_path)) == left
     # Then nobody sees it, and the next writer creates the image

@@ -137,7 +137,6 @@ def test_a_file_that_is_not_a_json_object_is_refused(tmp_path: Path, text: str) 
 def test_a_folder_whose_parts_do_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"{tmp_path}.*{message}"):
         write_tiny_random(tmp_path / "model", changes=changes)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_default_size_is_the_unets_in_pixels(tiny_folder: Path) -> None:
