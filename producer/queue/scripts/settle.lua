@@ -13,9 +13,11 @@ if there and there[2][2] == index then
   redis.call('XDEL', name, entry)
   redis.call('HINCRBY', key(run), 'queued', -1)
   if redis.call('XLEN', name) == 0 then drop_stream(run, shape) end
-elseif failure ~= '' and redis.call('HGET', key(run), 'state') ~= 'cancelled' then
-  -- the run was cancelled, and entered anew: the job waits under another entry, or is settled
-  return 0
+elseif redis.call('HGET', key(run), 'state') ~= 'cancelled' then
+  -- The job was entered anew, and waits under another entry, whose worker will find the image that is there; or it is
+  -- settled; or it is not yet entered anew, and need not be. One that failed has no entry either, and may yet be done.
+  local waits = tonumber(index) < tonumber(redis.call('HGET', key(run), 'enqueued'))
+  if failure ~= '' or (waits and redis.call('GETBIT', key(run, 'failed'), index) == 0) then return 0 end
 end
 if failure == '' then
   if mark_done(run, index) == 0 then return 0 end

@@ -11,7 +11,7 @@ from promptmill.producer.queue.control import PRIORITIES, cancel, pause, purge, 
 from promptmill.producer.queue.keys import queue_key
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import JobQueue
-from tests.entries import as_entries
+from tests.entries import as_entries, indexes_in
 
 JOBS = [Job(prompt=f"{n}", width=64, height=64) for n in range(40)]
 SHAPE = JOBS[0].shape
@@ -127,12 +127,27 @@ def test_a_submitter_cannot_go_on_with_a_cancelled_run_and_an_open_begins_it_ane
     assert queue.done(held[1]), "late, and between the listing of the output and what follows from it"
     assert queue.enqueue("r", 0, 20, entries[1:20], present=[0]) == 20
     assert ledger.status("r").pending == 18, "neither what was there nor what came late"
-    assert queue.done(held[2]), "later still: its job waits anew, and its image is there"
+    assert not queue.done(held[2]), "later still: its job waits anew, and whoever takes it finds the image"
     while claims := queue.claim(SHAPE, 8):
         for claim in claims:
             queue.done(claim)
     status = ledger.status("r")
     assert (status.done, status.failed, status.pending, status.state) == (20, 0, 0, "finished")
+
+
+def test_a_late_image_of_a_run_entered_anew_that_is_lost_again_waits_once(client, enter, queue, ledger):
+    """Found by test_queue_machine: the job waited under two entries."""
+    enter("r", 4)
+    (late, *_) = queue.claim(SHAPE, 1)
+    cancel(client, "r")
+    ledger.open("r", output="/out", digest="d", jobs=4, images=4, common={})
+    entries = as_entries(enumerate(JOBS))[:4]
+    queue.enqueue("r", 0, 4, entries)
+    queue.done(late)
+    listed_as_done = [entry for entry in entries if client.getbit("promptmill:run:r:done", entry[0])]
+    queue.reenter("r", listed_as_done)  # as submit does where it finds no image of them any more
+    assert sorted(indexes_in(client, f"promptmill:queue:r:{SHAPE.key}")) == [0, 1, 2, 3]
+    assert ledger.status("r").pending == 4
 
 
 def test_a_late_settle_takes_nothing_out_of_the_stream_that_was_filled_anew(client, enter, queue, ledger):

@@ -56,6 +56,8 @@ def test_encoder_agrees_with_diffusers(untrained: Path) -> None:
     with torch.no_grad():
         expected = theirs.encode(torch.from_numpy(images.transpose(0, 3, 1, 2))).latent_dist
     config = ModelConfig.from_folder(untrained).vae
-    mean, log_variance = bind(lambda: VAEEncoder(config), first_weights(lambda: VAEEncoder(config), 7))(images)
+    mean, log_variance = bind(lambda: VAEEncoder(config), first_weights(lambda: VAEEncoder(config), 7))(
+        jnp.asarray(images)
+    )
     np.testing.assert_allclose(mean, expected.mean.numpy().transpose(0, 2, 3, 1), atol=2e-5)
     np.testing.assert_allclose(log_variance, expected.logvar.numpy().transpose(0, 2, 3, 1), atol=2e-5)
