@@ -71,6 +71,7 @@ def submit(
     LedgerError, BrokerError, OutputError.
     """
     root, sources = open_output(output), _sources(jobs)
+    root.reach()
     change = Change.REPLACE if replace_plan else Change.APPEND if append else Change.NONE
     start = start_of(read_run(root.child(check_run_name(run))), sources, change) if run else 0
     options = plan_options(settings, preset, expansion, start)

@@ -183,6 +183,9 @@ class Folder:
     def child(self, name: str) -> Folder:
         return Folder(self._path(name))
 
+    def reach(self) -> None:
+        """A folder is there or is made: nobody has to be asked."""
+
     def check(self) -> None:
         with _folder_errors("write into", self.root, self.root):
             _make_directories(self.root)

@@ -251,6 +251,9 @@ class Bucket:
         return Bucket(self.client, self.bucket, f"{self.prefix}{check_name(name)}/")
 
     def check(self) -> None:
+        self.reach()
+
+    def reach(self) -> None:
         # By a listing: asking for the bucket itself wants a permission that writers of objects do not have.
         with self._errors(f"use {self.url}"):
             first = self.client.list_blobs(

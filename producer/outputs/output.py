@@ -189,6 +189,13 @@ class Output(Protocol):
     def child(self, name: str) -> Output:
         """The output inside this one: `OUTPUT` -> `OUTPUT/RUN`."""
 
+    def reach(self) -> None:
+        """Find out within seconds whether the storage answers, before anything is looked for there. Creates nothing.
+
+        Raises:
+            OutputError: it does not.
+        """
+
     def check(self) -> None:
         """Find out now, not at the first image, that the place can be used. Creates a missing folder.
 

@@ -73,6 +73,7 @@ def dry_run(
     from promptmill.producer.presence import find_present
 
     root, change, sources = open_output(output), change_of(given), source_names(files)
+    root.reach()
     said_of_rows = plan_options(given, start_in(root, run, sources, change))
     options = dataclasses.replace(said_of_rows, on_error="skip", rejects=None)
     with make_plan(files, options, needed=False) as plan:

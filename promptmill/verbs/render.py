@@ -103,6 +103,7 @@ def command(
     if given["dry_run"]:
         return dry_run(files, output, run, broker, as_json, given)
     started, change, root = time.time(), change_of(given), open_output(output)
+    root.reach()
     with (
         make_plan(files, plan_options(given, start_in(root, run, source_names(files), change))) as plan,
         contextlib.ExitStack() as stack,

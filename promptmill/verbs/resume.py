@@ -19,8 +19,9 @@ def command(run: str, output: str, broker: str | None, as_json: bool) -> int:
     from promptmill.producer.outputs.open import open_output
     from promptmill.producer.submit import resume
 
-    client = connected(broker)
-    result = resume(open_output(output), run, client)
+    client, root = connected(broker), open_output(output)
+    root.reach()
+    result = resume(root, run, client)
     sentence = f"{result.present} of {count(result.images, 'image')} there, {result.enqueued} entered into the queue"
     answer(as_json, f"{run}: {sentence}", **dataclasses.asdict(result))
     return 0

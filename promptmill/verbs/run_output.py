@@ -19,6 +19,7 @@ def find_run_output(run: str, broker: str | None) -> "Output":
     from promptmill.verbs.runs import connected, find_run
 
     output = open_output(run)
+    output.reach()
     if read_run(output) is not None:
         return output
     if "/" in run:

@@ -69,6 +69,7 @@ def command(
     if given["dry_run"]:
         return dry_run(files, output, run, broker, as_json, given)
     change, root, sources = change_of(given), open_output(output), source_names(files)
+    root.reach()
     with make_plan(files, plan_options(given, start_in(root, run, sources, change))) as plan:
         tell_skipped(plan)
         run = name_run(run, plan, files, root, change)
