@@ -1,5 +1,6 @@
 """The images of a repair: from the shards that hold them, else rendered anew."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,11 +9,12 @@ from promptmill.dataset.findings import Finding
 from promptmill.dataset.images import ImageError, look_at
 from promptmill.dataset.manifest import Row, whole_image
 from promptmill.dataset.repair_shards import ShardRow, shard_rows
-from promptmill.dataset.restore import image_metadata, images_in
+from promptmill.dataset.restore import images_in
 from promptmill.dataset.steps import Render, Step
 from promptmill.dataset.subject import Subject
 from promptmill.dataset.verify_images import check_images
-from promptmill.producer.layout import IMAGES, image_name
+from promptmill.producer.job import canonical_json
+from promptmill.producer.layout import IMAGES, image_metadata, image_name
 from promptmill.producer.outputs.output import ObjectNotFound
 
 _COLUMNS = ("index", "id", "state", "sha256", "worker", "render_s")
@@ -77,7 +79,9 @@ class ImageRepair:
         facts, run, index = look_at(data), str(self._subject.run.get("run", "")), row["index"]
         name = image_name(next(self._subject.plan.at([index])).id)
         to = self._aside.take(name)
-        metadata = image_metadata(facts, run, row)
+        record = json.loads(canonical_json(dict(facts.record)))
+        who = {"worker": row.get("worker"), "render_s": row.get("render_s")}
+        metadata = image_metadata(str(facts.job_id), run, index, record, **who)
         self._subject.output.put_once(name, data, content_type="image/png", metadata=metadata)
         return Step(name, "restored", f"from {shard['name']}{f'; what was there is now {to}' if to else ''}", index)
 

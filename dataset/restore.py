@@ -6,28 +6,20 @@ an image                           the shard that holds it
 """
 
 import hashlib
-import json
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
-from promptmill.dataset.images import ImageFacts
 from promptmill.dataset.manifest import JOB_COLUMNS, Row
 from promptmill.dataset.seal import PIECE_BYTES, Seal, sha256_of
 from promptmill.dataset.stored_manifest import ManifestError, StoredManifest
 from promptmill.producer.errors import JobError
-from promptmill.producer.job import Job, canonical_json
-from promptmill.producer.layout import JOB_ID_KEY, RENDER_S_KEY, WORKER_KEY
+from promptmill.producer.job import Job
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan_builder import pack_lines
 from promptmill.producer.plan_lines import plan_line
-
-MAX_METADATA_BYTES = 3000
-"""As a worker has it: what an image's object says of its job."""
 
 
 def text_of(seal: Seal, name: str) -> bytes | None:
@@ -48,15 +40,6 @@ def _plan_line(row: Row) -> str:
     job = Job(**{name: row[name] for name in JOB_COLUMNS if row[name] is not None})
     drawn = f',"template":{row["template"]},"choices":{row["choices"]}' if row["template"] else ""
     return plan_line(row["id"], row["index"], job.to_json(), row["labels"], drawn)
-
-
-def same_lines(one: bytes, other: bytes) -> bool:
-    """Whether two files of the plan hold the same: another version of zstd packs them into other bytes."""
-    unpack = zstandard.ZstdDecompressor().decompress
-    try:
-        return bool(unpack(one) == unpack(other))
-    except zstandard.ZstdError:
-        return False
 
 
 def images_in(
@@ -94,13 +77,3 @@ def _members(file: Any, wanted: Mapping[str, Row]) -> Iterator[tuple[str, bytes]
                     yield member.name, content.read()
     except (tarfile.TarError, OSError, ValueError, EOFError):
         return
-
-
-def image_metadata(facts: ImageFacts, run: str, row: Row) -> dict[str, str]:
-    """What the object of an image says beside its bytes, as a worker wrote it."""
-    who = {WORKER_KEY: row.get("worker"), RENDER_S_KEY: row.get("render_s")}
-    told = {name: f"{value:.3f}" if isinstance(value, float) else value for name, value in who.items() if value}
-    ids = {JOB_ID_KEY: str(facts.job_id), "run": run, "index": str(row["index"]), **told}
-    whole = {**ids, "promptmill": json.dumps(json.loads(canonical_json(dict(facts.record))))}
-    size = sum(len(name) + len(value) for name, value in whole.items())
-    return whole if size <= MAX_METADATA_BYTES else ids

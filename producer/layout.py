@@ -14,9 +14,11 @@ by the checksum; of other files the beginning, which names the job, and the end 
 """
 
 import enum
+import json
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from promptmill.producer.job import JobId
 from promptmill.producer.outputs.output import Listed
@@ -34,6 +36,9 @@ JOB_ID_KEY = "job_id"
 WORKER_KEY, RENDER_S_KEY = "worker", "render_s"
 """Who rendered an image, and in how many seconds: in the metadata alone, as the bytes are a matter of the job."""
 
+MAX_IMAGE_METADATA = 3000
+"""Bytes. Google takes 8 KiB, fake-gcs-server on a file system what an attribute of a file holds."""
+
 PNG_JOB_KEYWORD = "promptmill"
 """The text chunk of a PNG that holds its job as JSON, before the pixels."""
 
@@ -48,6 +53,20 @@ _ID = re.compile(rb'"id":"([0-9a-f]{32})"')  # a quote within a text is escaped:
 def image_name(job_id: JobId, extension: str = "png") -> str:
     """The job's object under its run's output. The hash leads: a bucket dislikes sequential names."""
     return f"{IMAGES}/{job_id[:2]}/{job_id}.{extension}"
+
+
+def image_metadata(
+    job_id: str, run: str, index: int, record: Mapping[str, Any], *, worker: str | None, render_s: float | None
+) -> dict[str, str]:
+    """What an image's object says beside its bytes: whose it is, who rendered it, in how many seconds.
+
+    And the `record` that is in the image, as ASCII JSON, where that is not too long.
+    """
+    who = {WORKER_KEY: worker, RENDER_S_KEY: render_s and f"{render_s:.3f}"}
+    ids = {JOB_ID_KEY: job_id, "run": run, "index": str(index), **{name: said for name, said in who.items() if said}}
+    whole = {**ids, PNG_JOB_KEYWORD: json.dumps(record)}
+    size = sum(len(name) + len(value) for name, value in whole.items())
+    return whole if size <= MAX_IMAGE_METADATA else ids
 
 
 def job_of(name: str) -> JobId | None:

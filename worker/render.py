@@ -24,7 +24,7 @@ import redis
 from jaxtyping import UInt8
 
 from promptmill.producer.backoff import backoff
-from promptmill.producer.layout import JOB_ID_KEY, RENDER_S_KEY, WORKER_KEY, Look, image_name, look_inside
+from promptmill.producer.layout import JOB_ID_KEY, Look, image_metadata, image_name, look_inside
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Existing, Output, OutputError, OutputRefused, OutputUnavailable
 from promptmill.producer.queue.ledger import REVOKED
@@ -42,7 +42,6 @@ from promptmill.worker.settings import WorkerSettings
 logger = logging.getLogger(__name__)
 
 EXTENSION = "png"
-MAX_METADATA_BYTES = 3000  # Google takes 8 KiB, fake-gcs-server on a file system what an attribute of a file holds
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 15.0  # between two tries of an output or a Redis that does not answer
 
@@ -279,16 +278,11 @@ class Finisher:
                     raise Stopping from error
 
 
-def _metadata(rendered: Rendered, worker: str = "") -> dict[str, str]:
-    """What the object says beside its bytes: who rendered it and in how many seconds, from the batch's start to here;
-    the whole job as ASCII JSON, or its id alone where that is too long."""
-    claim = rendered.claim
-    who = {WORKER_KEY: worker, RENDER_S_KEY: f"{time.monotonic() - rendered.started:.3f}"}
-    ids = {JOB_ID_KEY: claim.job.id, "run": claim.run, "index": str(claim.index), **who}
-    record = json.dumps(json.loads(job_record(claim.job, rendered.notes)))
-    whole = {**ids, "promptmill": record}
-    size = sum(len(name) + len(value) for name, value in whole.items())
-    return whole if size <= MAX_METADATA_BYTES else ids
+def _metadata(rendered: Rendered, worker: str) -> dict[str, str]:
+    """What the object says beside its bytes; the seconds are from the batch's start to here."""
+    claim, render_s = rendered.claim, time.monotonic() - rendered.started
+    record = json.loads(job_record(claim.job, rendered.notes))
+    return image_metadata(claim.job.id, claim.run, claim.index, record, worker=worker, render_s=render_s)
 
 
 def _run_outputs() -> Callable[[str, str], Output]:

@@ -7,10 +7,10 @@ of it they finish, which is a batch or two.
 import redis
 
 from promptmill.producer.errors import LedgerError
-from promptmill.producer.queue.ledger import PRIORITIES, check_priority
+from promptmill.producer.queue.ledger import check_priority
 from promptmill.producer.queue.scripts import Script
 
-__all__ = ["PRIORITIES", "cancel", "pause", "purge", "set_priority", "unpause"]
+__all__ = ["cancel", "pause", "purge", "set_priority", "unpause"]
 
 
 def cancel(client: redis.Redis, run: str) -> int:

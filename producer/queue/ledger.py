@@ -28,10 +28,8 @@ from redis.client import NEVER_DECODE
 from promptmill.producer.errors import LedgerError
 from promptmill.producer.job import canonical_json
 from promptmill.producer.queue.keys import RUNS, failed_key, failures_key, run_key
+from promptmill.producer.queue.priorities import PRIORITIES
 from promptmill.producer.queue.scripts import Script
-
-PRIORITIES = {"urgent": 2, "normal": 1, "low": 0}
-"""What a run's priority may be, and how much that is."""
 
 REVOKED = "revoked"
 """The reason of a job that somebody revoked."""

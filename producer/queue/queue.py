@@ -22,8 +22,8 @@ import redis
 from promptmill.producer.errors import JobError, LedgerError
 from promptmill.producer.job import Job, Shape
 from promptmill.producer.queue.keys import SHAPES
-from promptmill.producer.queue.ledger import PRIORITIES
 from promptmill.producer.queue.malformed import Malformed, MalformedEntry
+from promptmill.producer.queue.priorities import PRIORITIES
 from promptmill.producer.queue.scripts import Script
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 import click
 
-from promptmill.producer.queue.control import PRIORITIES
+from promptmill.producer.queue.priorities import PRIORITIES
 from promptmill.verbs.runs import answer, connected, find_run, run_options
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from promptmill.producer.queue.priorities import PRIORITIES
 from promptmill.producer.words import count
 from promptmill.progress import Progress
 from promptmill.verbs.dry_run import dry_run, dry_run_options
@@ -22,8 +23,6 @@ from promptmill.verbs.planning import (
     warn_of_images,
 )
 
-PRIORITIES = ("urgent", "normal", "low")  # queue/ledger.py's, which is loaded lazily; a test compares
-
 
 @click.command("submit")
 @prompt_file_options
@@ -32,7 +31,7 @@ PRIORITIES = ("urgent", "normal", "low")  # queue/ledger.py's, which is loaded l
 @broker_option
 @click.option(
     "--priority",
-    type=click.Choice(PRIORITIES),
+    type=click.Choice(list(PRIORITIES)),
     default="normal",
     show_default=True,
     help="Urgent runs are rendered before normal ones, low ones last.",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from promptmill.producer.queue.priorities import PRIORITIES
 from promptmill.verbs.rates import duration
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from promptmill.producer.queue.ledger import RunStatus
     from promptmill.producer.queue.workers import WorkerReport
 
-RANKS = {"urgent": 2, "normal": 1, "low": 0}  # queue/ledger.py's, which is loaded lazily; a test compares
 SHOWN_RUNS = 3
 GOES_ON = "out of memory: it goes on"  # in smaller batches: worker/host.py
 
@@ -107,10 +107,10 @@ def _compiling(shape: "Shape", workers: Sequence["WorkerReport"]) -> Iterator[Wh
 
 def _behind(going: Sequence[Waiting], everything: Iterable[Waiting]) -> Iterator[Why]:
     others = [one.status for one in everything if one.status.state != "paused"]
-    highest = max((RANKS[status.priority] for status in others), default=0)
-    held_up = tuple(one.status.run for one in going if RANKS[one.status.priority] < highest)
+    highest = max((PRIORITIES[status.priority] for status in others), default=0)
+    held_up = tuple(one.status.run for one in going if PRIORITIES[one.status.priority] < highest)
     if held_up:
-        before = tuple(sorted({status.run for status in others if RANKS[status.priority] == highest}))
+        before = tuple(sorted({status.run for status in others if PRIORITIES[status.priority] == highest}))
         yield Why("priority", f"{_names(held_up)} behind a higher priority: {_names(before)}", held_up)
 
 

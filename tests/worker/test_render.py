@@ -286,5 +286,5 @@ def test_an_unforeseen_error_is_tried_three_times_and_told(bench):
 
 def test_metadata_stay_within_what_google_takes(bench):
     short, long = bench.claims(1)[0], Job(prompt="🍎" * 5000)
-    assert '"prompt":"p0"' in _metadata(Rendered(short, PIXELS))["promptmill"].replace('": "', '":"')
-    assert "promptmill" not in _metadata(Rendered(dataclasses.replace(short, job=long), PIXELS))
+    assert '"prompt":"p0"' in _metadata(Rendered(short, PIXELS), "w@host")["promptmill"].replace('": "', '":"')
+    assert "promptmill" not in _metadata(Rendered(dataclasses.replace(short, job=long), PIXELS), "w@host")

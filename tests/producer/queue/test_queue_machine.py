@@ -23,9 +23,10 @@ from hypothesis.stateful import (
 
 from promptmill.producer.errors import LedgerError
 from promptmill.producer.job import Job
-from promptmill.producer.queue.control import PRIORITIES, cancel, pause, purge, set_priority, unpause
+from promptmill.producer.queue.control import cancel, pause, purge, set_priority, unpause
 from promptmill.producer.queue.keys import done_key, failures_key, run_key
 from promptmill.producer.queue.ledger import Ledger
+from promptmill.producer.queue.priorities import PRIORITIES
 from promptmill.producer.queue.queue import Claim, JobQueue
 from tests.entries import as_entries, indexes_in
 

@@ -10,9 +10,8 @@ from promptmill.producer.estimate import DEVICES
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.folder import Folder
 from promptmill.producer.queue.keys import WORKERS
-from promptmill.producer.queue.ledger import PRIORITIES
 from promptmill.producer.queue.workers import WorkerReport, Workers
-from promptmill.verbs import dry_run, submit
+from promptmill.verbs import dry_run
 from promptmill.verbs.planning import stem_of
 from tests.images import image_of
 from tests.plans import read_jobs
@@ -131,7 +130,6 @@ def test_a_cost_that_is_none_is_refused(promptmill, cost: str):
 
 def test_the_command_lines_lists_are_those_of_the_parts_that_are_loaded_later():
     assert tuple(DEVICES) == dry_run.KINDS
-    assert tuple(PRIORITIES) == submit.PRIORITIES
 
 
 # --- what the plan's flags do

@@ -8,10 +8,9 @@ import redis
 
 from promptmill.producer.job import Job
 from promptmill.producer.queue.control import pause
-from promptmill.producer.queue.ledger import PRIORITIES, Ledger
+from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import JobQueue
 from promptmill.producer.queue.workers import WorkerReport, Workers
-from promptmill.verbs.waiting import RANKS
 from tests.entries import as_entries
 from tests.promptmill.conftest import Command
 
@@ -46,10 +45,6 @@ def why(promptmill: Command) -> Callable[[], list[tuple[str, str]]]:
 
 def report(client: redis.Redis, name: str = "w", state: str = "rendering", **more: object) -> None:
     Workers(client).report(WorkerReport(name, state, "cpu", 1, **more))  # type: ignore[arg-type]
-
-
-def test_ranks_are_those_of_the_ledger():
-    assert RANKS == PRIORITIES
 
 
 def test_without_a_worker_that_is_why(enter: Enter, why):
