@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,3 +47,22 @@ def run(tmp_path: Path) -> Iterator[Run]:
                 data = encode_png(shown[planned.index], plan.whole(planned))
                 output.put_once(image_name(planned.id), data, content_type="image/png")
         yield Run(output, tmp_path / "out" / "cats", plan, shown)
+
+
+@pytest.fixture(scope="module")
+def chromium_() -> Iterator[Any]:
+    from tests.dataset.galleries import browser
+
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture
+def seen(chromium_: Any) -> Iterator[Any]:
+    """A page that is watched: what goes wrong in it fails the test."""
+    from tests.dataset.galleries import Watched
+
+    watched = Watched(chromium_)
+    yield watched
+    watched.context.close()
+    assert watched.wrong == []

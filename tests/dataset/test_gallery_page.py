@@ -6,29 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
 
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.plan import PlanOptions, plan_run
 from promptmill.producer.plan_files import load_plan
-from tests.dataset.galleries import HOSTILE, PLAIN, Watched, browser, gallery_of, hostile_run
+from tests.dataset.galleries import HOSTILE, PLAIN, Watched, gallery_of, hostile_run
 
 REASON = "</script><script>window.harmed = 10</script>"
 
 
-@pytest.fixture(scope="module")
-def chromium_() -> Iterator[Browser]:
-    with browser() as started:
-        yield started
-
-
 @pytest.fixture
-def seen(chromium_: Browser) -> Iterator[Watched]:
-    watched = Watched(chromium_)
-    yield watched
-    watched.context.close()
-    assert watched.wrong == []
-    assert [url for url in watched.asked if not url.startswith(("file:", "data:"))] == []
+def seen(seen: Watched) -> Iterator[Watched]:
+    """Nothing is asked of a network."""
+    yield seen
+    assert [url for url in seen.asked if not url.startswith(("file:", "data:"))] == []
 
 
 @pytest.fixture(scope="module")

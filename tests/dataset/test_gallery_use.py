@@ -1,7 +1,6 @@
 """The gallery as people use it: search, filters, X/Y grids, two runs, keys, a phone; in a real Chromium."""
 
 import threading
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from promptmill.dataset.gallery.beside import folder_beside, served_under
 from promptmill.dataset.gallery.serve import make_server, page_url
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.plan_files import load_plan
-from tests.dataset.galleries import Watched, browser, colour, gallery_of, make_run
+from tests.dataset.galleries import Watched, colour, gallery_of, make_run
 
 PROMPTS = ("a red apple", "a blue cup", "a green star", "a yellow car")
 ROWS = [
@@ -21,20 +20,6 @@ ROWS = [
 ]
 LABELS = {index: {"class": row["prompt"].split()[-1], "seed": index % 2} for index, row in enumerate(ROWS)}  # type: ignore[attr-defined]
 FAILED = 5
-
-
-@pytest.fixture(scope="module")
-def chromium_() -> Iterator[Browser]:
-    with browser() as started:
-        yield started
-
-
-@pytest.fixture
-def seen(chromium_: Browser) -> Iterator[Watched]:
-    watched = Watched(chromium_)
-    yield watched
-    watched.context.close()
-    assert watched.wrong == []
 
 
 @pytest.fixture(scope="module")
