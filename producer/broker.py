@@ -42,7 +42,7 @@ def client_of(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
         return redis.Redis.from_url(
             url,
             decode_responses=True,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_connect_timeout=min(CONNECT_TIMEOUT_S, timeout_s),
             socket_timeout=timeout_s,
             health_check_interval=15,
             retry=Retry(FullJitterBackoff(cap=1.0, base=0.05), retries=3),

@@ -1,5 +1,6 @@
 """What a Redis knows of runs, queues and workers, as Prometheus' metrics: read anew at each scrape, nothing is kept."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from promptmill.producer.queue.malformed import Malformed
 from promptmill.producer.queue.queue import JobQueue
 from promptmill.producer.queue.workers import Workers
 
-TIMEOUT_S = 5.0  # less than Prometheus' own of 10 s
+TIMEOUT_S = 1.5  # for an answer, four times: less than Prometheus' own of 10 s
 REASONS_SHOWN = 20
 REASON_LENGTH = 80  # characters; a label is kept for ever
 OTHER_REASONS = "others"
@@ -35,7 +36,8 @@ class Farm(Collector):
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("promptmill_redis_up", "Whether the Redis answered this scrape.")
         try:
-            found = list(self._metrics(connect(self._broker, timeout_s=TIMEOUT_S)))
+            with contextlib.closing(connect(self._broker, timeout_s=TIMEOUT_S)) as client:
+                found = list(self._metrics(client))
         except (BrokerError, redis.RedisError):
             found = []
         up.add_metric([], float(bool(found)))
