@@ -1,7 +1,7 @@
 """What `render` looks at while its worker works: how far the run is, what is in trouble, who is left."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import click
 import redis
@@ -41,6 +41,7 @@ def wait(
 
         while not (status := go_on_without_redis(look, progress.say) if waits_for_redis else look()).finished:
             time.sleep(POLL_S)
+        troubles.end_of_run(missing)
     return status
 
 
@@ -58,6 +59,10 @@ class Troubles:
         for what in sorted(self._told - problems.keys()):
             self._say(f"{what} works again")
         self._told = set(problems)
+
+    def end_of_run(self, models: Container[str]) -> None:
+        """Tell that the outputs work again: each has taken its last image, perhaps before the worker's next report."""
+        self.tell({what: "" for what in self._told if what in models})
 
 
 def _give_up_if_nothing_else_is_left(report: WorkerReport, status: RunStatus, missing: Mapping[str, int]) -> None:
