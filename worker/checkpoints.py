@@ -12,9 +12,6 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
-from huggingface_hub import list_repo_files, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from promptmill.producer.errors import ModelNameError
 from promptmill.producer.models import BUILT_IN, POCKET, POCKET_FOLDER, TINY_RANDOM, resolve_model
 from promptmill.producer.scratch import appearing_whole, scratch_folder
@@ -57,6 +54,9 @@ def _tiny_random(folder: Path) -> Path:
 
 
 def _from_hub(name: str) -> Path:
+    from huggingface_hub import list_repo_files, snapshot_download  # which takes a tenth of a second to import
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     repository, _, wanted = name.partition("@")
     revision = wanted or None
     try:

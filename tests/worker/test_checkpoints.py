@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -57,8 +58,8 @@ def test_a_model_that_the_hub_does_not_give_is_named(monkeypatch: pytest.MonkeyP
     def unreachable(*_: Any, **__: Any) -> str:
         raise LocalEntryNotFoundError("no connection")
 
-    monkeypatch.setattr(checkpoints, "snapshot_download", unreachable)
-    monkeypatch.setattr(checkpoints, "list_repo_files", unreachable)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", unreachable)
     with pytest.raises(ModelNotFoundError, match=r"some/model: is neither .* no connection"):
         find_model("some/model")
 
@@ -93,8 +94,8 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         asked.update(settings, name=name)
         return str(tmp_path)
 
-    monkeypatch.setattr(checkpoints, "snapshot_download", download)
-    monkeypatch.setattr(checkpoints, "list_repo_files", lambda *_, **__: list(REPOSITORY))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda *_, **__: list(REPOSITORY))
     return asked
 
 
@@ -113,7 +114,7 @@ def test_without_a_network_the_earlier_download_serves(asked: dict[str, Any], mo
     def unreachable(*_: Any, **__: Any) -> list[str]:
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(checkpoints, "list_repo_files", unreachable)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", unreachable)
     find_model("owner/model")
     for name in REPOSITORY:
         wanted = any(fnmatch(name, pattern) for pattern in asked["allow_patterns"])

@@ -5,8 +5,9 @@ What the device makes of it is `condition.py`; which of the community's ways thi
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from promptmill.worker.text.weighting import Segment, parse, plain
 DEFAULT_LENGTH = 77
 # The start mark and the end mark, of which every window has its own.
 MARKS = 2
+KEPT_TEXTS = 1024
 MAX_SHOWN = 200  # characters of a cut prompt in a log's line
 
 
@@ -136,69 +138,64 @@ def _cut(pair: Sequence[_Half], limit: int) -> Cut | None:
     return cut if cut.text or cut.text_2 else None
 
 
-class _Token(NamedTuple):
-    """`place` is the character of the prompt, as it was written, where the token begins."""
-
-    id: int
-    weight: float
-    place: int
-
-
 @dataclass(frozen=True)
 class _Tokenizer:
-    # The library's inner tokenizer: unlike CLIPTokenizer it keeps nothing between calls, so threads may share it.
-    encode: Any
-    start: int
-    end: int
+    """One encoder's tokenizer; what it made of the last KEPT_TEXTS texts is kept, as runs repeat negative prompts."""
+
+    clip: CLIPTokenizer
     pad: int
     length: int
     # A textual inversion of several vectors, by its name: all its tokens.
     inversions: dict[str, str]
+    read: Callable[..., _Half] = field(init=False)
 
     @classmethod
     def open(cls, folder: Path, name: str) -> "_Tokenizer":
-        tokenizer = _open_tokenizer(folder / name)
+        clip = _open_tokenizer(folder / name)
         encoder = _encoder_config(folder / name.replace("tokenizer", "text_encoder") / "config.json")
-        _check_vocabulary(folder / name, tokenizer, encoder.get("vocab_size"))
-        return cls(
-            encode=tokenizer.backend_tokenizer.encode,
-            start=tokenizer.bos_token_id,
-            end=tokenizer.eos_token_id,
-            pad=tokenizer.pad_token_id,
-            length=_length(folder / name, tokenizer, encoder.get("max_position_embeddings", DEFAULT_LENGTH)),
-            inversions=_inversions(tokenizer),
-        )
+        pad = _check_vocabulary(folder / name, clip, encoder.get("vocab_size"))
+        length = _length(folder / name, clip, encoder.get("max_position_embeddings", DEFAULT_LENGTH))
+        return cls(clip, pad, length, _inversions(clip))
 
-    def read(self, text: str, *, windows: int, weighted: bool) -> _Half:
-        segments = parse(text) if weighted else plain(text)
-        tokens = [token for segment in segments for token in self._tokens(segment)]
-        size = self.length - MARKS
-        kept = tokens[: windows * size]
-        parts = [kept[index * size : (index + 1) * size] for index in range(windows)]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "read", lru_cache(KEPT_TEXTS)(self._read))
+
+    def _read(self, text: str, *, windows: int, weighted: bool) -> _Half:
+        ids: list[int] = []
+        weights: list[float] = []
+        places: list[int] = []
+        for segment in parse(text) if weighted else plain(text):
+            segment = _expand(segment, self.inversions)
+            encoding = self.clip.backend.encode(segment.text, add_special_tokens=False)
+            ids += encoding.ids
+            weights += [segment.weight] * len(encoding.ids)
+            places += [segment.places[start] for start, _ in encoding.offsets]
+        kept = windows * (self.length - MARKS)
         return _Half(
             text,
-            ids=np.array([self._window(part) for part in parts], np.int32),
-            weights=np.array([self._weights(part) for part in parts], np.float32),
-            empty=np.array(self._window([]), np.int32),
-            windows=max(1, math.ceil(len(kept) / size)),
-            lost=text[tokens[len(kept)].place :] if len(kept) < len(tokens) else "",
+            ids=self._windows(ids[:kept], windows),
+            weights=self._weights(weights[:kept], windows),
+            empty=self._windows([], 1)[0],
+            windows=max(1, math.ceil(min(len(ids), kept) / (self.length - MARKS))),
+            lost=text[places[kept] :] if kept < len(ids) else "",
         )
 
-    def _window(self, part: list[_Token]) -> list[int]:
-        """With marks of its own, and padded to its end."""
-        padding = [self.pad] * (self.length - MARKS - len(part))
-        return [self.start, *(token.id for token in part), self.end, *padding]
+    def _windows(self, ids: list[int], windows: int) -> Int32[np.ndarray, "K L"]:
+        """Windows with marks of their own, each padded to its end."""
+        size = self.length - MARKS
+        found = np.full((windows, self.length), self.pad, np.int32)
+        found[:, 0] = self.clip.start
+        for index in range(windows):
+            part = ids[index * size : (index + 1) * size]
+            found[index, 1 : 1 + len(part)] = part
+            found[index, 1 + len(part)] = self.clip.end
+        return found
 
-    def _weights(self, part: list[_Token]) -> list[float]:
-        return [1.0, *(token.weight for token in part), *[1.0] * (self.length - 1 - len(part))]
-
-    def _tokens(self, segment: Segment) -> list[_Token]:
-        segment = _expand(segment, self.inversions)
-        encoding = self.encode(segment.text, add_special_tokens=False)
-        return [
-            _Token(token, segment.weight, segment.places[start])
-            for token, (start, _) in zip(encoding.ids, encoding.offsets, strict=True)
-        ]
+    def _weights(self, weights: list[float], windows: int) -> Float32[np.ndarray, "K L"]:
+        size = self.length - MARKS
+        inner = np.ones(windows * size, np.float32)
+        inner[: len(weights)] = weights
+        return np.pad(inner.reshape(windows, size), ((0, 0), (1, 1)), constant_values=1)
 
 
 def _open_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -211,33 +208,31 @@ def _open_tokenizer(folder: Path) -> CLIPTokenizer:
                     f"{folder / name}: is not there, and neither is tokenizer.json, which would do instead"
                 )
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        return CLIPTokenizer.from_folder(folder)
     except Exception as error:  # the library raises no less bare a one for a broken vocabulary
         raise ConfigError(f"{folder}: cannot be read as a CLIP tokenizer: {error}") from error
-    # A saved tokenizer may have been saved in the middle of something.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    return tokenizer
 
 
 def _encoder_config(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _check_vocabulary(folder: Path, tokenizer: CLIPTokenizer, vocab_size: int | None) -> None:
-    """That an empty text is the two marks, and that the encoder knows every id: it would read past its table."""
-    expected = [tokenizer.bos_token_id, tokenizer.eos_token_id]
-    got = tokenizer.backend_tokenizer.encode("").ids
-    if got != expected or tokenizer.pad_token_id is None:
-        raise ConfigError(f"{folder}: an empty text must become a start and an end mark {expected}, got {got}")
-    largest = max(tokenizer.get_vocab().values())
+def _check_vocabulary(folder: Path, tokenizer: CLIPTokenizer, vocab_size: int | None) -> int:
+    """The id of padding. ConfigError where the encoder does not know every id: it would read past its table."""
+    if tokenizer.pad is None or tokenizer.start == tokenizer.end:
+        raise ConfigError(
+            f"{folder}: expected a start mark, another end mark and a token for padding, "
+            f"got the ids {tokenizer.start}, {tokenizer.end} and {tokenizer.pad}"
+        )
+    largest = tokenizer.largest_id
     if vocab_size is not None and largest >= vocab_size:
         raise ConfigError(f"{folder}: its largest id is {largest}, but its encoder's vocab_size is {vocab_size}")
+    return tokenizer.pad
 
 
 def _length(folder: Path, tokenizer: CLIPTokenizer, positions: int) -> int:
     """Tokens of a window: the tokenizer's own limit, where it has one that its encoder has places for."""
-    length = min(int(tokenizer.model_max_length), positions)  # a tokenizer that names none has 1e30
+    length = min(tokenizer.model_max_length, positions)
     if length <= MARKS:
         raise ConfigError(f"{folder}: its texts are {length} tokens long, expected at least {MARKS + 1}")
     return length
@@ -245,9 +240,9 @@ def _length(folder: Path, tokenizer: CLIPTokenizer, positions: int) -> int:
 
 def _inversions(tokenizer: CLIPTokenizer) -> dict[str, str]:
     """Textual inversions of several vectors are named `<it>`, `<it>_1`, ...: diffusers' `load_textual_inversion`."""
-    added = tokenizer.added_tokens_encoder
+    added = frozenset(tokenizer.added)
     found = {}
-    for token in added:
+    for token in tokenizer.added:
         family = [token]
         while f"{token}_{len(family)}" in added:
             family.append(f"{token}_{len(family)}")
