@@ -80,6 +80,15 @@ def submit(
         return _enter_all(whole, output.child(run), run, client, max_pending, there, progress)
 
 
+def check_output(plan: Plan, output: Output, run: str, client: redis.Redis) -> None:
+    """Check that `submit` may write the run: its name is free in Redis, and the output takes files.
+
+    What is refused here leaves no folder behind. Raises LedgerError, OutputError, and redis' own errors.
+    """
+    _check_name(Ledger(client), plan, output, run)
+    output.check()
+
+
 def _check_name(ledger: Ledger, plan: Plan, output: Output, run: str) -> None:
     """Refuse a new run whose name stands for another one in Redis, before anything of it is written."""
     digest = ledger.digest(run)

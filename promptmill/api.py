@@ -29,6 +29,7 @@ from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.prompts.frames import Frame, is_frame, read_frame
 from promptmill.producer.queue.control import cancel
 from promptmill.producer.queue.ledger import Failure, Ledger, RunStatus
+from promptmill.producer.submit import check_output
 from promptmill.producer.submit import submit as submit_plan
 from promptmill.producer.words import count
 from promptmill.submit_settings import plan_options
@@ -80,7 +81,7 @@ def submit(
         client = connect(_broker(broker))  # first, as what is refused leaves no folder behind
         if warning := eviction(client):
             warnings.warn(warning, stacklevel=2)
-        root.check()
+        check_output(plan, root, name, client)
         submit_plan(
             plan,
             output=root,

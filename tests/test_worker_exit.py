@@ -57,10 +57,11 @@ def test_a_wrong_flag_of_the_worker_is_a_sentence(farm: Farm) -> None:
 
 def test_render_says_why_its_worker_cannot_start(farm: Farm) -> None:
     (farm.folder / "cats.txt").write_text("a cat\n")
-    words = ["promptmill", "render", str(farm.folder / "cats.txt"), "--output", str(farm.folder / "out")]
+    words = ["promptmill", "render", str(farm.folder / "cats.txt"), "--output", str(farm.folder / "new")]
     ended = end_of(farm, *words, JAX_PLATFORMS="nosuch")
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1].startswith("promptmill: this worker cannot start: JAX finds no device: ")
+    assert not (farm.folder / "new").exists(), "a run that was never rendered leaves nothing"
 
 
 @pytest.mark.parametrize("command", [OURS, CELERYS])

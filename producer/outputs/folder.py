@@ -187,9 +187,10 @@ class Folder:
         """A folder is there or is made: nobody has to be asked."""
 
     def check(self) -> None:
+        """Write where the folder is, or else where it will be made: what is only looked at is not made."""
         with _folder_errors("write into", self.root, self.root):
-            _make_directories(self.root)
-            with _temporary_file(self.root, Content.of_bytes(b"promptmill was here")):
+            place = next(place for place in (self.root, *self.root.parents) if place.exists())
+            with _temporary_file(place, Content.of_bytes(b"promptmill was here")):
                 pass
 
     def _path(self, name: str) -> Path:

@@ -23,7 +23,7 @@ from promptmill.producer.outputs.output import Output, OutputError
 from promptmill.producer.plan import Plan
 from promptmill.producer.presence import Present, find_present
 from promptmill.producer.queue.ledger import Ledger, RunStatus
-from promptmill.producer.submit import submit
+from promptmill.producer.submit import check_output, submit
 from promptmill.producer.words import are, count, have
 from promptmill.verbs.dry_run import dry_run, dry_run_options
 from promptmill.verbs.failures import FailedJob, failed_jobs, tell_failures
@@ -40,7 +40,7 @@ from promptmill.verbs.planning import (
     warn_of_images,
 )
 from promptmill.verbs.rates import duration
-from promptmill.verbs.rendering import wait
+from promptmill.verbs.rendering import wait, wait_for_report
 from promptmill.verbs.runs import watching
 from promptmill.verbs.worker_options import check_environ, check_options
 
@@ -111,23 +111,28 @@ def command(
         tell_skipped(plan)
         run = name_run(run, plan, files, root, change)
         there = find_present(plan, root.child(run))
-        server = _Server(broker, stack)
+        here = _Here(broker, verbose, check_environ(given), stack)
         if there.images < plan.images:
-            server.client.ping()  # before anything is written: what fails here leaves no folder behind
-        root.check()
+            check_output(plan, root, run, here.client)
         warn(plan, given["preset"])
+        if there.images < plan.images:
+            here.start()
         with placed(root.child(run), run, plan, source_names(files), change) as whole:
             found = there if whole is plan else find_present(whole, root.child(run))
-            report = _render_plan(whole, found, files, root, run, server, verbose, started, given)
+            report = _render_plan(whole, found, files, root, run, here, started)
     _tell(report, as_json)
     return 1 if report.failed else 0
 
 
-class _Server:
-    """The Redis that was named, or one of our own, which is started when it is needed first."""
+class _Here:
+    """The Redis that was named, or one of our own, and our worker: each started when it is needed first."""
 
-    def __init__(self, broker: str | None, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, broker: str | None, verbose: bool, checks: Mapping[str, str], stack: contextlib.ExitStack
+    ) -> None:
         self._broker = broker
+        self._verbose = verbose
+        self._checks = checks
         self._stack = stack
 
     @cached_property
@@ -143,6 +148,20 @@ class _Server:
         """Raises BrokerError."""
         return connect(self.url)
 
+    def start(self) -> None:
+        """Start the worker before anything is written: one that cannot start leaves no run behind."""
+        _ = self.worker
+
+    @cached_property
+    def worker(self) -> LocalWorker:
+        """A worker that is up. Raises WorkerFailed."""
+        if warning := eviction(self.client):
+            click.echo(f"Warning: {warning}", err=True)
+        self._stack.enter_context(_sigterm_as_ctrl_c())
+        worker = LocalWorker(self.url, verbose=self._verbose, embedded=self.embedded, environ=self._checks)
+        wait_for_report(self._stack.enter_context(worker), self.client)
+        return worker
+
 
 def _render_plan(
     plan: Plan,
@@ -150,18 +169,15 @@ def _render_plan(
     files: Sequence[str],
     root: Output,
     run: str,
-    server: "_Server",
-    verbose: bool,
+    here: "_Here",
     started: float,
-    given: Mapping[str, Any],
 ) -> Report:
     sources, run_output = source_names(files), root.child(run)
     warn_of_images(run_output.url, there.broken, there.taken, there.names)
     if there.images == plan.images:
         report = Report(run, run_output.url, plan.images, plan.images, 0, 0)
     else:
-        with _sigterm_as_ctrl_c():
-            report = _render(plan, root, run, there, sources, server, verbose, started, check_environ(given))
+        report = _render(plan, root, run, there, sources, here, started)
     return _with_sheet(report, plan, run_output)
 
 
@@ -186,29 +202,23 @@ def _render(
     run: str,
     there: Present,
     sources: list[str],
-    server: "_Server",
-    verbose: bool,
+    here: "_Here",
     started: float,
-    checks: Mapping[str, str],
 ) -> Report:
-    with contextlib.ExitStack() as stack:
-        client, url = server.client, server.url
-        if warning := eviction(client):
-            click.echo(f"Warning: {warning}", err=True)
-        worker = stack.enter_context(LocalWorker(url, verbose=verbose, embedded=server.embedded, environ=checks))
-        submit(plan, output=root, run=run, client=client, sources=sources, there=there)
-        missing = _missing(plan, there)
-        try:
-            status = wait(watching(url), run, worker, missing, waits_for_redis=server.embedded is None)
-        except KeyboardInterrupt:
-            with contextlib.suppress(redis.RedisError):  # it may be what was waited for
-                status = Ledger(client).status(run)
-                click.echo(f"stopping: {status.done} of {count(status.images, 'image')} are there", err=True)
-            click.echo("the same command again renders the rest", err=True)
-            raise
-        failures = sorted(Ledger(client).failures(run), key=lambda failure: failure.index)
-        planned = {job.index: job for job in plan.at([failure.index for failure in failures])}
-        return _report(root.child(run).url, status, there.images, failed_jobs(failures, planned), started)
+    client, worker = here.client, here.worker
+    submit(plan, output=root, run=run, client=client, sources=sources, there=there)
+    missing = _missing(plan, there)
+    try:
+        status = wait(watching(here.url), run, worker, missing, waits_for_redis=here.embedded is None)
+    except KeyboardInterrupt:
+        with contextlib.suppress(redis.RedisError):  # it may be what was waited for
+            status = Ledger(client).status(run)
+            click.echo(f"stopping: {status.done} of {count(status.images, 'image')} are there", err=True)
+        click.echo("the same command again renders the rest", err=True)
+        raise
+    failures = sorted(Ledger(client).failures(run), key=lambda failure: failure.index)
+    planned = {job.index: job for job in plan.at([failure.index for failure in failures])}
+    return _report(root.child(run).url, status, there.images, failed_jobs(failures, planned), started)
 
 
 def _missing(plan: Plan, there: Present) -> Counter[str]:

@@ -45,6 +45,13 @@ def wait(
     return status
 
 
+def wait_for_report(worker: LocalWorker, client: redis.Redis) -> None:
+    """Wait until the worker is up, so that one that cannot start leaves no run behind. Raises WorkerFailed."""
+    while all(report.name != worker.name for report in Workers(client).alive()):
+        worker.watch(0)
+        time.sleep(POLL_S)
+
+
 class Troubles:
     """Says once what is in trouble, an output or a model, and once that it is over."""
 

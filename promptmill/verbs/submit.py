@@ -63,7 +63,7 @@ def command(
     """
     from promptmill.producer.broker import DEFAULT_URL, connect, eviction
     from promptmill.producer.outputs.open import open_output
-    from promptmill.producer.submit import submit
+    from promptmill.producer.submit import check_output, submit
 
     if given["dry_run"]:
         return dry_run(files, output, run, broker, as_json, given)
@@ -73,7 +73,7 @@ def command(
         tell_skipped(plan)
         run = name_run(run, plan, files, root, change)
         client = connect(broker or DEFAULT_URL)  # first, as what is refused leaves no folder behind
-        root.check()
+        check_output(plan, root, run, client)
         if warning := eviction(client):
             click.echo(f"Warning: {warning}", err=True)
         warn(plan, given["preset"])
