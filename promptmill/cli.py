@@ -41,6 +41,7 @@ VERBS = {
     "repair": "Put back what is broken or missing of a run.",
     "curate": "List what of a run is worth keeping.",
     "push": "Put a packed run onto the Hugging Face hub.",
+    "bench": "Measure what rendering costs on this machine.",
     "export": "Bring a run's images into a folder, under names that people can read.",
     "exporter": "Serve runs, queues and workers as metrics, for Prometheus.",
     "import-model": "Make a model folder of a single file, LoRAs, textual inversions.",

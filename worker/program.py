@@ -45,6 +45,9 @@ class AnyProgram(Protocol):
     def prepare(self, requests: Sequence[ImageRequest]) -> Prepared[Any]: ...
     def run(self, prepared: Prepared[Any]) -> Result: ...
 
+    def traced(self, prepared: Prepared[Any]) -> list[tuple[Any, int]]:
+        """What is compiled, as jaxprs, each with the trips that its loop takes for this batch. Traced anew."""
+
 
 def fetch(result: Result, count: int) -> Result:
     """Wait for a batch, and copy its first `count` images here: numpy arrays."""

@@ -117,15 +117,7 @@ class Programs:
         loaded = [self._model(name, models_of(shape)) for name in names]
         start = time.monotonic()
         family, _ = loaded[0]
-        program = family.compile_shape(
-            [model for _, model in loaded],
-            width=shape.width,
-            height=shape.height,
-            guided=shape.guided,
-            stochastic=shape.stochastic,
-            prompt_windows=shape.prompt_windows,
-            per_device_batch=self.per_device(shape),
-        )
+        program = compile_program(family, [model for _, model in loaded], shape, self.per_device(shape))
         compiled = time.monotonic()
         result = program.run(program.prepare([_warm_up_job(shape)]))
         self._checks.start(result.pixels)  # compiled now, and not while jobs wait; nobody reads what comes out
@@ -163,6 +155,19 @@ class Programs:
             del self._models[name]
             for shape in [shape for shape in self._programs if name in models_of(shape)]:
                 del self._programs[shape]
+
+
+def compile_program(family: Family, models: Sequence[LoadedModel], shape: Shape, per_device_batch: int) -> AnyProgram:
+    """The shape's program, for the models that it names, loaded. Raises RequestError, and what XLA raises."""
+    return family.compile_shape(
+        models,
+        width=shape.width,
+        height=shape.height,
+        guided=shape.guided,
+        stochastic=shape.stochastic,
+        prompt_windows=shape.prompt_windows,
+        per_device_batch=per_device_batch,
+    )
 
 
 def default_shape(name: str) -> Shape:

@@ -13,7 +13,7 @@ from promptmill.verbs.growing_options import change_of, start_in
 from promptmill.verbs.planning import make_plan, name_run, plan_options, source_names, warn
 
 if TYPE_CHECKING:
-    from promptmill.producer.estimate import Measured
+    from promptmill.producer.estimate import Measured, Work
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,7 +44,7 @@ _OPTIONS = (
         "--images-per-s",
         type=click.FloatRange(0, min_open=True),
         metavar="RATE",
-        help="For --dry-run: images/s that you measured on one device.  [live workers' rate, else published ones]",
+        help="For --dry-run: images/s that you measured on one device.  [live workers', bench's, published ones]",
     ),
     click.option(
         "--cost-per-device-hour",
@@ -84,7 +84,7 @@ def dry_run(
         works = estimate.work_to_do(plan, present)
         found = estimate.estimates(
             works,
-            measured=_measured(broker, given),
+            measured=_measured(broker, given) or _benched(works, given),
             device=given["device"],
             devices=given["devices"],
             cost_per_hour=given["cost_per_device_hour"],
@@ -117,6 +117,13 @@ def _measured(broker: str | None, given: Mapping[str, Any]) -> "Measured | None"
         if broker:
             raise
         return None  # nobody said that there is one
+
+
+def _benched(works: "Mapping[Work, int]", given: Mapping[str, Any]) -> "Measured | None":
+    """What `promptmill bench` measured here, where it measured these models; not where a kind of device is named."""
+    from promptmill.producer.measured import bench_rate, kept
+
+    return None if given["device"] else bench_rate(works, kept(), given["devices"])
 
 
 def report(said: Mapping[str, Any], cost_per_hour: tuple[float, float]) -> str:

@@ -62,6 +62,23 @@ class Pair(click.ParamType[Any]):
         return first, second
 
 
+class Sizes(click.ParamType[Any]):
+    """Widths and heights in pixels, one number for a square: `1024,768x512`."""
+
+    name = "N,WxH,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[int, int], ...]:
+        return value if isinstance(value, tuple) else tuple(self._size(part, param, ctx) for part in value.split(","))
+
+    def _size(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        width, cross, height = part.strip().lower().partition("x")
+        if not width.isdecimal() or (cross and not height.isdecimal()):
+            self.fail(f"{part!r} is not a size such as 1024 or 768x512", param, ctx)
+        return int(width), int(height if cross else width)
+
+
 class Numbers(click.ParamType[Any]):
     """Numbers with commas between: `999,749,499,249`."""
 
@@ -123,6 +140,17 @@ def _job_option(name: str, row: FieldRow) -> Callable[[F], F]:
 
 
 JOB_OPTIONS = [_job_option(name, row) for name, row in ROWS.items() if name != "prompt"]
+
+
+def field_options(*names: str) -> Callable[[F], F]:
+    """The flags of some of a job's fields."""
+
+    def add(function: F) -> F:
+        for name in reversed(names):
+            function = _job_option(name, ROWS[name])(function)
+        return function
+
+    return add
 
 
 PRESET_OPTION = click.option(

@@ -37,6 +37,11 @@ def worker_options(function: F) -> F:
     return _add(function, {name: row for name, row in SETTINGS.items() if not row.internal})
 
 
+def setting_options(*names: str) -> Callable[[F], F]:
+    """The flags of some settings."""
+    return lambda function: _add(function, {name: SETTINGS[name] for name in names})
+
+
 CHECKS = {name: row for name, row in SETTINGS.items() if row.checks}
 
 

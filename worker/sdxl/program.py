@@ -144,10 +144,22 @@ class Program:
         result: Result = self._compiled(self.model.weights, self.model.devices.put(prepared.inputs))
         return result
 
+    def traced(self, prepared: Prepared[Inputs]) -> list[tuple[Any, int]]:
+        """The program before XLA, and the steps that the batch takes."""
+        jaxpr = self._jitted().trace(self.model.weights, self._shapes()).jaxpr
+        return [(jaxpr, int(prepared.inputs.evaluations.max()))]
+
+    def lowered(self) -> Any:
+        """The program as XLA gets it, for tests and for reading."""
+        return self._jitted().lower(self.model.weights, self._shapes())
+
     def compiled_text(self) -> str:
         """The optimised HLO, for tests and for reading."""
         text: str = self._compiled.as_text()
         return text
+
+    def _jitted(self) -> Any:
+        return self.model.devices.jit(partial(generate, self.model.config, self.model.graphs, self.kind.stage))
 
     def _compile(self) -> Any:
         body = partial(generate, self.model.config, self.model.graphs, self.kind.stage)
@@ -188,6 +200,11 @@ class RefinedProgram:
         base, refiner = prepared.inputs
         latents: Any = self.base.run(base)
         return self.refiner.run(replace(refiner, inputs=refiner.inputs._replace(latents=latents)))
+
+    def traced(self, prepared: Prepared[tuple[Prepared[Inputs], Prepared[Inputs]]]) -> list[tuple[Any, int]]:
+        """Both programs before XLA, each with its steps."""
+        base, refiner = prepared.inputs
+        return [*self.base.traced(base), *self.refiner.traced(refiner)]
 
 
 def compile_shape(models: Sequence[Model], **shape: Any) -> AnyProgram:

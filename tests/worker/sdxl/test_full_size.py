@@ -68,18 +68,24 @@ def test_each_network_has_its_published_number_of_parameters(networks: dict[str,
     }
 
 
-@pytest.mark.slow
-def test_one_guided_image_of_1024_pixels_traces_in_bfloat16(networks: dict[str, Any]) -> None:
+def abstract_model(kind: Kind, request: PlainRequest) -> tuple[Any, Any, dict[str, nnx.GraphDef]]:
+    """Weights and inputs of a bfloat16 program as shapes alone, and the networks' graphs."""
     shape = jax.ShapeDtypeStruct
+    built = {name: nnx.split(nnx.eval_shape(build)) for name, build in builders(SDXL_BASE).items()}
     weights = {
         name: jax.tree.map(lambda leaf, dtype=dtype: shape(leaf.shape, dtype), state)
-        for name, (_, state) in networks.items()
+        for name, (_, state) in built.items()
         for dtype in [jnp.float32 if name == "vae" else jnp.bfloat16]
     }
-    kind = Kind(1024, 1024, guided=True)
     tokenizers = Tokenizers(find_model(TINY_RANDOM), ("tokenizer", "tokenizer_2"))  # windows of 77, as the real ones
-    arrays = prepare_inputs(SDXL_BASE, tokenizers, [PlainRequest("a cat", 1024, 1024)], kind).inputs
+    arrays = prepare_inputs(SDXL_BASE, tokenizers, [request], kind).inputs
     inputs = jax.tree.map(lambda array: shape(array.shape, array.dtype), arrays)
-    graphs = {name: graph for name, (graph, _) in networks.items()}
+    return weights, inputs, {name: graph for name, (graph, _) in built.items()}
+
+
+@pytest.mark.slow
+def test_one_guided_image_of_1024_pixels_traces_in_bfloat16() -> None:
+    kind = Kind(1024, 1024, guided=True)
+    weights, inputs, graphs = abstract_model(kind, PlainRequest("a cat", 1024, 1024))
     result = jax.eval_shape(partial(generate, SDXL_BASE, graphs, kind.stage), weights, inputs)
     assert result.pixels.shape == (1, 1024, 1024, 3) and result.pixels.dtype == jnp.uint8
