@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from promptmill.worker.executables import kept_or_made
+
 AXIS = "device"
 
 
@@ -61,9 +63,16 @@ class Devices:
             jax.shard_map(function, mesh=self.mesh, in_specs=(whole, split), out_specs=split, check_vma=False)
         )
 
-    def compile(self, function: Any, weights: Any, shapes: Any) -> Any:
-        """`jit` of the function, compiled now for these weights and for inputs of these shapes."""
-        return self.jit(function).lower(weights, shapes).compile()
+    def compile(self, function: Any, weights: Any, shapes: Any, *, name: str | None = None) -> Any:
+        """`jit` of the function, compiled now for these weights and for inputs of these shapes.
+
+        Under a `name` that says all that is static in the function, an earlier process may have compiled it.
+        """
+
+        def make() -> Any:
+            return self.jit(function).lower(weights, shapes).compile()
+
+        return make() if name is None else kept_or_made(name, (weights, shapes), list(self.mesh.devices.flat), make)
 
 
 def is_out_of_memory(error: Exception) -> bool:

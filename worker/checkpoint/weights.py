@@ -7,6 +7,7 @@ Everything else is read as it lies.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ def load_weights(
 
     Raises WeightsError naming the file and the keys that are missing, unexpected, or of another shape.
     """
-    graph, state = nnx.split(nnx.eval_shape(build))
+    graph, state = skeleton(build)
     flat = dict(nnx.to_flat_state(state))
     wanted, tensors = _matched(folder, state)
 
@@ -75,7 +76,21 @@ def load_weights(
 
 def check_weights(folder: Path, build: Callable[[], nnx.Module]) -> None:
     """Find out from the files' headers whether `load_weights` would take them. Raises WeightsError as it does."""
-    _matched(folder, nnx.split(nnx.eval_shape(build))[1])
+    _matched(folder, skeleton(build)[1])
+
+
+def skeleton(build: Callable[[], nnx.Module]) -> tuple[nnx.GraphDef, nnx.State]:
+    """The module's graph and its state as shapes: most of the time that a small model takes to load, so it is kept."""
+    if not isinstance(build, partial):
+        return nnx.split(nnx.eval_shape(build))
+    return _skeleton(build.func, build.args, tuple(sorted(build.keywords.items())))
+
+
+@lru_cache(maxsize=8)
+def _skeleton(
+    of: Callable[..., nnx.Module], args: tuple[Any, ...], keywords: tuple[tuple[str, Any], ...]
+) -> tuple[nnx.GraphDef, nnx.State]:
+    return nnx.split(nnx.eval_shape(partial(of, *args, **dict(keywords))))
 
 
 def _matched(folder: Path, state: nnx.State) -> tuple[dict[str, Parameter], dict[str, StoredTensor]]:

@@ -163,7 +163,8 @@ class Program:
 
     def _compile(self) -> Any:
         body = partial(generate, self.model.config, self.model.graphs, self.kind.stage)
-        return self.model.devices.compile(body, self.model.weights, self._shapes())
+        name = repr((self.model.config, self.kind))
+        return self.model.devices.compile(body, self.model.weights, self._shapes(), name=name)
 
     def _shapes(self) -> Inputs:
         plain = PlainRequest("", self.kind.width, self.kind.height)
