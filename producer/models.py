@@ -208,5 +208,5 @@ def _read_json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, A
         return missing
     values = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
-        raise TypeError(f"{path.name} holds no JSON object")
+        raise TypeError(f"{path.name} does not hold a JSON object")
     return values

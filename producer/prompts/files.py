@@ -127,7 +127,7 @@ class _Objects:
         self._layouts: dict[tuple[str, ...], Columns] = {}
 
     def row(self, number: int, line: str) -> Row:
-        """Raises JobError for a wrong column, ValueError and RecursionError for what is no JSON object."""
+        """Raises JobError for a wrong column, ValueError and RecursionError for what is not a JSON object."""
         said = _decoded(line)
         if type(said) is not dict:
             raise ValueError(f'must be a JSON object such as {{"prompt": "..."}}, got {type(said).__name__}')

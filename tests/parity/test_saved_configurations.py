@@ -87,7 +87,7 @@ def test_a_scheduler_that_is_not_here_is_stood_in_for_by_every_sampler(sampler: 
     )
     assert sampler_of(json.loads(path.read_text()))[0] == "euler"
     config = SchedulerConfig.from_file(path)
-    assert (config.prediction_type, config.rescale_betas_zero_snr) == ("v_prediction", True)
+    assert (config.given["prediction_type"], config.given["rescale_betas_zero_snr"]) == ("v_prediction", True)
     assert len(make_table(config, Sampling(sampler=sampler, steps=8)).timesteps) >= 8
 
 

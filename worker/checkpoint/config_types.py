@@ -1,9 +1,10 @@
 """Whether what a JSON file holds is of the type that a field's annotation names, and the words that say it is not."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 from promptmill.worker.errors import ConfigError
 
@@ -19,9 +20,8 @@ KINDS: dict[type, str] = {
 }
 
 
-def check_types(path: Path, cls: type, values: dict[str, Any]) -> None:
-    """ConfigError for the first of `values` that the field of `cls` with its name cannot hold."""
-    hints = get_type_hints(cls)
+def check_types(path: Path, hints: Mapping[str, Any], values: dict[str, Any]) -> None:
+    """ConfigError for the first of `values` that is not of the type which `hints` has for its name."""
     for name, value in values.items():
         if not _fits(value, hints[name]):
             raise ConfigError(f"{path}: {name} is {value!r}, expected {_words(hints[name])}")
@@ -33,7 +33,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is tuple:
         return isinstance(value, list) and _items_fit(value, get_args(hint))
     if hint is int or hint is float:
-        # Python counts true as 1; JSON does not. It also reads NaN and Infinity, which are no JSON.
+        # Python counts true as 1; JSON does not. It also reads NaN and Infinity, which are not valid JSON.
         kinds = (int, float) if hint is float else (int,)
         return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, hint) if hint in KINDS else True  # such as Any, of which nothing can be checked

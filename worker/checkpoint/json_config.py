@@ -9,7 +9,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_type_hints
 
 from promptmill.worker.checkpoint.config_types import KINDS, check_types
 from promptmill.worker.errors import ConfigError
@@ -32,7 +32,7 @@ class JsonConfig:
     def from_file(cls, path: Path) -> Self:
         """Read `path`; ConfigError names the file, the field, what it holds and what is understood."""
         values = cls._given(read_json(path))
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = cls.hints()
         for name, value in values.items():
             if name.startswith("_") or name in cls.WITHOUT_EFFECT or name in known:
                 continue
@@ -41,11 +41,17 @@ class JsonConfig:
             if value not in cls.FIXED[name]:
                 raise unexpected(path, name, value, cls.FIXED[name])
         given = {name: value for name, value in values.items() if name in known}
-        check_types(path, cls, given)
+        check_types(path, known, given)
         try:
             return cls(**{name: _frozen(value) for name, value in given.items()})
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+    @classmethod
+    def hints(cls) -> dict[str, Any]:
+        """The fields that are implemented, and the type of each."""
+        hints = get_type_hints(cls)
+        return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
     @classmethod
     def _given(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -77,9 +83,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: is no JSON from line {error.lineno}, column {error.colno} on") from error
+        raise ConfigError(f"{path}: is not valid JSON from line {error.lineno}, column {error.colno} on") from error
     except (UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: is no JSON") from error
+        raise ConfigError(f"{path}: is not valid JSON") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a JSON object, got {KINDS[type(values)]}")
     return values

@@ -36,7 +36,7 @@ PLANS, DEFAULTS = _found()
 def resolve(config: SchedulerConfig, scheduler: str, asked: Mapping[str, Any]) -> Settings:
     """The settings of diffusers' class `scheduler`: `asked` over the file's fields over the class's defaults."""
     defaults = DEFAULTS[scheduler]
-    given = {name: getattr(config, name) for name in defaults if getattr(config, name) is not None}
+    given = {name: value for name, value in config.given.items() if name in defaults}
     settings = Settings(**{**defaults, **given, **asked})
     _check(settings, scheduler)
     return settings

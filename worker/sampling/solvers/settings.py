@@ -3,6 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
+WORDS: dict[str, tuple[str, ...]] = {
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2", "exp"),
+    "prediction_type": ("epsilon", "v_prediction", "sample"),
+    "interpolation_type": ("linear", "log_linear"),
+    "timestep_spacing": ("linspace", "leading", "trailing"),
+    "timestep_type": ("discrete", "continuous"),
+    "final_sigmas_type": ("zero", "sigma_min"),
+}
+"""What these fields may hold."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
