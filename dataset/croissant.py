@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from promptmill.dataset.image_formats import IMAGE_FORMATS
 from promptmill.dataset.manifest import MANIFEST, SCHEMA
 from promptmill.dataset.summary import Summary
 from promptmill.dataset.tables import IMAGE, WITH_IMAGES
+from promptmill.producer.image_formats import IMAGE_FORMATS
 from promptmill.producer.words import count
 
 CROISSANT = "croissant.json"

@@ -22,9 +22,10 @@ from PIL import Image
 from promptmill.dataset.duplicates import Groups, alike, same
 from promptmill.dataset.images import ImageError, look_at
 from promptmill.dataset.manifest import Row
-from promptmill.dataset.measures import Measures, measure, open_image
+from promptmill.dataset.measures import Measures, measure
 from promptmill.dataset.parallel import mapped
 from promptmill.producer.errors import PromptmillError
+from promptmill.producer.image_formats import open_image
 from promptmill.producer.job import canonical_json
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.words import count
@@ -107,7 +108,8 @@ def _look(output: Output, row: Row) -> _Looked:
     try:
         data = output.get(row["path"])
         look_at(data, decode=True)
-        image = open_image(data)
+        with open_image(data) as opened:
+            image = opened.convert("RGB")
     except ObjectNotFound:
         return _Looked(row, reason="no image")
     except ImageError:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,16 @@ import pyarrow.parquet as pq
 from promptmill.dataset.card import CARD, card_text, licence_in
 from promptmill.dataset.croissant import CROISSANT, croissant_text
 from promptmill.dataset.failures import put_failures
-from promptmill.dataset.image_formats import Transcoder
 from promptmill.dataset.manifest import MANIFEST, write_manifest
-from promptmill.dataset.options import PackOptions
+from promptmill.dataset.options import SHARD_SIZE, PackOptions
 from promptmill.dataset.pack import RECORD, SHARDS_JSON, Shard, check_options, pack
 from promptmill.dataset.rows import Rows
 from promptmill.dataset.seal import PIECE_BYTES, write_seal
 from promptmill.dataset.summary import summarize
+from promptmill.dataset.transcoder import Transcoder
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.job import JobId, canonical_json
-from promptmill.producer.layout import CONTACT_SHEET, FAILURES, REJECTS, RUN_JSON, image_name
+from promptmill.producer.layout import CONTACT_SHEET, FAILURES, REJECTS, RUN_JSON
 from promptmill.producer.outputs.output import Existing, ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import page_names, read_run
@@ -53,7 +54,8 @@ def finish(
     it may be `partial`; PackError for options that cannot be; OutputConflict where those of other images, or other
     shards, lie there; ImageChangedError, OutputError, PlanError.
     """
-    chosen = options or (PackOptions() if shard_size is None else PackOptions(shard_size=shard_size))
+    as_rendered = PackOptions(shard_size=SHARD_SIZE if shard_size is None else shard_size)
+    chosen = options or replace(as_rendered, image_format=plan.encoding.format)
     Transcoder(chosen)  # else refused after the manifest
     check_options(output, chosen)
     with scratch_folder("pack") as made:
@@ -91,7 +93,7 @@ def sealed_names(output: Output) -> list[str]:
 
 def _manifest(file: Path, output: Output, plan: Plan, failures: Mapping[int, str], partial: bool) -> dict[str, int]:
     """The run's manifest, in a file and in the output; how many rows have each state."""
-    counts = _manifest_there(file, output)
+    counts = _manifest_there(file, output, plan)
     if counts is not None:
         return counts
     counts = write_manifest(file, output, plan, failures)
@@ -105,7 +107,7 @@ def _manifest(file: Path, output: Output, plan: Plan, failures: Mapping[int, str
     return counts
 
 
-def _manifest_there(file: Path, output: Output) -> dict[str, int] | None:
+def _manifest_there(file: Path, output: Output, plan: Plan) -> dict[str, int] | None:
     """The counts of the manifest that is there, copied to the file, where nothing in it is still to come."""
     try:
         record: dict[str, Any] = json.loads(output.get(RECORD))
@@ -115,14 +117,14 @@ def _manifest_there(file: Path, output: Output) -> dict[str, int] | None:
         _copy(output, MANIFEST, file)
     except (ObjectNotFound, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return counts if _sha256(file) == digest and not _has_come(output, file) else None
+    return counts if _sha256(file) == digest and not _has_come(output, plan, file) else None
 
 
-def _has_come(output: Output, file: Path) -> bool:
+def _has_come(output: Output, plan: Plan, file: Path) -> bool:
     """Whether a job that failed, by the manifest, has an image by now."""
     with Rows(file) as rows:
         failed = (row["id"] for row in rows.between(0, len(rows), ["id", "state"]) if row["state"] == "failed")
-        return any(output.exists(image_name(JobId(job_id))) for job_id in failed)
+        return any(output.exists(plan.image_name(JobId(job_id))) for job_id in failed)
 
 
 def _copy(output: Output, name: str, file: Path) -> None:

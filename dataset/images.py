@@ -2,10 +2,9 @@
 
 import base64
 import hashlib
-import io
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +12,18 @@ import google_crc32c
 from PIL import Image, UnidentifiedImageError
 
 from promptmill.producer.errors import PromptmillError
+from promptmill.producer.exif import (
+    A1111_KEYWORD,
+    EXIF_IFD,
+    IMAGE_DESCRIPTION,
+    SOFTWARE,
+    SOFTWARE_KEYWORD,
+    UNICODE,
+    USER_COMMENT,
+)
+from promptmill.producer.image_files import PNG_JOB_KEYWORD, has_credentials, in_memory
+from promptmill.producer.image_formats import format_of, open_image
 from promptmill.producer.marks import is_ai_made
-
-PNG_END = b"IEND\xaeB`\x82"
-C2PA_CHUNK = b"caBX"
-RECORD = "promptmill"  # the text chunk that worker/encode.py writes
 
 
 class ImageError(PromptmillError):
@@ -55,29 +61,57 @@ def look_at(data: bytes, *, decode: bool = False) -> ImageFacts:
     if not data:
         raise ImageError("is empty")
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             width, height = image.size
-            record = json.loads(image.info.get(RECORD, "{}"))
-            marks = _marks(image, record)
-            if image.format == "PNG" and not data.endswith(PNG_END):
+            record = json.loads(texts_of(image).get(PNG_JOB_KEYWORD, "{}"))
+            marks = _marks(image, data, record)
+            kind = format_of(data)
+            if kind is not None and not kind.container.is_whole(in_memory(data)):
                 raise ImageError("is cut: its end is missing")
             if decode:
                 image.load()
     except UnidentifiedImageError as error:
         raise ImageError("is not an image, or cut within its first bytes") from error
-    except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, EOFError, TypeError) as error:
         raise ImageError(f"is damaged: {error}") from error
     if not isinstance(record, dict):
         raise ImageError("has a record that is not promptmill's")
     return ImageFacts(len(data), width, height, crc32c(data), hashlib.sha256(data).hexdigest(), record, marks)
 
 
-def _marks(image: Image.Image, record: Any) -> tuple[str, ...]:
+def texts_of(image: Image.Image) -> dict[str, str]:
+    """What an image says of its job: the record under `promptmill`, A1111's lines under `parameters`, `Software`."""
+    if image.format == "PNG":
+        known = (PNG_JOB_KEYWORD, A1111_KEYWORD, SOFTWARE_KEYWORD)
+        return {name: text for name, text in image.info.items() if name in known}
+    exif = image.getexif()
+    tags = {PNG_JOB_KEYWORD: IMAGE_DESCRIPTION, SOFTWARE_KEYWORD: SOFTWARE}
+    found = {name: str(exif[tag]) for name, tag in tags.items() if tag in exif}
+    comment = exif.get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
+    if comment.startswith(UNICODE):
+        found[A1111_KEYWORD] = comment.removeprefix(UNICODE).decode("utf-16-be")
+    return found
+
+
+def xmp_of(image: Image.Image, data: bytes) -> bytes | None:
+    """The image's XMP packet. Pillow's plugin for JPEG XL does not show it."""
+    if (found := image.info.get("xmp")) is not None:
+        return found if isinstance(found, bytes) else str(found).encode()
+    return next((content for kind, content in _boxes(data) if kind == b"xml "), None)
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    kind = format_of(data)
+    for box in kind.container.boxes(in_memory(data)) if kind else ():
+        yield box.kind, data[box.start : box.start + box.length]
+
+
+def _marks(image: Image.Image, data: bytes, record: Any) -> tuple[str, ...]:
     notes = record.get("notes", {}) if isinstance(record, dict) else {}
     found = {
-        "xmp": is_ai_made(image.info.get("xmp", b"")),
+        "xmp": is_ai_made(xmp_of(image, data) or b""),
         "watermark": not str(notes.get("watermark", "none")).startswith("none"),
-        "c2pa": any(chunk[0] == C2PA_CHUNK for chunk in getattr(image, "private_chunks", ())),
+        "c2pa": any(has_credentials(*box) for box in _boxes(data)),
     }
     return tuple(name for name, there in found.items() if there)
 

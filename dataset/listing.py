@@ -6,8 +6,9 @@ Ten million images are held as 24 bytes each in temporary files, and looked at i
 import base64
 import re
 import struct
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from promptmill.dataset.card import CARD
 from promptmill.dataset.croissant import CROISSANT
@@ -16,7 +17,7 @@ from promptmill.dataset.manifest import MANIFEST
 from promptmill.dataset.pack import RECORD, SHARDS_JSON
 from promptmill.dataset.seal import SUCCESS
 from promptmill.producer.job import JobId
-from promptmill.producer.layout import CONTACT_SHEET, FAILURES, JOB_ID_KEY, REJECTS, RUN_JSON, image_name, job_of
+from promptmill.producer.layout import CONTACT_SHEET, FAILURES, JOB_ID_KEY, REJECTS, RUN_JSON, job_of
 from promptmill.producer.outputs.output import Listed, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.spool import Heaps
@@ -47,12 +48,13 @@ class Listing:
         return {JobId(digest.hex()): (number >> 32, number & 0xFFFFFFFF) for digest, number in found}
 
 
-def read_listing(output: Output, pages: Container[str], shards: Container[str], grown: bool) -> Listing:
-    """List the output once. `pages` and `shards` are the names of those that the run has; `grown`: there may be files
-    of earlier plans. Raises OutputError."""
-    listing = Listing()
+def read_listing(
+    output: Output, pages: Container[str], shards: Container[str], plan: Plan, run: Mapping[str, Any]
+) -> Listing:
+    """List the output once. `pages` and `shards` are the names of those that the run has. Raises OutputError."""
+    listing, grown = Listing(), "earlier" in run  # then there may be files of earlier plans
     for listed in output.scan():
-        job_id = job_of(listed.name)
+        job_id = job_of(listed.name, plan.encoding.extension)
         if job_id is not None:
             _add_image(listing, job_id, listed)
             continue
@@ -92,6 +94,6 @@ def foreign_images(listing: Listing, plan: Plan) -> list[Finding]:
     for first_byte in range(256):
         ours = {digest for digest, _ in plan.heaps.heap(first_byte)}
         there = (digest for digest, _ in listing.images.heap(first_byte))
-        names = (image_name(JobId(digest.hex())) for digest in there if digest not in ours)
+        names = (plan.image_name(JobId(digest.hex())) for digest in there if digest not in ours)
         found += [Finding(name, "is not an image of this run", kind="foreign") for name in names]
     return found

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from promptmill.dataset.images import ImageError, ImageFacts, look_at
 from promptmill.dataset.parallel import READERS
 from promptmill.producer.job import Job, canonical_json
-from promptmill.producer.layout import RENDER_S_KEY, WORKER_KEY, image_name
+from promptmill.producer.layout import RENDER_S_KEY, WORKER_KEY
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_lines import PlannedJob
@@ -108,7 +108,7 @@ def planned_row(planned: PlannedJob, job: Job) -> Row:
 
 def _row(output: Output, plan: Plan, planned: PlannedJob, failures: Mapping[int, str]) -> Row:
     job = plan.whole(planned)
-    path = image_name(planned.id)
+    path = plan.image_name(planned.id)
     row = planned_row(planned, job)
     try:
         facts = whole_image(output.get(path), job)

@@ -5,7 +5,6 @@ points is brighter than its left neighbour, on a grey image of 9x8. Our own: ima
 """
 
 import hashlib
-import io
 from dataclasses import dataclass
 
 from PIL import Image, ImageFilter, ImageStat
@@ -32,12 +31,6 @@ class Measures:
     @property
     def plain(self) -> bool:
         return self.contrast < PLAIN
-
-
-def open_image(data: bytes) -> Image.Image:
-    """The decoded image, in RGB."""
-    with Image.open(io.BytesIO(data)) as image:
-        return image.convert("RGB")
 
 
 def measure(image: Image.Image) -> Measures:

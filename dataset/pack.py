@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from promptmill.dataset.formats import FORMATS, Written
-from promptmill.dataset.image_formats import Transcoder
 from promptmill.dataset.options import PackOptions
 from promptmill.dataset.pieces import Piece, pieces
 from promptmill.dataset.rows import Rows
 from promptmill.dataset.samples import COLUMNS, read_samples, rows_of
+from promptmill.dataset.transcoder import Transcoder
 from promptmill.producer.job import canonical_json
 from promptmill.producer.outputs.output import ObjectNotFound, Output, OutputConflict
 

@@ -136,7 +136,7 @@ class _Repair:
     def _strangers(self, plan: Plan, run: dict[str, object]) -> Iterator[Step]:
         shards = {shard["name"] for shard in read_shards(self._output)}
         pages = {*page_names(run), *self._seal.sha256}
-        listing = read_listing(self._output, pages, shards, "earlier" in run)
+        listing = read_listing(self._output, pages, shards, plan, run)
         with closing(listing.images):
             for finding in self._foreign(listing, plan, bool(shards)):
                 yield self._set_aside(finding)

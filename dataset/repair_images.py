@@ -14,7 +14,7 @@ from promptmill.dataset.steps import Render, Step
 from promptmill.dataset.subject import Subject
 from promptmill.dataset.verify_images import check_images
 from promptmill.producer.job import canonical_json
-from promptmill.producer.layout import IMAGES, image_metadata, image_name
+from promptmill.producer.layout import IMAGES, image_metadata
 from promptmill.producer.outputs.output import ObjectNotFound
 
 _COLUMNS = ("index", "id", "state", "sha256", "worker", "render_s")
@@ -66,31 +66,35 @@ class ImageRepair:
                 yield Step(finding.name, "left", told, finding.index)
 
     def _from_shards(self, rows: Sequence[Row]) -> Iterator[Step]:
-        found: set[int] = set()
+        found, extension = set[int](), self._subject.plan.encoding.extension
         for shard in shard_rows(self._subject.output) if rows else ():
             inside = [
                 row for row in rows if shard["first"] <= row["index"] < shard["end"] and row["index"] not in found
             ]
-            for index, data in images_in(self._subject.output, shard, inside, self._scratch) if inside else ():
+            for index, data in (
+                images_in(self._subject.output, shard, inside, extension, self._scratch) if inside else ()
+            ):
                 found.add(index)
                 yield self._put(next(row for row in inside if row["index"] == index), data, shard)
 
     def _put(self, row: Row, data: bytes, shard: ShardRow) -> Step:
         facts, run, index = look_at(data), str(self._subject.run.get("run", "")), row["index"]
-        name = image_name(next(self._subject.plan.at([index])).id)
+        name = self._subject.plan.image_name(next(self._subject.plan.at([index])).id)
         to = self._aside.take(name)
         record = json.loads(canonical_json(dict(facts.record)))
         who = {"worker": row.get("worker"), "render_s": row.get("render_s")}
         metadata = image_metadata(str(facts.job_id), run, index, record, **who)
-        self._subject.output.put_once(name, data, content_type="image/png", metadata=metadata)
+        self._subject.output.put_once(
+            name, data, content_type=self._subject.plan.encoding.row.content_type, metadata=metadata
+        )
         return Step(name, "restored", f"from {shard['name']}{f'; what was there is now {to}' if to else ''}", index)
 
     def _rendered(self, indexes: Sequence[int], rows: dict[int, Row]) -> Iterator[Step]:
         plan = self._subject.plan
-        taken = {planned.index: self._aside.take(image_name(planned.id)) for planned in plan.at(indexes)}
+        taken = {planned.index: self._aside.take(plan.image_name(planned.id)) for planned in plan.at(indexes)}
         self.failures = dict(self._render(plan, indexes))
         for planned in plan.at(indexes):
-            name, index, to = image_name(planned.id), planned.index, taken[planned.index]
+            name, index, to = plan.image_name(planned.id), planned.index, taken[planned.index]
             aside = f"what was there is now {to}" if to else ""
             expected = rows[index]["sha256"] if index in rows else None
             try:

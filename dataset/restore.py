@@ -43,7 +43,7 @@ def _plan_line(row: Row) -> str:
 
 
 def images_in(
-    output: Output, shard: Mapping[str, Any], rows: Sequence[Row], scratch: Path
+    output: Output, shard: Mapping[str, Any], rows: Sequence[Row], extension: str, scratch: Path
 ) -> Iterator[tuple[int, bytes]]:
     """The images of these rows, as the shard holds them, by index: those that are what the manifest says."""
     beside = {image["sha256"]: image["name"] for image in shard.get("images", ())}
@@ -61,7 +61,7 @@ def images_in(
         except ObjectNotFound:
             return
         file.seek(0)
-        wanted = {f"{row['index']:09d}.png": row for row in rows}
+        wanted = {f"{row['index']:09d}.{extension}": row for row in rows}
         for name, data in _members(file, wanted):
             if hashlib.sha256(data).hexdigest() == wanted[name]["sha256"]:
                 yield wanted[name]["index"], data

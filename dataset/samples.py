@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from promptmill.dataset.image_formats import Transcoder
 from promptmill.dataset.manifest import JOB_COLUMNS, SCHEMA
 from promptmill.dataset.options import PackOptions, split_of
 from promptmill.dataset.parallel import mapped
 from promptmill.dataset.pieces import Piece
 from promptmill.dataset.rows import Rows
+from promptmill.dataset.transcoder import Transcoder
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.job import Job, canonical_json
 from promptmill.producer.outputs.output import ObjectNotFound, Output

@@ -82,7 +82,7 @@ def read_any_seal(output: Output) -> tuple[Seal, list[Finding]]:
 def _check(subject: Subject, fast: bool) -> Iterator[Finding]:
     shards = read_shards(subject.output)
     pages = {*page_names(subject.run), *subject.sealed}
-    listing = read_listing(subject.output, pages, {shard["name"] for shard in shards}, "earlier" in subject.run)
+    listing = read_listing(subject.output, pages, {shard["name"] for shard in shards}, subject.plan, subject.run)
     with closing(listing.images):
         yield from listing.findings
         yield from foreign_images(listing, subject.plan)

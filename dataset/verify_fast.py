@@ -9,7 +9,6 @@ from promptmill.dataset.stored_manifest import ManifestError
 from promptmill.dataset.subject import Subject
 from promptmill.dataset.verify_images import check_absence, check_presence
 from promptmill.producer.job import JobId
-from promptmill.producer.layout import image_name
 from promptmill.producer.plan_builder import SHAPE_BITS
 from promptmill.producer.spool import Heaps
 
@@ -45,7 +44,7 @@ def _check_heap(subject: Subject, listing: Listing, packed: Heaps, first_byte: i
         if digest in seen:  # the image of an index before
             continue
         seen.add(digest)
-        name, index = image_name(JobId(digest.hex())), number >> SHAPE_BITS
+        name, index = subject.plan.image_name(JobId(digest.hex())), number >> SHAPE_BITS
         found, told = there.get(JobId(digest.hex())), expected.get(digest)
         if found is None:
             row = None if subject.manifest is None else {"state": "failed" if told is None else "done"}

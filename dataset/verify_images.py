@@ -10,7 +10,7 @@ from promptmill.dataset.parallel import mapped
 from promptmill.dataset.stored_manifest import ManifestError
 from promptmill.dataset.subject import Subject
 from promptmill.producer.job import Job
-from promptmill.producer.layout import RUN_JSON, image_name
+from promptmill.producer.layout import RUN_JSON
 from promptmill.producer.outputs.output import ObjectNotFound
 from promptmill.producer.plan_lines import PlannedJob
 from promptmill.producer.words import count
@@ -59,7 +59,7 @@ def _check(subject: Subject, planned: PlannedJob, row: Row | None) -> Iterator[F
 
 
 def _check_image(subject: Subject, planned: PlannedJob, job: Job, row: Row | None) -> Iterator[Finding]:
-    name, index = image_name(planned.id), planned.index
+    name, index = subject.plan.image_name(planned.id), planned.index
     try:
         facts = whole_image(subject.output.get(name), job, decode=True)
     except ObjectNotFound:

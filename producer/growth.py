@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import Any
 
 from promptmill.producer.errors import PlanError
+from promptmill.producer.image_formats import Encoding
 from promptmill.producer.layout import MANIFEST, RUN_JSON
 from promptmill.producer.outputs.output import Output, OutputConflict, Put
 from promptmill.producer.plan import Plan
@@ -81,6 +82,7 @@ def place_plan(
     if known is None:
         write_plan(run_output, run, plan, sources)
         return plan
+    _take_encoding(plan, run, run_output, known)
     if plan.digest == known.get("digest"):
         plan.common = dict(known["settings"])
         return plan
@@ -130,6 +132,17 @@ def preview(
     agrees = agrees or any(plan.digest == part["digest"] or begins_with(plan, part) for part in parts_of(known))
     refusal = None if agrees else _refusal(run, run_output, clean_sources(sources), found)
     return Preview(found.new, found.gone, found.kept, refusal)
+
+
+def _take_encoding(plan: Plan, run: str, run_output: Output, known: Mapping[str, Any]) -> None:
+    """The plan's images are written as the run's. Raises PlanError where others were asked for."""
+    there = Encoding.of_run(known)
+    if plan.asked not in (None, there):
+        raise PlanError(
+            f"run {run!r} at {run_output.url} has images as {there}, not {plan.asked}: "
+            "leave out --image-format, or begin another run (--run)"
+        )
+    plan.asked = there
 
 
 def parts_of(run: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -209,6 +222,7 @@ def extended(old: Plan, plan: Plan, takes: Callable[[int], bool]) -> Plan:
             common=old.common,
             page_jobs=built.page_jobs,
             start=plan.start,
+            asked=old.asked,
         )
         stack.pop_all()  # from here on, closing the files is the plan's
         return grown

@@ -5,21 +5,22 @@
     rejects.jsonl                the rows that were skipped
     manifest.parquet             a finished run's table; promptmill.dataset
     failures.jsonl               its rows without an image, where there are any
-    images/3f/3fa9….png          one object per job
+    images/3f/3fa9….png          one object per job; .webp, .jpg or .jxl where the run asked for it
     contact-sheet.png            to look at
 
 An image is there where its name is right, it is whole, and it is the right job's. A name alone proves nothing: what was
 cut off, or is somebody else's, has it too. A bucket's listing says all of it by the metadata that the worker wrote and
-by the checksum; of other files the beginning, which names the job, and the end are read.
+by the checksum; of other files the parts that name the job, and the end, are read (image_files.py).
 """
 
 import enum
 import json
 import re
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from promptmill.producer.image_files import PNG_JOB_KEYWORD, Container, File
+from promptmill.producer.image_formats import EXTENSIONS
 from promptmill.producer.job import JobId
 from promptmill.producer.outputs.output import Listed
 
@@ -39,15 +40,8 @@ WORKER_KEY, RENDER_S_KEY = "worker", "render_s"
 MAX_IMAGE_METADATA = 3000
 """Bytes. Google takes 8 KiB, fake-gcs-server on a file system what an attribute of a file holds."""
 
-PNG_JOB_KEYWORD = "promptmill"
-"""The text chunk of a PNG that holds its job as JSON, before the pixels."""
-
-HEAD_BYTES = 4096  # a page of a file system; the job's id comes within the first kilobyte
-
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-_NAME = re.compile(rf"{IMAGES}/([0-9a-f]{{2}})/(\1[0-9a-f]{{30}})\.png")
-_ID = re.compile(rb'"id":"([0-9a-f]{32})"')  # a quote within a text is escaped: these stand nowhere but at the key
+_NAME = re.compile(rf"{IMAGES}/([0-9a-f]{{2}})/(\1[0-9a-f]{{30}})\.({'|'.join(EXTENSIONS)})")
+_ID = re.compile(rb'"id": ?"([0-9a-f]{32})"')  # a quote within a text is escaped: these stand nowhere but at the key
 
 
 def image_name(job_id: JobId, extension: str = "png") -> str:
@@ -69,10 +63,10 @@ def image_metadata(
     return whole if size <= MAX_IMAGE_METADATA else ids
 
 
-def job_of(name: str) -> JobId | None:
-    """The job whose image has this name; None for any other name."""
+def job_of(name: str, extension: str | None = None) -> JobId | None:
+    """The job whose image has this name; None for any other name, or one with another extension than asked for."""
     match = _NAME.fullmatch(name)
-    return JobId(match[2]) if match else None
+    return JobId(match[2]) if match and extension in (None, match[3]) else None
 
 
 def page_name(number: int, digest: str = "") -> str:
@@ -95,40 +89,29 @@ def look(listed: Listed, job_id: JobId, read: Callable[[int, int], bytes]) -> Lo
     said = listed.metadata.get(JOB_ID_KEY)
     if said is not None and listed.size and listed.intact is not False:
         return Look.OURS if said == job_id else Look.FOREIGN
-    return look_inside(job_id, listed.size, read)
+    return look_inside(job_id, listed.size, read, listed.name.rpartition(".")[2])
 
 
-def look_inside(job_id: JobId, size: int, read: Callable[[int, int], bytes]) -> Look:
-    """The same, by the bytes of the beginning and the end. `size` is that of the object."""
-    head = read(0, HEAD_BYTES)
-    if not head.strip(b"\0"):  # also what some file systems leave of a file after a power cut
+def look_inside(job_id: JobId, size: int, read: Callable[[int, int], bytes], extension: str = "png") -> Look:
+    """The same, by the bytes of the beginning and the end. `size` is the object's, `extension` that of its name."""
+    file, kind = File(size, read), EXTENSIONS[extension].container
+    if file.is_empty:
         return Look.BROKEN
-    ours = _is_of(job_id, head)
-    if ours is None and size > len(head):
-        ours = _is_of(job_id, read(0, size))
-    if ours is False:
-        return Look.FOREIGN
-    whole = ours and read(max(size - len(_PNG_END), 0), len(_PNG_END)) == _PNG_END
-    return Look.OURS if whole else Look.BROKEN
+    if not file.head.startswith(kind.start):
+        return Look.BROKEN if kind.start.startswith(file.head) else Look.FOREIGN
+    ours = _is_of(job_id, file, kind)
+    whole = kind.is_whole(file)
+    if ours is None:  # cut before it says whose it is, or another tool's
+        return Look.FOREIGN if whole else Look.BROKEN
+    return Look.FOREIGN if not ours else Look.OURS if whole else Look.BROKEN
 
 
-def _is_of(job_id: JobId, head: bytes) -> bool | None:
-    """Whether a PNG that begins so is the job's, None where it ends before it says so."""
-    if not head.startswith(_PNG_START):
-        return None if _PNG_START.startswith(head) else False
-    for kind, data in _chunks(head):
-        if kind == b"iTXt" and data.startswith(PNG_JOB_KEYWORD.encode() + b"\0"):
-            found = _ID.search(data)
-            return found[1].decode() == job_id if found else None
-        if kind in (b"IDAT", b"IEND"):
+def _is_of(job_id: JobId, file: File, kind: Container) -> bool | None:
+    """Whether an image is the job's, None where it ends before it says so."""
+    for box in kind.boxes(file):
+        if box.kind in kind.pixels:
             return False
+        if box.kind == kind.record[0] and file.at(box.start, len(kind.record[1])) == kind.record[1]:
+            found = _ID.search(file.at(box.start, box.length))
+            return found[1].decode() == job_id if found else None
     return None
-
-
-def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The kinds and contents of a PNG's chunks, as far as they are there."""
-    at = len(_PNG_START)
-    while at + 8 <= len(png):
-        length, kind = struct.unpack_from(">I4s", png, at)
-        yield kind, png[at + 8 : at + 8 + length]
-        at += 12 + length  # with the checksum

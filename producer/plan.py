@@ -15,7 +15,9 @@ from typing import Any, Protocol
 
 from promptmill.producer.errors import JobError, ModelNameError, PlanError, PromptFileError, PromptFileErrors
 from promptmill.producer.fields import ALIASES
-from promptmill.producer.job import Job, Shape, canonical_json
+from promptmill.producer.image_formats import PNG, Encoding
+from promptmill.producer.job import Job, JobId, Shape, canonical_json
+from promptmill.producer.layout import image_name
 from promptmill.producer.plan_builder import JOBS_PER_FILE, SHAPE_BITS, PlanBuilder, unpack
 from promptmill.producer.plan_lines import PlannedJob, PlanReader, job_digest, plan_line, row_json
 from promptmill.producer.prompts.expand import Expansion
@@ -40,7 +42,8 @@ class PlanOptions:
     """What turns rows into jobs. `defaults` are fields of jobs for rows that do not say otherwise.
 
     `on_error` "stop": no plan where a row is wrong; "skip": the plan of the others. `rejects`: a file for wrong rows.
-    `start`: the index in its run that the first job will have, from which seeds follow.
+    `start`: the index in its run that the first job will have, from which seeds follow. `encoding`: how images are
+    written; None: as the run has them, PNG in a new one.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -50,6 +53,7 @@ class PlanOptions:
     on_error: str = "stop"
     rejects: Path | None = None
     start: int = 0
+    encoding: Encoding | None = None
 
 
 class Bytes(Protocol):
@@ -65,7 +69,7 @@ class Plan:
     `pages` are the plan's files, packed; `rows` were read for it, wrong ones included. `heaps` has each job's id,
     numbered by its index and its shape's number. `start` is the index from which its seeds were counted, `seeds_end`
     the one behind the last. `cut` counts
-    jobs whose prompt is longer than its windows.
+    jobs whose prompt is longer than its windows. `asked` is the encoding of its images, None where nobody said.
     """
 
     def __init__(
@@ -83,7 +87,9 @@ class Plan:
         cut: int = 0,
         start: int = 0,
         seeds_end: int | None = None,
+        asked: Encoding | None = None,
     ) -> None:
+        self.asked = asked
         self.pages = pages
         self.heaps = heaps
         self.jobs = len(heaps)
@@ -100,6 +106,15 @@ class Plan:
         self._repeats = bytearray(self.jobs)  # 1: the job of an index before
         self.shapes = dict(zip(self.shape_list, self._count_shapes(), strict=True))
         self.images = sum(self.shapes.values())
+
+    @property
+    def encoding(self) -> Encoding:
+        """How its images are written."""
+        return self.asked or PNG
+
+    def image_name(self, job_id: JobId) -> str:
+        """The job's object under its run's output."""
+        return image_name(job_id, self.encoding.extension)
 
     @property
     def rejected(self) -> int:
@@ -260,7 +275,7 @@ class _Maker:
         self._stop = options.on_error == "stop"
         self._rows = Rows(options.defaults, options.preset, options.expansion)
         self._rejects = Rejects(options.rejects, keep=not self._stop)
-        self._start = options.start
+        self._start, self._asked = options.start, options.encoding
         self._shift = options.start  # between a job's index in this plan and that of its seed
         self._path: str | None = None
         stack.callback(self._rejects.close)
@@ -333,6 +348,7 @@ class _Maker:
             cut=self._rows.doubts.cut,
             start=self._start,
             seeds_end=self._shift + self.count,
+            asked=self._asked,
         )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import zstandard
 
 from promptmill.producer.errors import PlanError
+from promptmill.producer.image_formats import Encoding, ImageFormatError
 from promptmill.producer.layout import REJECTS, RUN_JSON, page_name
 from promptmill.producer.outputs.output import Existing, ObjectNotFound, Output
 from promptmill.producer.plan import Plan
@@ -82,6 +83,7 @@ def describe_run(output: Output, run: str, plan: Plan, sources: Sequence[str]) -
         "sources": clean_sources(sources),
         "seeds_end": plan.seeds_end,
         "settings": plan.common,
+        **plan.encoding.to_json(),
         "shapes": {shape.key: count for shape, count in plan.shapes.items()},
         "versions": {"promptmill": version("promptmill")},
     }
@@ -111,8 +113,9 @@ def load_plan(run_output: Output) -> Plan:
             shape_keys=shapes,
             common=run["settings"],
             page_jobs=page_jobs,
+            asked=Encoding.of_run(run),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ImageFormatError) as error:
         heaps.close()
         raise PlanError(f"{run_output.url}/{RUN_JSON} does not say what a run is: {error}") from error
     except BaseException:

@@ -7,12 +7,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
+from promptmill.producer.image_formats import Encoding
 from promptmill.producer.job import JobId, Shape
 from promptmill.producer.layout import IMAGES, Look, image_name, job_of, look
 from promptmill.producer.outputs.output import Listed, ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_builder import SHAPE_BITS
+from promptmill.producer.plan_files import read_run
 from promptmill.producer.spool import Heaps
 
 LOOKERS = 16  # threads: of a bucket's objects that do not tell, each costs a round trip or two
@@ -41,8 +44,10 @@ class Present:
 
 
 def find_present(plan: Plan, run_output: Output) -> Present:
-    """What of the plan is in the run's output. Raises OutputError."""
-    return present_of(plan, look_at_images(run_output))
+    """What of the plan is in the run's output. Raises PlanError, OutputError."""
+    known = read_run(run_output)
+    encoding = plan.encoding if known is None else Encoding.of_run(known)
+    return present_of(plan, look_at_images(run_output, encoding.extension), encoding.extension)
 
 
 def images_present(run_output: Output) -> set[JobId]:
@@ -50,19 +55,33 @@ def images_present(run_output: Output) -> set[JobId]:
     return {job_id for job_id, found in look_at_images(run_output) if found is Look.OURS}
 
 
-def look_at(run_output: Output, job_id: JobId) -> Look | None:
+def look_at(run_output: Output, name: str, job_id: JobId) -> Look | None:
     """What lies in the output under the name of a job's image; None for nothing. Raises OutputError."""
-    name = image_name(job_id)
     there = [(listed, job_id) for listed in run_output.scan(name) if listed.name == name]
-    return next((found for _, found in _look_at(run_output, there)), None)
+    return next((found.look for found in _look_at(run_output, there)), None)
 
 
-def look_at_images(run_output: Output) -> Iterator[tuple[JobId, Look]]:
-    """What lies in the output under the names of images, whatever plan they are of. Raises OutputError."""
+class Looked(NamedTuple):
+    """What lies under the name of a job's image."""
 
-    named = ((listed, job_of(listed.name)) for listed in run_output.scan(f"{IMAGES}/"))
+    job_id: JobId
+    look: Look
+    listed: Listed
+
+
+def look_at_images(run_output: Output, extension: str | None = None) -> Iterator[tuple[JobId, Look]]:
+    """What lies in the output under the names of images, of this extension if one is given, whatever plan they are of.
+
+    Raises OutputError.
+    """
+    return ((found.job_id, found.look) for found in looked_at(run_output, extension))
+
+
+def looked_at(run_output: Output, extension: str | None = None) -> Iterator[Looked]:
+    """The same, with what the listing says of each."""
+    named = ((listed, job_of(listed.name, extension)) for listed in run_output.scan(f"{IMAGES}/"))
     images = ((listed, job_id) for listed, job_id in named if job_id is not None)
-    looking: deque[Future[list[tuple[JobId, Look]]]] = deque()
+    looking: deque[Future[list[Looked]]] = deque()
     with ThreadPoolExecutor(LOOKERS, "look") as lookers:
         while some := list(islice(images, LOOKED_AT_ONCE)):
             looking.append(lookers.submit(_look_at, run_output, some))
@@ -72,15 +91,15 @@ def look_at_images(run_output: Output) -> Iterator[tuple[JobId, Look]]:
             yield from looked.result()
 
 
-def _look_at(run_output: Output, some: Iterable[tuple[Listed, JobId]]) -> list[tuple[JobId, Look]]:
+def _look_at(run_output: Output, some: Iterable[tuple[Listed, JobId]]) -> list[Looked]:
     found = []
     for listed, job_id in some:
         with contextlib.suppress(ObjectNotFound):  # deleted since it was listed
-            found.append((job_id, look(listed, job_id, partial(run_output.read, listed.name))))
+            found.append(Looked(job_id, look(listed, job_id, partial(run_output.read, listed.name)), listed))
     return found
 
 
-def present_of(plan: Plan, looks: Iterable[tuple[JobId, Look]]) -> Present:
+def present_of(plan: Plan, looks: Iterable[tuple[JobId, Look]], extension: str = "png") -> Present:
     """What of the plan is among these."""
     indexes, shapes, names = bytearray(plan.jobs), [0] * len(plan.shape_list), list[str]()
     counts: Counter[Look] = Counter()
@@ -98,7 +117,7 @@ def present_of(plan: Plan, looks: Iterable[tuple[JobId, Look]]) -> Present:
                     indexes[number >> SHAPE_BITS] = 1
                     shapes[number & (1 << SHAPE_BITS) - 1] += 1
                 elif _LOOKS[at] is Look.FOREIGN and len(names) < NAMED:
-                    names.append(image_name(JobId(digest.hex())))
+                    names.append(image_name(JobId(digest.hex()), extension))
     finally:
         there.close()
     by_shape = dict(zip(plan.shape_list, shapes, strict=True))

@@ -112,6 +112,7 @@ def _open(plan: Plan, output: Output, run: str, client: redis.Redis, priority: s
         common=plan.common,
         priority=priority,
         keep_s=keep_s,
+        encoding=str(plan.encoding),
     )
 
 

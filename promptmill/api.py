@@ -61,8 +61,8 @@ def submit(
     PROMPTMILL_BROKER counts too. The same jobs to the same output are the same run, and what is there is not rendered
     again. `settings` are fields of jobs that do not say otherwise: `steps=20`, or a matrix: `steps=[20, 30]`; and the
     command's flags by their names: `num_images_per_prompt=4`, `run_seed=7`, `prompt_column="caption"`,
-    `labels=["class"]`, `on_error="skip"`. Braces in prompts are text, unless `expand`, `combinatorial` or `wildcards`
-    is given, or an `expansion`, which says all of that at once.
+    `labels=["class"]`, `on_error="skip"`, `image_format="webp"`. Braces in prompts are text, unless `expand`,
+    `combinatorial` or `wildcards` is given, or an `expansion`, which says all of that at once.
 
     A run that is named and has another plan grows by jobs that were added at the end; `append` adds all that is new,
     `replace_plan` makes these jobs the run's. `max_pending` bounds the jobs in Redis: this waits for workers before it

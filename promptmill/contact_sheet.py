@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from promptmill.producer.layout import CONTACT_SHEET, image_name
+from promptmill.producer.image_formats import ImageFormatError, open_image
+from promptmill.producer.layout import CONTACT_SHEET
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.words import count
@@ -51,7 +52,7 @@ def make_sheet(
     cells = []
     for job in plan.at(picked):
         try:
-            cells.append((output.get(image_name(job.id)), plan.whole(job).prompt))
+            cells.append((output.get(plan.image_name(job.id)), plan.whole(job).prompt))
         except ObjectNotFound:
             cells.append((b"", plan.whole(job).prompt))
     return Sheet(draw_sheet(cells, columns), len(picked), len(indexes))
@@ -93,9 +94,9 @@ def _read(data: bytes) -> "Image.Image":
     from PIL import Image, ImageDraw
 
     try:
-        with Image.open(io.BytesIO(data)) as file:
+        with open_image(data) as file:
             return _fitted(file.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageFormatError) as error:
         grey = Image.new("RGB", (SIDE, SIDE), GREY)
         reason = "damaged" if data else "empty or gone"
         _write(ImageDraw.Draw(grey), MARGIN, SIDE // 2, f"{reason} ({type(error).__name__})")

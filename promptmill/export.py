@@ -98,7 +98,7 @@ def export(
     """Brings the images of the jobs that `takes` names into a folder. Raises PlanError, OutputError."""
     check_template(settings.name)
     _check_names(plan, settings.name, takes)
-    bring = _Bringer(output, settings)
+    bring = _Bringer(output, settings, plan.encoding.extension)
     counts = {True: 0, False: 0, None: 0}
     with ThreadPoolExecutor(AT_ONCE, "export") as pool:
         jobs = filter(takes, plan)
@@ -125,30 +125,30 @@ def _check_names(plan: Plan, template: str, takes: Callable[[PlannedJob], bool])
 class _Bringer:
     """Brings one image; True where it is new, False where it was there, None where there is no image."""
 
-    def __init__(self, output: Output, settings: Settings) -> None:
-        self._output = output
+    def __init__(self, output: Output, settings: Settings, extension: str) -> None:
+        self._output, self._extension = output, extension
         self._settings = settings
         self._source = None if "://" in output.url else Path(output.url)
 
     def __call__(self, job: PlannedJob) -> bool | None:
         name = name_of(self._settings.name, job)
-        target = self._settings.folder / f"{name}.png"
+        target = self._settings.folder / f"{name}.{self._extension}"
         made = self._image(job, target)
         if made is not None and self._settings.captions:
             caption = json.loads(job.own_json)["prompt"]
-            self._write(target.with_name(f"{target.name.removesuffix('.png')}.txt"), caption.encode())
+            self._write(target.with_name(f"{target.name.removesuffix(f'.{self._extension}')}.txt"), caption.encode())
         return made
 
     def _image(self, job: PlannedJob, target: Path) -> bool | None:
-        if _is_image_of(job, target):
+        if self._is_image_of(job, target):
             return False
-        name = image_name(job.id)
+        name = image_name(job.id, self._extension)
         try:
             if self._source is None:
                 data = self._output.get(name)
-                ours = look_inside(job.id, len(data), lambda start, length: data[start : start + length])
+                ours = look_inside(job.id, len(data), lambda start, length: data[start:][:length], self._extension)
             else:
-                data, ours = b"", _look(job, self._source / name)
+                data, ours = b"", self._look(job, self._source / name)
         except (ObjectNotFound, FileNotFoundError):
             return None
         if ours is not Look.OURS:
@@ -179,6 +179,21 @@ class _Bringer:
             target.unlink()
         target.parent.mkdir(parents=True, exist_ok=True)
 
+    def _is_image_of(self, job: PlannedJob, path: Path) -> bool:
+        try:
+            return self._look(job, path) is Look.OURS
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return False
+
+    def _look(self, job: PlannedJob, path: Path) -> Look:
+        with path.open("rb") as file:
+
+            def read(start: int, length: int) -> bytes:
+                file.seek(start)
+                return file.read(length)
+
+            return look_inside(job.id, os.fstat(file.fileno()).st_size, read, self._extension)
+
 
 def write_whole(target: Path, parts: Iterator[bytes] | list[bytes]) -> None:
     """Writes a file that is there whole, or not at all."""
@@ -190,23 +205,6 @@ def write_whole(target: Path, parts: Iterator[bytes] | list[bytes]) -> None:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _is_image_of(job: PlannedJob, path: Path) -> bool:
-    try:
-        return _look(job, path) is Look.OURS
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return False
-
-
-def _look(job: PlannedJob, path: Path) -> Look:
-    with path.open("rb") as file:
-
-        def read(start: int, length: int) -> bytes:
-            file.seek(start)
-            return file.read(length)
-
-        return look_inside(job.id, os.fstat(file.fileno()).st_size, read)
 
 
 def _part(value: Any) -> str:

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptmill.producer.image_formats import Encoding
 from promptmill.producer.job import Job, JobId
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.output import Output
@@ -67,12 +68,13 @@ class Landing:
             self._look_at_plan()
         number, line = divmod(index, self._page_jobs)
         said = json.loads(self._page(self._pages[number])[line])
-        url = f"{self._output.url}/{image_name(said['id'])}"
+        url = f"{self._output.url}/{image_name(said['id'], self._extension)}"
         return FinishedImage(index, said["id"], url, Job(**said["job"]), said.get("labels", {}))
 
     def _look_at_plan(self) -> None:
         run = read_run(self._output) or {"plan_files": 0}
         self._pages, self._jobs = page_names(run), int(run.get("jobs", 0))
+        self._extension = Encoding.of_run(run).extension
         self._page_jobs = int(run.get("jobs_per_plan_file", JOBS_PER_FILE))
 
     def _read_page(self, name: str) -> list[str]:

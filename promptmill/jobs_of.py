@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from promptmill.producer.errors import PlanError
+from promptmill.producer.image_formats import Encoding
 from promptmill.producer.layout import Look, image_name
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan_builder import JOBS_PER_FILE, unpack
@@ -64,28 +65,28 @@ def jobs_of(output: Output, wanted: Wanted, failures: Mapping[int, str]) -> Iter
     """
     run = _run_in(output)
     page_jobs = int(run.get("jobs_per_plan_file", JOBS_PER_FILE))
-    reader = PlanReader(run["settings"])
+    reader, extension = PlanReader(run["settings"]), Encoding.of_run(run).extension
     for number, name in enumerate(page_names(run)):
         if wanted.page(number * page_jobs, page_jobs):
-            yield from _in_page(output, reader, name, wanted, failures)
+            yield from _in_page(output, reader, name, wanted, failures, extension)
 
 
 def _in_page(
-    output: Output, reader: PlanReader, name: str, wanted: Wanted, failures: Mapping[int, str]
+    output: Output, reader: PlanReader, name: str, wanted: Wanted, failures: Mapping[int, str], extension: str
 ) -> Iterator[FoundJob]:
     for line in _lines(output, name):
         job = reader.job(line, False)
         own = json.loads(job.own_json)
         if wanted.takes(job, own["prompt"]):
-            yield _found(output, job, own, failures.get(job.index))
+            yield _found(output, job, own, failures.get(job.index), extension)
 
 
 _STATES = {None: "open", Look.BROKEN: "broken", Look.FOREIGN: "taken"}
 
 
-def _found(output: Output, job: PlannedJob, own: Mapping[str, Any], reason: str | None) -> FoundJob:
-    name = image_name(job.id)
-    there = look_at(output, job.id)
+def _found(output: Output, job: PlannedJob, own: Mapping[str, Any], reason: str | None, extension: str) -> FoundJob:
+    name = image_name(job.id, extension)
+    there = look_at(output, name, job.id)
     state = "done" if there is Look.OURS else "failed" if reason is not None else _STATES[there]
     return FoundJob(
         job.index,

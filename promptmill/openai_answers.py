@@ -17,7 +17,7 @@ from typing import Any
 
 from promptmill.export import write_whole
 from promptmill.producer.errors import PlanError
-from promptmill.producer.layout import Look, image_name, look_inside
+from promptmill.producer.layout import Look, look_inside
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import read_run
@@ -89,12 +89,12 @@ class _Answers:
             yield _line({**said, "response": response, "error": None})
 
     def _image(self, job: PlannedJob) -> dict[str, str] | None:
-        name = image_name(job.id)
+        name, extension = self._plan.image_name(job.id), self._plan.encoding.extension
         try:
             data = self._output.get(name)
         except ObjectNotFound:
             return None
-        if look_inside(job.id, len(data), lambda start, length: data[start : start + length]) is not Look.OURS:
+        if look_inside(job.id, len(data), lambda start, length: data[start:][:length], extension) is not Look.OURS:
             return None
         return {"url": f"{self._output.url}/{name}"} if self._urls else {"b64_json": base64.b64encode(data).decode()}
 

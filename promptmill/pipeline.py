@@ -17,11 +17,12 @@ from PIL import Image
 
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.families.presets import over
+from promptmill.producer.image_files import PNG_JOB_KEYWORD
+from promptmill.producer.image_formats import Encoding
 from promptmill.producer.job import Job, Shape, canonical_names
-from promptmill.producer.layout import PNG_JOB_KEYWORD
 from promptmill.producer.models import DEFAULT_MODEL, model_defaults, resolve_model
 from promptmill.worker.checks import Checks
-from promptmill.worker.encode import encode_png, job_record
+from promptmill.worker.encode import encode, job_record
 from promptmill.worker.program import AnyProgram, fetch
 from promptmill.worker.programs import Programs
 from promptmill.worker.settings import WorkerSettings
@@ -86,17 +87,26 @@ class Pipeline:
         if batch:
             yield from _render(self._programs.get(batch[0].shape), batch)
 
-    def save_all(self, images: Iterable[Image.Image], folder: str | Path) -> list[Path]:
+    def save_all(
+        self,
+        images: Iterable[Image.Image],
+        folder: str | Path,
+        *,
+        image_format: str = "png",
+        quality: int | None = None,
+    ) -> list[Path]:
         """Write images of a Pipeline to `folder/00000.png` and so on, each with its job inside; return the paths.
 
-        They are the files that a worker writes: A1111's tools and `promptmill` read their settings. Raises ValueError
-        for an image that has lost its record, as Pillow's resize and crop drop it.
+        They are the files that a worker writes: A1111's tools and `promptmill` read their settings. `image_format` is
+        png, webp, jpeg or jxl, `quality` 1 to 100 for lossy ones. Raises ImageFormatError; ValueError for an image
+        that has lost its record, as Pillow's resize and crop drop it.
         """
+        encoding = Encoding(image_format, quality)
         Path(folder).mkdir(parents=True, exist_ok=True)
         paths = []
         for number, image in enumerate(images):
-            paths.append(Path(folder) / f"{number:05d}.png")
-            paths[-1].write_bytes(_encoded(image))
+            paths.append(Path(folder) / f"{number:05d}.{encoding.extension}")
+            paths[-1].write_bytes(_encoded(image, encoding))
         return paths
 
     def _over(self, defaults: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
@@ -106,13 +116,13 @@ class Pipeline:
         return over(defaults, said)
 
 
-def _encoded(image: Image.Image) -> bytes:
+def _encoded(image: Image.Image, encoding: Encoding) -> bytes:
     if PNG_JOB_KEYWORD not in image.info:
         raise ValueError("the image has no record of its job: save it as it came from the Pipeline")
     fields = {
         name: value for name, value in json.loads(image.info[PNG_JOB_KEYWORD]).items() if name not in ("id", "notes")
     }
-    return encode_png(np.asarray(image), Job.from_fields(fields))
+    return encode(np.asarray(image), Job.from_fields(fields), encoding=encoding)
 
 
 def _render(program: AnyProgram, jobs: Sequence[Job]) -> Iterator[Image.Image]:

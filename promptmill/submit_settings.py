@@ -14,6 +14,7 @@ from promptmill.producer.job import canonical_names
 from promptmill.producer.plan import PlanOptions
 from promptmill.producer.prompts.expand import Expansion
 from promptmill.verbs.expansion_options import expansion_of, expansion_options
+from promptmill.verbs.image_options import encoding_of, image_options
 from promptmill.verbs.options import MATRIX_FIELDS
 from promptmill.verbs.reading_options import reading_of, reading_options
 
@@ -27,6 +28,7 @@ OF_ROWS = ("on_error", "rejects")
 def flags() -> Mapping[str, Any]:
     """The flags that say how rows are read and expanded, with what they are where nobody gives them."""
 
+    @image_options
     @expansion_options
     @reading_options
     def command() -> None:
@@ -50,6 +52,7 @@ def plan_options(given: Mapping[str, Any], preset: str | None, expansion: Expans
         reading = reading_of(whole)
         whole["expand"] = False if _unasked(whole) else whole["expand"]
         expansion = expansion or expansion_of(whole, matrix)
+        encoding = encoding_of(whole)
     except click.UsageError as error:
         raise PlanError(error.message) from error
     return PlanOptions(
@@ -58,6 +61,7 @@ def plan_options(given: Mapping[str, Any], preset: str | None, expansion: Expans
         reading=reading,
         expansion=expansion,
         start=start,
+        encoding=encoding,
         **{name: named[name] for name in OF_ROWS if name in named},
     )
 

@@ -30,6 +30,12 @@ def rows(markdown: str) -> list[list[str]]:
     return [line for line in lines if "---" not in line]
 
 
+def test_image_formats_are_measured() -> None:
+    found = rows(run("image_formats", "--images", 1, "--side", 64))
+    assert [row[0] for row in found[1:4]] == ["png, lossless", "webp, lossless", "jxl, lossless"]
+    assert [row[-1] for row in found[1:4]] == ["the same"] * 3 and len(found) == 8
+
+
 def test_a_random_model_is_the_same_in_one_file_and_in_shards(tmp_path: Path) -> None:
     one = write_random_sdxl(tmp_path / "one", tiny=True) / "unet"
     three = write_random_sdxl(tmp_path / "three", tiny=True, shards=3) / "unet"

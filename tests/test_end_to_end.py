@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from promptmill.producer.broker import connect
+from promptmill.producer.image_formats import IMAGE_FORMATS
 from promptmill.producer.job import Job
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
@@ -53,6 +54,25 @@ def render(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
         timeout=300,
         check=False,
     )
+
+
+@pytest.mark.parametrize("asked", [("webp",), ("jpeg", "--quality", "90"), ("jxl",)], ids=lambda asked: asked[0])
+def test_images_are_rendered_as_the_run_asks(tmp_path: Path, asked: tuple[str, ...]):
+    """By one render; another of the same run asks for nothing and finds all; pack and verify take them as they are."""
+    words = (str(EXAMPLES / "prompts.jsonl"), "--output", str(tmp_path), "--run", "r", "--steps", "2")
+    first = render(*words, "--image-format", *asked)
+    assert first.returncode == 0, first.stderr
+    row = IMAGE_FORMATS[asked[0]]
+    files = [path.name for path in (tmp_path / "r").glob("images/*/*")]
+    assert files and all(name.endswith(f".{row.extension}") for name in files)
+    again = render(*words)
+    assert "nothing to render: all" in again.stderr and again.returncode == 0
+    refused = render(*words, "--image-format", "png")
+    told = f"has images as {':'.join((asked[0], *asked[2:]))}, not png: leave out --image-format"
+    assert refused.returncode == 2 and told in refused.stderr
+    for verb in ("pack", "verify"):
+        ran = subprocess.run([sys.executable, "-m", "promptmill", verb, str(tmp_path / "r")], check=False)
+        assert ran.returncode == 0
 
 
 def check_images(folder: Path, jobs: list[Job]) -> None:

@@ -10,10 +10,10 @@ from promptmill.dataset.finish import finish
 from promptmill.dataset.options import PackOptions
 from promptmill.dataset.verify import verify
 from promptmill.shard_tasks import pack_shard
-from tests.dataset.conftest import FAILED, Run, run
+from tests.dataset.conftest import FAILED, Run, encoding, run
 from tests.farm import farm_of
 
-__all__ = ["run"]
+__all__ = ["encoding", "run"]
 
 ASKED = ("--shard-size", "2", "--split", "train=0.5,val=0.5", "--partial", "--by-workers")
 

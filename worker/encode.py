@@ -2,7 +2,7 @@
 
 A PNG carries four text chunks: `promptmill`, the job's id and fields as JSON, with what else is to be said of this
 image under `notes`; `parameters`, the lines that A1111's tools read; `Software`; and an XMP packet that says that a
-model made the image, unless that is turned off. A new format is one function and one row in ENCODERS.
+model made the image, unless that is turned off. Other formats (producer/image_formats.py) carry the same as EXIF.
 
 Pillow's `save` keeps its options on the image, so an image is made, saved and dropped inside one call, in one thread.
 """
@@ -12,16 +12,18 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from promptmill.producer.exif import A1111_KEYWORD, IMAGE_DESCRIPTION, SOFTWARE_KEYWORD, exif_of_texts
 from promptmill.producer.families.samplers import SAMPLERS
+from promptmill.producer.image_files import PNG_JOB_KEYWORD
+from promptmill.producer.image_formats import PNG, Encoding, ImageFormatError, open_image
 from promptmill.producer.job import Job, canonical_json
-from promptmill.producer.layout import PNG_JOB_KEYWORD
 from promptmill.producer.marks import XMP_KEYWORD, xmp_packet
 
 PNG_COMPRESS_LEVEL = 1  # level 6 takes four times as long for a tenth of the size
@@ -40,26 +42,55 @@ def job_record(job: Job, notes: Notes = NO_NOTES) -> str:
     return canonical_json({"id": job.id, **job.fields(), **({"notes": dict(notes)} if notes else {})})
 
 
-def encode_png(pixels: UInt8[np.ndarray, "H W 3"], job: Job, notes: Notes = NO_NOTES, *, xmp: bool = True) -> bytes:
-    """A PNG of the pixels, with the job in its text chunks; `xmp`: and the mark that a model made it."""
-    info = PngInfo()
-    info.add_itxt(PNG_JOB_KEYWORD, job_record(job, notes))
-    info.add_itxt("parameters", a1111_parameters(job))
-    info.add_text("Software", f"promptmill {version('promptmill')}")
-    if xmp:
-        info.add_itxt(XMP_KEYWORD, xmp_packet(f"promptmill {version('promptmill')}"))
+def encode(
+    pixels: UInt8[np.ndarray, "H W 3"], job: Job, notes: Notes = NO_NOTES, *, encoding: Encoding = PNG, xmp: bool = True
+) -> bytes:
+    """An image file of the pixels, with the job inside; `xmp`: and the mark that a model made it.
+
+    Raises ImageFormatError where a package is missing.
+    """
+    row = encoding.row
+    row.load_plugin()
+    texts = {
+        PNG_JOB_KEYWORD: job_record(job, notes),
+        A1111_KEYWORD: a1111_parameters(job),
+        SOFTWARE_KEYWORD: f"promptmill {version('promptmill')}",
+    }
+    packet = xmp_packet(texts[SOFTWARE_KEYWORD]) if xmp else None
+    said = _chunks(texts, packet) if encoding.format == "png" else _exif(texts, packet, row.most_exif)
+    settings = {"compress_level": PNG_COMPRESS_LEVEL} if encoding.format == "png" else row.settings(encoding.quality)
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=PNG_COMPRESS_LEVEL, pnginfo=info)
+    Image.fromarray(pixels).save(file, row.pillow, **settings, **said)
     return file.getvalue()
 
 
+def encode_png(pixels: UInt8[np.ndarray, "H W 3"], job: Job, notes: Notes = NO_NOTES, *, xmp: bool = True) -> bytes:
+    """A PNG of the pixels, with the job in its text chunks; `xmp`: and the mark that a model made it."""
+    return encode(pixels, job, notes, xmp=xmp)
+
+
+def _chunks(texts: Mapping[str, str], packet: str | None) -> dict[str, Any]:
+    info = PngInfo()
+    info.add_itxt(PNG_JOB_KEYWORD, texts[PNG_JOB_KEYWORD])
+    info.add_itxt(A1111_KEYWORD, texts[A1111_KEYWORD])
+    info.add_text(SOFTWARE_KEYWORD, texts[SOFTWARE_KEYWORD])
+    if packet is not None:
+        info.add_itxt(XMP_KEYWORD, packet)
+    return {"pnginfo": info}
+
+
+def _exif(texts: Mapping[str, str], packet: str | None, most: int | None) -> dict[str, Any]:
+    return {"exif": exif_of_texts(texts, most), **({} if packet is None else {"xmp": packet.encode()})}
+
+
 def job_id_inside(data: bytes) -> str | None:
-    """The id of the job that a whole PNG of ours shows, or None for anything else."""
+    """The id of the job that a whole image of ours shows, or None for anything else."""
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        with open_image(data) as image:
             image.load()
-            return str(json.loads(image.info[PNG_JOB_KEYWORD])["id"])
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError):
+            said = image.info.get(PNG_JOB_KEYWORD) or image.getexif()[IMAGE_DESCRIPTION]
+            return str(json.loads(said)["id"])
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, ImageFormatError):
         return None
 
 
@@ -106,13 +137,3 @@ def _number(value: float) -> str:
 def _quoted(value: str) -> str:
     """As A1111 writes a value that would end its field."""
     return json.dumps(value, ensure_ascii=False) if any(char in value for char in ",:\n") else value
-
-
-class Encoder(Protocol):
-    """Pixels (uint8, H W 3) -> the bytes of a file."""
-
-    def __call__(self, pixels: UInt8[np.ndarray, "H W 3"], job: Job, notes: Notes, *, xmp: bool) -> bytes: ...
-
-
-ENCODERS: dict[str, tuple[str, Encoder]] = {"png": ("image/png", encode_png)}
-"""File name extension -> content type and encoder."""

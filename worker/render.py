@@ -24,6 +24,7 @@ import redis
 from jaxtyping import UInt8
 
 from promptmill.producer.backoff import backoff
+from promptmill.producer.image_formats import Encoding, ImageFormatError
 from promptmill.producer.layout import JOB_ID_KEY, Look, image_metadata, image_name, look_inside
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Existing, Output, OutputError, OutputRefused, OutputUnavailable
@@ -31,7 +32,7 @@ from promptmill.producer.queue.ledger import REVOKED
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.worker.checks import Checks, Findings
 from promptmill.worker.credentials import Signer
-from promptmill.worker.encode import ENCODERS, job_id_inside, job_record
+from promptmill.worker.encode import encode, job_id_inside, job_record
 from promptmill.worker.errors import RequestError
 from promptmill.worker.observers import Observer, timed
 from promptmill.worker.output_trouble import Blame, OutputTrouble
@@ -41,7 +42,6 @@ from promptmill.worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
-EXTENSION = "png"
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 15.0  # between two tries of an output or a Redis that does not answer
 
@@ -228,12 +228,8 @@ class Finisher:
     def _put(self, rendered: Rendered) -> str:
         """Writes the job's image, or finds it written; where it lies. Raises OutputError, Stopping."""
         claim, job = rendered.claim, rendered.claim.job
-        content_type, encode = ENCODERS[EXTENSION]
-        with timed(self._observer, "encode"):
-            data = encode(rendered.pixels, job, rendered.notes, xmp="xmp" in self._settings.layers)
-            if self.signer is not None:  # the last thing that happens to the bytes
-                data = self.signer.sign(content_type, data)
-        name = image_name(job.id, EXTENSION)
+        data, row = self._encoded(rendered), Encoding.parse(claim.encoding).row
+        name = image_name(job.id, row.extension)
         output = self._open(claim)
 
         def same_job(existing: Existing) -> bool:
@@ -242,9 +238,10 @@ class Finisher:
 
         def remains(existing: Existing) -> bool:  # not a whole image of the job, and nothing else either
             there = existing.read()
-            return look_inside(job.id, len(there), lambda start, length: there[start:][:length]) is not Look.FOREIGN
+            found = look_inside(job.id, len(there), lambda start, length: there[start:][:length], row.extension)
+            return found is not Look.FOREIGN
 
-        more: dict[str, Any] = {"content_type": content_type, "metadata": _metadata(rendered, self.worker)}
+        more: dict[str, Any] = {"content_type": row.content_type, "metadata": _metadata(rendered, self.worker)}
         with timed(self._observer, "upload"):
             self._patiently(
                 lambda: output.put_once(name, data, ours=same_job, broken=remains, **more),
@@ -253,6 +250,18 @@ class Finisher:
         self._observer.wrote(claim, len(data))
         self._outputs.worked(claim.output, job.id)
         return f"{output.url}/{name}"
+
+    def _encoded(self, rendered: Rendered) -> bytes:
+        """The image's file. Raises OutputRefused where its format cannot be written here: others may be able to."""
+        with timed(self._observer, "encode"):
+            try:
+                encoding, xmp = Encoding.parse(rendered.claim.encoding), "xmp" in self._settings.layers
+                data = encode(rendered.pixels, rendered.claim.job, rendered.notes, encoding=encoding, xmp=xmp)
+            except ImageFormatError as error:
+                raise OutputRefused(str(error)) from error
+            if self.signer is not None:  # the last thing that happens to the bytes
+                data = self.signer.sign(encoding.row.content_type, data)
+        return data
 
     def _open(self, claim: Claim) -> Output:
         """The output of the claim's run. Whatever is wrong with its URL here is not wrong with the job."""

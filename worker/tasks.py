@@ -22,7 +22,7 @@ from celery.exceptions import Reject
 
 from promptmill.producer.broker import client_of, eviction
 from promptmill.producer.errors import PromptFileError, PromptmillError
-from promptmill.producer.layout import image_name
+from promptmill.producer.image_formats import PNG, Encoding
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import OutputUnavailable
 from promptmill.producer.plan import PlanOptions, clean_name, plan_jobs
@@ -61,13 +61,18 @@ class RenderTask(Task):
         *,
         priority: str = "normal",
         preset: str | None = None,
+        image_format: str | None = None,
+        quality: int | None = None,
         **fields: Any,
     ) -> dict[str, str]:
-        """`fields` are a job's, by the names of a prompt file. Braces in the prompt are text."""
+        """`fields` are a job's, by the names of a prompt file. Braces in the prompt are text. `image_format` is png,
+        webp, jpeg or jxl; `quality` is 1 to 100."""
         if not isinstance(output, str) or not output:
             raise TaskRefused("output: is missing: where is the image to lie? A folder, or gs://bucket/prefix")
         try:
-            return self._enter(run_name(self.request.id), output, priority, preset, {"prompt": prompt, **fields})
+            encoding = Encoding(image_format or PNG.format, quality)
+            options = PlanOptions(preset=preset, expansion=Expansion(plain=True), encoding=encoding)
+            return self._enter(run_name(self.request.id), output, priority, options, {"prompt": prompt, **fields})
         except OutputUnavailable as error:
             raise self.retry(exc=error, countdown=AGAIN_S) from error
         except PromptFileError as error:  # of the one row there is: neither file nor line say anything
@@ -77,13 +82,12 @@ class RenderTask(Task):
         except redis.RedisError as error:  # the message stays, for whoever has Redis back
             raise Reject(error, requeue=True) from error
 
-    def _enter(self, run: str, url: str, priority: str, preset: str | None, fields: dict[str, Any]) -> dict[str, str]:
-        options = PlanOptions(preset=preset, expansion=Expansion(plain=True))
+    def _enter(self, run: str, url: str, priority: str, options: PlanOptions, fields: dict[str, Any]) -> dict[str, str]:
         with plan_jobs([fields], options) as plan:
             (job,) = plan
             root = open_output(url)
             submission = submit(plan, output=root, run=run, client=self._redis, priority=priority, keep_s=KEEP_S)
-        return {"run": run, "id": job.id, "image": f"{submission.output}/{image_name(job.id)}"}
+        return {"run": run, "id": job.id, "image": f"{submission.output}/{plan.image_name(job.id)}"}
 
     @cached_property
     def _redis(self) -> redis.Redis:

@@ -1,6 +1,7 @@
 """Rows of a run as the gallery's page reads them: columns of a fixed range of indexes.
 
 first           the first index
+extension       of the images' files
 states          a letter each: d done, f failed, b broken, m missing
 ids, prompts    texts
 seeds           texts too: JavaScript's numbers end at 2^53
@@ -36,13 +37,16 @@ class Range:
     common: Mapping[str, Any]
     reasons: Mapping[int, str] = field(default_factory=dict)
     scores: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    extension: str = "png"
+    versions: Sequence[int] = ()
+    """Of each image's bytes, as far as a listing tells them from others under the same name."""
 
     @property
     def number(self) -> int:
         return self.jobs[0].index // CHUNK_ROWS
 
     def digest(self) -> str:
-        """A hash of all that decides its files, images aside, which their jobs' ids stand for."""
+        """A hash of all that decides its files. The versions of images stand for those."""
         told = [
             FORMAT,
             [list(job) for job in self.jobs],
@@ -50,6 +54,8 @@ class Range:
             dict(self.common),
             [self.reasons.get(job.index) for job in self.jobs],
             dict(self.scores),
+            self.extension,
+            list(self.versions),
         ]
         return hashlib.sha256(canonical_json(told).encode()).hexdigest()[:16]
 
@@ -57,7 +63,7 @@ class Range:
 def columns(rows: Range, thumbnails: Sequence[Thumbnail | None]) -> dict[str, Any]:
     """The range's columns; a thumbnail for each job that has an image."""
     kinds: dict[str, int] = {}
-    found: dict[str, Any] = {"first": rows.jobs[0].index, "states": ""}
+    found: dict[str, Any] = {"first": rows.jobs[0].index, "extension": rows.extension, "states": ""}
     found |= {name: [] for name in ("ids", "prompts", "seeds", "kind", "labels")}
     more: dict[str, Any] = {}
     for at, (job, thumbnail) in enumerate(zip(rows.jobs, thumbnails, strict=True)):

@@ -8,7 +8,9 @@ from typing import Any
 
 from PIL import Image
 
-from promptmill.producer.layout import PNG_JOB_KEYWORD
+from promptmill.dataset.images import texts_of
+from promptmill.producer.image_files import PNG_JOB_KEYWORD
+from promptmill.producer.image_formats import ImageFormatError, open_image
 
 SIDE = 128
 """Pixels of a thumbnail's longer side."""
@@ -32,11 +34,11 @@ class Thumbnail:
 def thumbnail(data: bytes) -> Thumbnail:
     """The thumbnail of an image's file. Small images grow, so that all fill their place."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            record = json.loads(image.info.get(PNG_JOB_KEYWORD, "{}"))
+        with open_image(data) as image:
+            record = json.loads(texts_of(image).get(PNG_JOB_KEYWORD, "{}"))
             notes = record.get("notes", {}) if isinstance(record, dict) else {}
             return Thumbnail(_fitted(image.convert("RGB")), notes=notes)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, ImageFormatError) as error:
         return Thumbnail(None, f"cannot be read: {error}")
 
 

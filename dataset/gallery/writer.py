@@ -18,9 +18,10 @@ from typing import Any
 from promptmill.dataset.gallery.rows import CHUNK_ROWS, FORMAT, Range, columns
 from promptmill.dataset.gallery.script import call
 from promptmill.dataset.gallery.sprites import COLUMNS, SIDE, SPRITE_ROWS, Thumbnail, draw_sprite, thumbnail
-from promptmill.dataset.gallery.states import DONE, image_states
+from promptmill.dataset.gallery.states import DONE, States, image_states
 from promptmill.dataset.parallel import mapped
 from promptmill.producer.fields import ALIASES
+from promptmill.producer.image_formats import IMAGE_FORMATS
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan import Plan
@@ -37,8 +38,7 @@ _TYPES = {
     "html": "text/html; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "css": "text/css; charset=utf-8",
-    "webp": "image/webp",
-    "png": "image/png",
+    **{row.extension: row.content_type for row in IMAGE_FORMATS.values()},
 }
 
 
@@ -104,13 +104,14 @@ def content_type(name: str) -> str:
 
 
 def _ranges(
-    plan: Plan, states: bytearray, reasons: Mapping[int, str], scores: Mapping[str, Sequence[float]]
+    plan: Plan, images: States, reasons: Mapping[int, str], scores: Mapping[str, Sequence[float]]
 ) -> Iterator[Range]:
     jobs = iter(plan)
     while some := list(islice(jobs, CHUNK_ROWS)):
         first, end = some[0].index, some[0].index + len(some)
         numbers = {name: [_finite(one) for one in column[first:end]] for name, column in scores.items()}
-        yield Range(some, bytes(states[first:end]), plan.common, reasons, numbers)
+        states, versions = bytes(images.states[first:end]), images.versions[first:end]
+        yield Range(some, states, plan.common, reasons, numbers, plan.encoding.extension, versions)
 
 
 def _finite(number: float) -> float | None:
@@ -128,18 +129,18 @@ def _write_range(output: Output, rows: Range, there: set[str]) -> Made:
     head = call("chunk", digest).removesuffix(b");\n") + b","
     if {data, *sprites.values()} <= there and output.read(data, 0, _HEAD_BYTES).startswith(head):
         return Made(first, end, kept=True)
-    thumbnails = list(mapped(lambda pair: _thumbnail(output, *pair), zip(rows.jobs, rows.states, strict=True)))
+    thumbnails = list(mapped(lambda pair: _thumbnail(output, rows, *pair), zip(rows.jobs, rows.states, strict=True)))
     for at, sprite in sprites.items():
         _put(output, sprite, draw_sprite([one or Thumbnail(None) for one in thumbnails[at : at + SPRITE_ROWS]]))
     _put(output, data, call("chunk", digest, columns(rows, thumbnails)))
     return Made(first, end, kept=False)
 
 
-def _thumbnail(output: Output, job: PlannedJob, state: int) -> Thumbnail | None:
+def _thumbnail(output: Output, rows: Range, job: PlannedJob, state: int) -> Thumbnail | None:
     if state != DONE:
         return None
     try:
-        return thumbnail(output.get(image_name(job.id)))
+        return thumbnail(output.get(image_name(job.id, rows.extension)))
     except ObjectNotFound:
         return Thumbnail(None, "is gone since it was listed")
 

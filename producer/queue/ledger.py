@@ -1,7 +1,8 @@
 """The run in Redis: submitted, done, failed, cancelled.
 
 All of its keys (keys.py) are per run, so that ten million jobs cost about two megabytes. The run's hash holds output,
-digest, jobs, images, created, common (JSON of the fields that all jobs share), state (running, paused or cancelled),
+digest, jobs, images, created, common (JSON of the fields that all jobs share), encoding (of its images: `png`,
+`jpeg:90`), state (running, paused or cancelled),
 priority, keep_s, enqueued (indexes of the plan that are in), queued (jobs in streams), present (images that were there
 before), done (those included), failed, cut (of those rendered, whose prompt was too long), first_done, last_done
 (seconds since the epoch), served_at (microseconds, when one of its jobs was last claimed); and for its rate stopped_s
@@ -138,15 +139,17 @@ class Ledger:
         common: Mapping[str, Any],
         priority: str = "normal",
         keep_s: int = KEEP_S,
+        encoding: str = "",
     ) -> None:
         """Enters a run, or finds it entered already. A cancelled one begins anew: nothing of it is entered.
 
         `priority` is that of a run not known before; afterwards `control.set_priority` changes it.
-        `keep_s`: 0 keeps the run in Redis for ever. Raises LedgerError where the name stands for another run.
+        `keep_s`: 0 keeps the run in Redis for ever. `encoding` is that of its images, '' for PNG. Raises LedgerError
+        where the name stands for another run.
         """
         check_priority(priority)
         shared = canonical_json(common)
-        known = self._open(run, output, digest, jobs, images, shared, priority, keep_s)
+        known = self._open(run, output, digest, jobs, images, shared, priority, keep_s, encoding)
         if known != [output, digest]:
             raise name_is_taken(run, known[0], output)
 

@@ -56,6 +56,8 @@ class Claim:
     """When its run was opened: another run of the same name is not settled by this claim."""
     again: bool = False
     """Whether it was entered anew after it had failed, was revoked, or lost its image."""
+    encoding: str = ""
+    """How its image is to be written, as its run asks (image_formats.py)."""
 
     @property
     def entered_s(self) -> float:
@@ -161,8 +163,8 @@ class JobQueue:
         """
         claims: list[Claim | None] = []
         found = self._claim.raw(shape.key, self._consumer, count, self._lease_ms, MAX_DELIVERIES, *pass_over)
-        for run, output, shared, opened, entries in found:
-            where = (run.decode(), _readable(output), _readable(opened))
+        for run, output, shared, opened, encoding, entries in found:
+            where = (run.decode(), _readable(output), _readable(opened), _readable(encoding))
             for entry, deliveries, flat in entries:
                 fields = dict(zip(flat[::2], flat[1::2], strict=False))
                 claims.append(self._to_claim(_Delivery(entry.decode(), shape, *where, int(deliveries), fields), shared))
@@ -237,7 +239,8 @@ class JobQueue:
             failure = {"id": "", "reason": f"a worker of another version? it cannot read the job: {_words(error)}"}
             self._settle_one(d.run, d.shape, d.entry, index, json.dumps(failure), d.opened)
             return None
-        claim = Claim(d.entry, d.shape, d.run, index, d.deliveries, job, d.output, d.opened, b"again" in d.fields)
+        run = (d.output, d.opened, b"again" in d.fields, d.encoding)
+        claim = Claim(d.entry, d.shape, d.run, index, d.deliveries, job, *run)
         if d.deliveries > MAX_DELIVERIES:
             self.failed(claim, f"given up: {MAX_DELIVERIES} workers took it and none came back")
             return None
@@ -267,6 +270,7 @@ class _Delivery:
     run: str
     output: str
     opened: str
+    encoding: str
     deliveries: int
     fields: Mapping[bytes, bytes]
 

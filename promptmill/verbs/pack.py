@@ -1,10 +1,12 @@
 """`promptmill pack`: a finished run as a dataset."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from promptmill.producer.words import count
+from promptmill.verbs.image_options import encoding_of, image_options
 from promptmill.verbs.options import broker_option, json_option
 from promptmill.verbs.runs import answer
 
@@ -40,14 +42,7 @@ SHEET_IMAGES = 48
     show_default=True,
     help="Tars; Parquet with the images inside; folders of images with a metadata.parquet each.",
 )
-@click.option(
-    "--image-format",
-    type=click.Choice(["png", "webp", "jpeg", "jxl"]),
-    default="png",
-    show_default=True,
-    help="Of the images in the dataset. PNG is as rendered; WebP and JPEG XL are lossless without --quality.",
-)
-@click.option("--quality", type=click.IntRange(1, 100), help="Of lossy images.  [lossless where it can be; JPEG 95]")
+@image_options
 @click.option(
     "--resize",
     metavar="N|WxH",
@@ -70,7 +65,7 @@ def command(
     shard_bytes: str | None,
     split: str | None,
     format_: str,
-    image_format: str,
+    image_format: str | None,
     quality: int | None,
     resize: str | None,
     licence: str,
@@ -94,12 +89,12 @@ def command(
     from promptmill.producer.plan_files import load_plan
     from promptmill.verbs.run_output import failures_of, find_run_output
 
+    asked = encoding_of({"image_format": image_format, "quality": quality})
     options = PackOptions(
         format=format_,
         shard_size=shard_size,
         shard_bytes=None if shard_bytes is None else parse_bytes(shard_bytes),
         splits={} if split is None else parse_splits(split),
-        image_format=image_format,
         quality=quality,
         resize=None if resize is None else check_resize(resize),
     )
@@ -109,6 +104,7 @@ def command(
         click.echo(f"{shard.name}: {count(shard.samples, 'image')}, {total_bytes(shard):,} bytes", err=True)
 
     with load_plan(output) as plan:
+        options = replace(options, image_format=(asked or plan.encoding).format)
         failures = failures_of(output, broker)
         counts = finish(
             *(output, plan, failures),
@@ -128,10 +124,10 @@ def command(
 def _draw_sheet(output: "Output", plan: "Plan") -> None:
     """A contact sheet for the card, of images picked evenly, where there is none yet."""
     from promptmill.contact_sheet import make_sheet, write_sheet
-    from promptmill.producer.layout import CONTACT_SHEET, image_name
+    from promptmill.producer.layout import CONTACT_SHEET
 
     picked = sorted({number * plan.jobs // SHEET_IMAGES for number in range(SHEET_IMAGES)})
-    indexes = [job.index for job in plan.at(picked) if output.exists(image_name(job.id))]
+    indexes = [job.index for job in plan.at(picked) if output.exists(plan.image_name(job.id))]
     if indexes and not output.exists(CONTACT_SHEET):
         write_sheet(output, make_sheet(output, plan, indexes))
 

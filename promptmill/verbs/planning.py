@@ -9,6 +9,7 @@ import click
 from promptmill.producer.words import are, count
 from promptmill.progress import Progress
 from promptmill.verbs.expansion_options import expansion_of, expansion_options
+from promptmill.verbs.image_options import encoding_of, image_options
 from promptmill.verbs.options import job_defaults, job_matrix, job_options
 from promptmill.verbs.reading_options import reading_of, reading_options
 
@@ -38,7 +39,7 @@ _REJECTS = click.option(
 
 def prompt_file_options(function: F) -> F:
     """The argument FILE... and all that says what its rows mean."""
-    for add in (job_options, expansion_options, reading_options, _REJECTS, _ON_ERROR):
+    for add in (image_options, job_options, expansion_options, reading_options, _REJECTS, _ON_ERROR):
         function = add(function)
     return click.argument("files", nargs=-1, required=True, metavar="FILE...")(function)
 
@@ -55,6 +56,7 @@ def plan_options(given: Mapping[str, Any], start: int = 0) -> "PlanOptions":
         on_error=given["on_error"],
         rejects=given["rejects"],
         start=start,
+        encoding=encoding_of(given),
     )
 
 

@@ -109,6 +109,7 @@ def command(
         contextlib.ExitStack() as stack,
     ):
         tell_skipped(plan)
+        plan.encoding.row.load_plugin()  # else its own worker could not write any image
         run = name_run(run, plan, files, root, change)
         there = find_present(plan, root.child(run))
         here = _Here(broker, verbose, check_environ(given), stack)
@@ -174,6 +175,7 @@ def _render_plan(
 ) -> Report:
     sources, run_output = source_names(files), root.child(run)
     warn_of_images(run_output.url, there.broken, there.taken, there.names)
+    plan.encoding.row.load_plugin()
     if there.images == plan.images:
         report = Report(run, run_output.url, plan.images, plan.images, 0, 0)
     else:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from promptmill.producer.layout import image_name
+from promptmill.producer.image_formats import PNG, Encoding
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Output
 from promptmill.producer.plan import Plan, PlanOptions, plan_jobs
 from promptmill.producer.plan_files import write_plan
-from promptmill.worker.encode import encode_png
+from promptmill.worker.encode import encode
 
 FAILED = 4
 REPEATED = 7  # the same job as index 2
@@ -34,18 +34,24 @@ def pixels(seed: int) -> np.ndarray:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
+def encoding() -> Encoding:
+    """How the run's images are written; a module may have it otherwise."""
+    return PNG
+
+
+@pytest.fixture
+def run(tmp_path: Path, encoding: Encoding) -> Iterator[Run]:
     rows = [{"prompt": f"cat {index}", "seed": index, "width": 64, "height": 64} for index in range(10)]
     rows[REPEATED] = rows[2]
     output = open_output(str(tmp_path / "out")).child("cats")
-    with plan_jobs(rows, PlanOptions(defaults={"model": "tiny-random"})) as plan:
+    with plan_jobs(rows, PlanOptions(defaults={"model": "tiny-random"}, encoding=encoding)) as plan:
         write_plan(output, "cats", plan)
         shown: dict[int, np.ndarray] = {}
         for planned in plan:
             if planned.index != FAILED:
                 shown[planned.index] = pixels(plan.whole(planned).seed)
-                data = encode_png(shown[planned.index], plan.whole(planned))
-                output.put_once(image_name(planned.id), data, content_type="image/png")
+                data = encode(shown[planned.index], plan.whole(planned), encoding=encoding)
+                output.put_once(plan.image_name(planned.id), data, content_type=encoding.row.content_type)
         yield Run(output, tmp_path / "out" / "cats", plan, shown)
 
 

@@ -49,9 +49,10 @@ def remove(folder: Path, draw: random.Random) -> str:
 
 def double_an_image(folder: Path, draw: random.Random) -> str:
     other = f"{draw.randrange(16**32):032x}"
-    target = folder / "images" / other[:2] / f"{other}.png"
+    source = _pick(folder, draw, "images/*/*.*")
+    target = folder / "images" / other[:2] / f"{other}{source.suffix}"
     target.parent.mkdir(exist_ok=True)
-    target.write_bytes(_pick(folder, draw, "images/*/*.png").read_bytes())
+    target.write_bytes(source.read_bytes())
     return _name(folder, target)
 
 
@@ -62,7 +63,7 @@ def double_a_shard(folder: Path, draw: random.Random) -> str:
 
 
 def swap_two_images(folder: Path, draw: random.Random) -> str:
-    one, other = draw.sample(sorted(folder.glob("images/*/*.png")), 2)
+    one, other = draw.sample(sorted(folder.glob("images/*/*.*")), 2)
     data = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(data)
@@ -116,7 +117,7 @@ def put_a_foreign_object(folder: Path, draw: random.Random) -> str:
 
 def lose_an_image_and_its_shard(folder: Path, draw: random.Random) -> str:
     """What can be had from nowhere, and has to be rendered."""
-    path = _pick(folder, draw, "images/*/*.png")
+    path = _pick(folder, draw, "images/*/*.*")
     path.unlink()
     for shard in folder.glob("data/*.tar"):
         data = bytearray(shard.read_bytes())

@@ -12,9 +12,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from promptmill.dataset.finish import finish
-from promptmill.dataset.image_formats import IMAGE_FORMATS, Transcoder, texts_in
+from promptmill.dataset.images import texts_of
 from promptmill.dataset.options import PackError, PackOptions, check_resize
+from promptmill.dataset.transcoder import Transcoder
 from promptmill.dataset.verify import verify
+from promptmill.producer.image_formats import IMAGE_FORMATS, open_image
 from promptmill.producer.job import Job
 from promptmill.worker.encode import a1111_parameters, encode_png
 from tests.dataset.conftest import FAILED, Run, pixels
@@ -27,6 +29,11 @@ PNG = encode_png(pixels(1), JOB, {"cut": {"prompt": "…"}})
 
 def transcoded(png: bytes = PNG, **options: Any) -> bytes:
     return Transcoder(PackOptions(**options))(png)
+
+
+def texts_in(data: bytes) -> dict[str, str]:
+    with open_image(data) as image:
+        return texts_of(image)
 
 
 def opened(data: bytes) -> np.ndarray:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from promptmill.dataset.image_formats import Transcoder
 from promptmill.dataset.options import PackOptions
+from promptmill.dataset.transcoder import Transcoder
 from promptmill.producer.job import Job
 from promptmill.producer.marks import is_ai_made
 from promptmill.worker.encode import encode_png

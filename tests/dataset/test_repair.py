@@ -15,7 +15,7 @@ from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Output
 from promptmill.producer.plan import Plan
-from promptmill.worker.encode import encode_png
+from promptmill.worker.encode import encode
 from tests.dataset.conftest import FAILED, Run, pixels
 from tests.dataset.faults import FAULTS, Fault, every_file
 from tests.fake_gcs import FakeGcs
@@ -31,8 +31,8 @@ class Renderer:
         self.asked += indexes
         for planned in plan.at(indexes):
             job = plan.whole(planned)
-            data = encode_png(pixels(job.seed) + self.offset, job)
-            self.output.put_once(image_name(planned.id), data, content_type="image/png")
+            data = encode(pixels(job.seed) + self.offset, job, encoding=plan.encoding)
+            self.output.put_once(plan.image_name(planned.id), data, content_type=plan.encoding.row.content_type)
         return {}
 
 

@@ -1,6 +1,7 @@
 """`promptmill.Pipeline`: images in a few lines, without a queue."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from PIL import Image
 import promptmill
 from promptmill.producer.errors import JobError, PromptmillError
 from promptmill.producer.job import Job
+from promptmill.worker.encode import job_id_inside
 from promptmill.worker.program import fetch
 
 TINY = "tiny-random"
+COMMON: dict[str, Any] = {"model": TINY, "width": 64, "height": 64, "num_inference_steps": 3}
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +38,15 @@ def test_saved_images_keep_their_record_and_their_pixels(pipeline, tmp_path):
             assert json.loads(saved.info["promptmill"]) == json.loads(image.info["promptmill"])
             assert saved.info["parameters"].startswith("a ")
             assert np.array_equal(np.asarray(saved), np.asarray(image))
+
+
+@pytest.mark.parametrize(("name", "ending"), [("webp", "webp"), ("jpeg", "jpg"), ("jxl", "jxl")])
+def test_images_are_saved_in_other_formats_too(pipeline, tmp_path, name, ending):
+    (path,) = pipeline.save_all(pipeline(["a cat"], seed=3), tmp_path, image_format=name)
+    assert path.name == f"00000.{ending}"
+    assert job_id_inside(path.read_bytes()) == Job(prompt="a cat", seed=3, **COMMON).id
+    with pytest.raises(PromptmillError, match="no image format 'gif'"):
+        pipeline.save_all([], tmp_path, image_format="gif")
 
 
 def test_an_image_without_its_record_is_not_saved_as_if_it_had_one(pipeline, tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 import redis
 from PIL import Image
 
-from promptmill.dataset.images import look_at
+from promptmill.dataset.images import look_at, texts_of
+from promptmill.producer.image_formats import Encoding, format_of, open_image
 from promptmill.producer.job import Job
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.open import open_output
@@ -21,7 +23,7 @@ from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.worker.app import make_app
 from promptmill.worker.credentials import load_signer
-from promptmill.worker.encode import encode_png, job_id_inside
+from promptmill.worker.encode import a1111_parameters, encode_png, job_id_inside
 from promptmill.worker.events import JobEvents
 from promptmill.worker.output_trouble import OutputTrouble
 from promptmill.worker.render import Finisher, Rendered, _metadata
@@ -44,7 +46,7 @@ class Bench:
     """A run of some jobs in a real queue, and a Finisher for them."""
 
     def __init__(self, client: redis.Redis, url: str, folder: Path) -> None:
-        self.ledger, self.queue = Ledger(client), JobQueue(client, "bench")
+        self.client, self.ledger, self.queue = client, Ledger(client), JobQueue(client, "bench")
         self.output: Output = open_output(str(folder)).child("r")
         self.events = JobEvents(make_app(WorkerSettings(broker=url)), "bench@here")
         self.report = SelfReport("bench@here", is_busy=lambda: False)
@@ -53,9 +55,11 @@ class Bench:
         self.revoked: set[str] = set()
         self.folder = folder
 
-    def claims(self, count: int, **fields: object) -> list[Claim]:
+    def claims(self, count: int, encoding: str = "", **fields: object) -> list[Claim]:
         jobs = [Job(prompt=f"p{n}", seed=n, width=64, height=64, **fields) for n in range(count)]  # type: ignore[arg-type]
-        self.ledger.open("r", output=str(self.folder), digest="d", jobs=count, images=count, common={})
+        self.ledger.open(
+            "r", output=str(self.folder), digest="d", jobs=count, images=count, common={}, encoding=encoding
+        )
         self.queue.enqueue("r", 0, count, as_entries(enumerate(jobs)))
         return self.queue.claim(jobs[0].shape, count)
 
@@ -79,7 +83,7 @@ class Bench:
         return {failure.index: failure.reason for failure in self.ledger.failures("r")}
 
     def image(self, claim: Claim) -> bytes:
-        return self.output.get(image_name(claim.job.id))
+        return self.output.get(image_name(claim.job.id, Encoding.parse(claim.encoding).extension))
 
 
 class Faulty:
@@ -110,6 +114,37 @@ def test_an_image_has_the_marks_that_were_asked_for(bench, tmp_path, marks, expe
     (claim,) = bench.claims(1)
     assert finisher.finish(Rendered(claim, PIXELS))
     assert look_at(bench.image(claim)).marks == expected
+
+
+@pytest.mark.parametrize("encoding", ["webp", "webp:80", "jpeg", "jpeg:70", "jxl", "jxl:90"])
+def test_an_image_is_written_as_its_run_asks_with_all_that_it_says(bench, tmp_path, encoding):
+    settings = settings_with(write_certificate(tmp_path), marks="xmp,c2pa")
+    finisher = bench.finisher(settings=settings)
+    finisher.signer = load_signer(settings)
+    (claim,) = bench.claims(1, encoding)
+    assert finisher.finish(Rendered(claim, PIXELS, notes={"prompt_cut": {"prompt": " and so on"}}))
+    data = bench.image(claim)
+    facts = look_at(data, decode=True)
+    assert format_of(data) is Encoding.parse(encoding).row
+    assert (facts.marks, facts.notes) == (("xmp", "c2pa"), {"prompt_cut": {"prompt": " and so on"}})
+    assert (
+        Job.from_fields({name: facts.record[name] for name in facts.record if name not in ("id", "notes")}) == claim.job
+    )
+    with open_image(data) as image:
+        assert texts_of(image)["parameters"] == a1111_parameters(claim.job)
+        close = np.abs(np.asarray(image).astype(int) - PIXELS).mean()
+    assert close < 60 if ":" in encoding or encoding == "jpeg" else close == 0
+    assert finisher.finish(Rendered(claim, PIXELS))  # by another worker: adopted
+
+
+def test_a_worker_without_the_package_gives_the_job_back(bench, monkeypatch):
+    (claim,) = bench.claims(1, "jxl")
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    assert not bench.finish(claim)
+    assert bench.reasons() == {} and bench.trouble.to_pass_over() == [claim.output]
+    (told,) = bench.report.now().problems.values()
+    assert told.startswith("pillow_jxl is not installed here: pip install 'promptmill[jxl]'")
+    assert [again.index for again in JobQueue(bench.client, "another").claim(claim.shape, 1)] == [0]
 
 
 def test_who_rendered_an_image_and_in_how_long_lies_beside_its_bytes(bench):

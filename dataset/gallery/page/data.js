@@ -97,9 +97,10 @@ class Row {
   get more() {
     return this.chunk.more[this.at] ?? {};
   }
-  /** The image's file, relative to the gallery's folder. The id is checked: it becomes part of an address. */
+  /** The image's file, relative to the gallery's folder. Its parts are checked: they become an address. */
   get file() {
-    return /^[0-9a-f]{32}$/.test(this.id) ? `../images/${this.id.slice(0, 2)}/${this.id}.png` : "";
+    const extension = /^[a-z]+$/.test(this.chunk.extension) ? this.chunk.extension : "png";
+    return /^[0-9a-f]{32}$/.test(this.id) ? `../images/${this.id.slice(0, 2)}/${this.id}.${extension}` : "";
   }
 }
 

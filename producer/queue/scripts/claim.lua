@@ -1,7 +1,7 @@
 -- ARGV: shape key, consumer, count, lease in ms, max deliveries, outputs whose runs are passed over. Fills one batch
 -- from the runs in their turns; of each, what dead workers held goes first, then new jobs. A job that is at its last
--- delivery comes alone. Returns of each run its name, output, shared fields, time of creation, and (entry, deliveries,
--- fields) of each job; those over the maximum are for the caller to give up, and are not counted.
+-- delivery comes alone. Returns of each run its name, output, shared fields, time of creation, encoding of images, and
+-- (entry, deliveries, fields) of each job; those over the maximum are for the caller to give up, and are not counted.
 
 local shape, consumer, lease, max = ARGV[1], ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 local size = tonumber(ARGV[3])
@@ -40,13 +40,13 @@ local found, seen, lost = {}, {}, {}
 look_for_the_dead(shape, lease)
 in_turn(shape, function(run, score)
   if passed_over(run, 6) then return false end
-  local said, claims, before = redis.call('HMGET', key(run), 'output', 'common', 'created'), {}, room
+  local said, claims, before = redis.call('HMGET', key(run), 'output', 'common', 'created', 'encoding'), {}, room
   if not said[1] or not from_the_dead(stream(run, shape), claims) then
     lost[#lost + 1] = run
     return false
   end
   if room > 0 and not alone then new_ones(stream(run, shape), claims) end
-  if #claims > 0 then found[#found + 1] = {run, said[1], said[2], said[3], claims} end
+  if #claims > 0 then found[#found + 1] = {run, said[1], said[2], said[3], said[4], claims} end
   seen[#seen + 1] = {run, score, before - room}
   return alone or room == 0
 end)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.dataset.conftest import Run, run
+from tests.dataset.conftest import Run, encoding, run
 from tests.promptmill.conftest import Command
 
-__all__ = ["run"]
+__all__ = ["encoding", "run"]
 
 
 def test_packing_tells_each_shard_and_the_holes(promptmill: Command, run: Run, here: Path):

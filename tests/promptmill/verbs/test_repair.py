@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.dataset.conftest import Run, run
+from tests.dataset.conftest import Run, encoding, run
 from tests.dataset.faults import every_file
 from tests.farm import Farm, farm_of
 from tests.promptmill.conftest import Command
 
-__all__ = ["run"]
+__all__ = ["encoding", "run"]
 
 PROMPTS = [f"a cat, {number}" for number in range(6)]
 

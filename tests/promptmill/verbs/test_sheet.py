@@ -7,10 +7,10 @@ from pathlib import Path
 from PIL import Image
 
 from promptmill.contact_sheet import MARGIN, SIDE
-from tests.dataset.conftest import Run, run
+from tests.dataset.conftest import Run, encoding, run
 from tests.promptmill.conftest import Command
 
-__all__ = ["run"]
+__all__ = ["encoding", "run"]
 
 
 def test_a_sheet_of_what_is_there(promptmill: Command, run: Run, here: Path):

@@ -3,8 +3,16 @@
 Pillow writes a UserComment as a list of numbers, which piexif, and so A1111's web UI, does not take for a comment.
 """
 
+import json
 import struct
 from collections.abc import Mapping
+
+from promptmill.producer.image_files import PNG_JOB_KEYWORD
+
+A1111_KEYWORD = "parameters"
+"""The text of an image that holds its settings as A1111 writes them."""
+
+SOFTWARE_KEYWORD = "Software"
 
 IMAGE_DESCRIPTION, SOFTWARE, EXIF_IFD, USER_COMMENT = 0x010E, 0x0131, 0x8769, 0x9286
 """EXIF 2.32, tables 4 and 7."""
@@ -17,6 +25,20 @@ _HEADER = b"MM\0\x2a\0\0\0\x08"
 """TIFF, high byte first, its first directory at byte 8."""
 
 _ASCII, _LONG, _UNDEFINED = 2, 4, 7
+
+
+def exif_of_texts(texts: Mapping[str, str], most: int | None = None) -> bytes:
+    """What an image says of its job, as EXIF: the record is the ImageDescription (JSON in ASCII), and A1111's lines are
+    the UserComment, where A1111 puts and finds them. Where that is more than `most` bytes, the job's id alone."""
+    tags = {}
+    if PNG_JOB_KEYWORD in texts:
+        tags[IMAGE_DESCRIPTION] = json.dumps(json.loads(texts[PNG_JOB_KEYWORD]))
+    if SOFTWARE_KEYWORD in texts:
+        tags[SOFTWARE] = texts[SOFTWARE_KEYWORD]
+    exif = exif_of(tags, texts.get(A1111_KEYWORD))
+    if most is not None and len(exif) > most:
+        exif = exif_of({IMAGE_DESCRIPTION: json.dumps({"id": json.loads(texts[PNG_JOB_KEYWORD])["id"]})})
+    return exif
 
 
 def exif_of(texts: Mapping[int, str], comment: str | None = None) -> bytes:
