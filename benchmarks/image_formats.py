@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.report import circumstances, table, write_section
 from promptmill.producer.image_formats import Encoding, open_image
@@ -84,7 +85,7 @@ def _shown(encoding: Encoding) -> str:
 
 
 def _read(file: bytes) -> np.ndarray:
-    with open_image(file) as image:
+    with open_image(file, Image.open) as image:
         return np.asarray(image)
 
 

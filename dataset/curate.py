@@ -108,7 +108,7 @@ def _look(output: Output, row: Row) -> _Looked:
     try:
         data = output.get(row["path"])
         look_at(data, decode=True)
-        with open_image(data) as opened:
+        with open_image(data, Image.open) as opened:
             image = opened.convert("RGB")
     except ObjectNotFound:
         return _Looked(row, reason="no image")

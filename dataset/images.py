@@ -61,7 +61,7 @@ def look_at(data: bytes, *, decode: bool = False) -> ImageFacts:
     if not data:
         raise ImageError("is empty")
     try:
-        with open_image(data) as image:
+        with open_image(data, Image.open) as image:
             width, height = image.size
             record = json.loads(texts_of(image).get(PNG_JOB_KEYWORD, "{}"))
             marks = _marks(image, data, record)

@@ -34,7 +34,7 @@ class Transcoder:
         if self._may_stay and data.startswith(self._kind.container.start):
             return data
         file = io.BytesIO()
-        with open_image(data) as image:
+        with open_image(data, Image.open) as image:
             image.load()
             texts, said = texts_of(image), dict[str, Any]()
             if self._kind.pillow == "PNG":

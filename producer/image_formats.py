@@ -7,15 +7,14 @@ ledger keep it, and the names of images follow from it.
 import importlib
 import importlib.util
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, BinaryIO, TypeVar
 
 from promptmill.producer import image_files as files
 from promptmill.producer.errors import PromptmillError
 
-if TYPE_CHECKING:
-    from PIL import Image
+T = TypeVar("T")
 
 Settings = Mapping[str, Any]
 
@@ -87,14 +86,15 @@ def format_of(data: bytes) -> ImageFormat | None:
     return next((row for row in IMAGE_FORMATS.values() if data.startswith(row.container.start)), None)
 
 
-def open_image(data: bytes) -> "Image.Image":
-    """The image of a file's bytes; most formats decode its pixels later. Raises Pillow's errors, ImageFormatError."""
-    from PIL import Image
+def open_image(data: bytes, opener: Callable[[BinaryIO], T]) -> T:
+    """What Pillow's `Image.open`, the opener, makes of a file's bytes; most formats decode the pixels later.
 
+    Raises Pillow's errors, ImageFormatError.
+    """
     if (kind := format_of(data)) is not None:
         kind.load_plugin()
     try:
-        return Image.open(io.BytesIO(data))
+        return opener(io.BytesIO(data))
     except RuntimeError as error:  # of pillow_jxl
         raise OSError(str(error).partition(".")[0]) from error
 

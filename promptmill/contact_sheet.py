@@ -94,7 +94,7 @@ def _read(data: bytes) -> "Image.Image":
     from PIL import Image, ImageDraw
 
     try:
-        with open_image(data) as file:
+        with open_image(data, Image.open) as file:
             return _fitted(file.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageFormatError) as error:
         grey = Image.new("RGB", (SIDE, SIDE), GREY)

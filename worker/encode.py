@@ -86,7 +86,7 @@ def _exif(texts: Mapping[str, str], packet: str | None, most: int | None) -> dic
 def job_id_inside(data: bytes) -> str | None:
     """The id of the job that a whole image of ours shows, or None for anything else."""
     try:
-        with open_image(data) as image:
+        with open_image(data, Image.open) as image:
             image.load()
             said = image.info.get(PNG_JOB_KEYWORD) or image.getexif()[IMAGE_DESCRIPTION]
             return str(json.loads(said)["id"])

@@ -34,7 +34,7 @@ class Thumbnail:
 def thumbnail(data: bytes) -> Thumbnail:
     """The thumbnail of an image's file. Small images grow, so that all fill their place."""
     try:
-        with open_image(data) as image:
+        with open_image(data, Image.open) as image:
             record = json.loads(texts_of(image).get(PNG_JOB_KEYWORD, "{}"))
             notes = record.get("notes", {}) if isinstance(record, dict) else {}
             return Thumbnail(_fitted(image.convert("RGB")), notes=notes)

@@ -32,7 +32,7 @@ def transcoded(png: bytes = PNG, **options: Any) -> bytes:
 
 
 def texts_in(data: bytes) -> dict[str, str]:
-    with open_image(data) as image:
+    with open_image(data, Image.open) as image:
         return texts_of(image)
 
 

@@ -86,7 +86,8 @@ def test_a_packed_run_may_have_another_format(run: Run, encoding: Encoding):
     with tarfile.open(run.folder / "data/00000.tar") as tar:
         data = tar.extractfile("000000000.png").read()  # type: ignore[union-attr]
     with Image.open(io.BytesIO(data)) as image:
-        own = open_image((run.folder / run.plan.image_name(next(iter(run.plan)).id)).read_bytes())
+        rendered = (run.folder / run.plan.image_name(next(iter(run.plan)).id)).read_bytes()
+        own = open_image(rendered, Image.open)
         np.testing.assert_array_equal(np.asarray(image), np.asarray(own))
         assert json.loads(image.info["promptmill"])["id"] == next(iter(run.plan)).id
         assert image.info["parameters"].startswith("cat 0\nSteps: ")
