@@ -113,7 +113,7 @@ def _queue(client: Any, runs: list[RunStatus]) -> Metric:
     family = GaugeMetricFamily(
         "promptmill_queue_jobs",
         "Unsettled jobs: waiting for a worker, held by one, or paused.",
-        labels=["shape", "priority", "job"],
+        labels=["shape", "priority", "state"],  # "job" is Prometheus' own
     )
     shapes = {shape.key: shape for shape in JobQueue(client).backlog()}
     found: Counter[tuple[str, str, str]] = Counter()

@@ -64,12 +64,12 @@ def test_runs_queues_and_workers_are_told(farm_of_two_runs: None, at_redis: str,
     assert counts == {"done": 2, "failed": 1, "cancelled": 0, "left": 6}
     assert found["promptmill_run_created_timestamp_seconds", of_one] > 1.7e9
     assert found["promptmill_run_last_image_timestamp_seconds", of_one] > 1.7e9
-    jobs = {labels[:2]: value for (name, labels), value in found.items() if name == "promptmill_queue_jobs"}
+    jobs = {labels: value for (name, labels), value in found.items() if name == "promptmill_queue_jobs"}
     assert jobs == {
-        ("waiting", "normal"): 4,
-        ("held", "normal"): 2,
-        ("paused", "urgent"): 4,
-        ("held", "urgent"): 0,
+        ("normal", SHAPE.key, "waiting"): 4,
+        ("normal", SHAPE.key, "held"): 2,
+        ("urgent", SHAPE.key, "paused"): 4,
+        ("urgent", SHAPE.key, "held"): 0,
     }
     ((reason, _),) = [labels for name, labels in found if name == "promptmill_run_failures"]
     assert reason.startswith('the model gave "NaN"\n') and len(reason) == 80
@@ -139,3 +139,9 @@ def test_the_page_names_the_metrics_that_there_are(farm_of_two_runs: None, at_re
         "promptmill_run_images_per_second",  # not there while nothing has a rate
         "promptmill_run_eta_seconds",
     }
+
+
+def test_no_label_is_one_that_prometheus_sets_itself(farm_of_two_runs: None, at_redis: str, promptmill: Any) -> None:
+    told = text_string_to_metric_families(promptmill("exporter", "--once").out)
+    labels = {label for family in told for sample in family.samples for label in sample.labels}
+    assert labels and not labels & {"job", "instance"}, "a scrape renames it to exported_job"
