@@ -128,3 +128,11 @@ def test_a_gallery_is_written_opened_and_scrolled() -> None:
     numbers = {row[0]: row[1] for row in rows(run("gallery", "--images", 300, "--chromium", chromium()))}
     assert numbers["images"] == "300" and float(numbers["files"]) == 8
     assert all(float(value.replace(",", "")) >= 0 for value in numbers.values())
+
+
+@pytest.mark.slow
+def test_cold_start_is_told_by_part_and_the_second_process_compiles_nothing() -> None:
+    said = {row[0]: row[1:] for row in rows(run("cold_start", "--model", "tiny-random", "--runs", 1))}
+    assert int(said["compilations"][0]) > 0 and int(said["compilations"][2]) == 0
+    assert float(said["all, to the first image"][0]) > float(said["weights, from files to devices"][0]) > 0
+    assert float(said["`promptmill worker --model` ready to claim"][2]) > 0

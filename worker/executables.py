@@ -17,6 +17,7 @@ import os
 import pickle
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +34,11 @@ MOST_FILES = 64  # those used last stay
 
 _folder: Path | None = None
 """State: where executables of this process are kept, once `keep_compiled_programs` has found it private."""
+
+_unproven: list[Path] = []
+"""State: files whose executables were loaded and have not rendered yet."""
+
+XLA_HIT = "/jax/compilation_cache/cache_hits"
 
 
 def keep_compiled_programs(folder: Path) -> None:
@@ -69,9 +75,41 @@ def kept_or_made(name: str, arguments: Any, devices: Sequence[jax.Device], make:
     found = _read(path, arguments, devices)
     if found is not None:
         return found
-    made = make()
-    _write(path, made)
+    made, from_xlas_cache = _watched(make)
+    if not from_xlas_cache:  # written once more, such a one lacks functions when it is read (jax 0.10 on a CPU)
+        _write(path, made)
     return made
+
+
+def proven() -> None:
+    """What was loaded has rendered."""
+    _unproven.clear()
+
+
+def distrust() -> bool:
+    """Something failed before it had rendered: drop the executables that were loaded for it. False: there was none."""
+    dropped = list(_unproven)
+    _unproven.clear()
+    for path in dropped:
+        logger.warning("%s was loaded and failed: it is dropped, and compiled anew", path)
+        path.unlink(missing_ok=True)
+    return bool(dropped)
+
+
+def _watched(make: Callable[[], Any]) -> tuple[Any, bool]:
+    """What is made, and whether XLA's cache had it."""
+    hits: list[str] = []
+    thread = threading.get_ident()
+
+    def listen(event: str, **_: str | int) -> None:
+        if event == XLA_HIT and threading.get_ident() == thread:
+            hits.append(event)
+
+    jax.monitoring.register_event_listener(listen)
+    try:
+        return make(), bool(hits)
+    finally:
+        jax.monitoring.unregister_event_listener(listen)
 
 
 def fingerprint(name: str, arguments: Any, devices: Sequence[jax.Device]) -> str:
@@ -109,6 +147,7 @@ def _read(path: Path, arguments: Any, devices: Sequence[jax.Device]) -> Any:
             payload, in_tree, out_tree, backend=devices[0].client, execution_devices=devices
         )
         os.utime(path)
+        _unproven.append(path)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it can be compiled
         logger.warning("%s is passed over, and compiled anew: %s", path, error)
         return None

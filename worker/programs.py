@@ -12,7 +12,7 @@ from promptmill.producer.models import model_defaults, resolve_model
 from promptmill.worker.checkpoints import cache_folder, find_model
 from promptmill.worker.checks import Checks
 from promptmill.worker.devices import is_out_of_memory
-from promptmill.worker.executables import keep_compiled_programs
+from promptmill.worker.executables import distrust, keep_compiled_programs, proven
 from promptmill.worker.families import Family, LoadedModel, family_of
 from promptmill.worker.program import AnyProgram, fetch
 from promptmill.worker.settings import WorkerSettings
@@ -78,9 +78,13 @@ class Programs:
             try:
                 program = self._compile(shape)
             except Exception as error:
-                if is_out_of_memory(error) and self.halve(shape):
+                if is_out_of_memory(error):
+                    if self.halve(shape):
+                        continue
+                elif distrust():
                     continue
                 raise
+            proven()
             with self._lock:
                 self._programs[shape] = program
                 while len(self._programs) > self._settings.shapes_kept:

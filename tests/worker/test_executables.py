@@ -152,6 +152,18 @@ def test_those_that_were_not_used_for_the_longest_time_go(folder: Path) -> None:
     assert len(names) == MOST_FILES and "old-001" not in names and "old-002" in names
 
 
+def test_an_executable_that_fails_before_it_has_rendered_is_dropped(folder: Path) -> None:
+    devices = Devices.of()
+    compiled(devices)
+    executables.proven()
+    assert not executables.distrust(), "it was compiled here"
+    assert not compiled(devices)[1]
+    assert executables.distrust() and list(folder.iterdir()) == []
+    assert compiled(devices)[1] and not compiled(devices)[1]
+    executables.proven()
+    assert not executables.distrust() and len(list(folder.iterdir())) == 1
+
+
 def test_a_folder_where_others_may_write_keeps_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,4 +210,10 @@ def test_a_second_process_compiles_nothing_and_renders_the_same_bits(tmp_path: P
     first, second = process(), process()
     assert first["compiled"] > 0 and second["compiled"] == 0
     assert first["pixels"] == second["pixels"]
-    assert (tmp_path / "promptmill" / "xla").stat().st_mode & 0o777 == 0o700
+    folder = tmp_path / "promptmill" / "xla"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for file in (folder / "executables").iterdir():
+        file.unlink()
+    third = process()  # XLA's own cache has it
+    assert list((folder / "executables").iterdir()) == [], "what XLA read from its cache cannot be written once more"
+    assert third["pixels"] == process()["pixels"] == first["pixels"]

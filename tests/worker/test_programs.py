@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from promptmill.producer.job import Shape
+from promptmill.worker import executables
 from promptmill.worker import programs as programs_module
 from promptmill.worker.checks import Checks
 from promptmill.worker.devices import is_out_of_memory
@@ -128,3 +129,22 @@ def test_errors_of_a_models_files_are_found_without_reading_weights(tmp_path: Pa
     (folder / "vae" / "config.json").write_text('{"latent_channels": "four"}')
     with pytest.raises((ConfigError, WeightsError)):
         Model.check(folder)
+
+
+def test_a_kept_executable_that_fails_is_compiled_anew_and_anything_else_is_told(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A worker that cannot render because of what lies in its cache would not get well by itself."""
+    (shape,) = shapes(tiny_folder, 1)
+    (tmp_path / "executable").touch()
+    monkeypatch.setattr(executables, "_unproven", [tmp_path / "executable"])
+    tries: list[Shape] = []
+
+    def fail(self: Programs, shape: Shape) -> None:
+        tries.append(shape)
+        raise jax.errors.JaxRuntimeError("NOT_FOUND: Function iota_gather_fusion not found")
+
+    monkeypatch.setattr(Programs, "_compile", fail)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="iota"):
+        programs().make(shape)
+    assert len(tries) == 2 and not (tmp_path / "executable").exists()
