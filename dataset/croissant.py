@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from promptmill.dataset.manifest import MANIFEST, SCHEMA
+from promptmill.dataset.manifest import MANIFEST
 from promptmill.dataset.summary import Summary
 from promptmill.dataset.tables import IMAGE, WITH_IMAGES
 from promptmill.producer.image_formats import IMAGE_FORMATS
@@ -66,10 +66,10 @@ PARQUET, TAR = "application/x-parquet", "application/x-tar"
 Node = dict[str, Any]
 
 
-def croissant_text(summary: Summary, licence: str, manifest: tuple[int, str]) -> bytes:
-    """The file's bytes, the same for the same dataset. `manifest` is the size and sha256 of manifest.parquet."""
+def croissant_text(summary: Summary, licence: str, schema: pa.Schema, manifest: tuple[int, str]) -> bytes:
+    """The file's bytes, the same for the same dataset. `schema`, size and sha256 are manifest.parquet's."""
     files = [_file(MANIFEST, *manifest, PARQUET)]
-    columns = _columns("manifest", SCHEMA, MANIFEST)
+    columns = _columns("manifest", schema, MANIFEST)
     records = [_record_set("manifest", "A row per job, also without an image.", columns)]
     ADD[summary.options.format](summary, files, records)
     described = {

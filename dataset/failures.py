@@ -15,13 +15,16 @@ from promptmill.producer.outputs.output import ObjectNotFound, Output
 _COLUMNS = ("index", "id", "state", "reason")
 
 
-def put_failures(output: Output, scratch: Path) -> None:
-    """Write the file by the manifest that is there, if there are any. Raises OutputError, ManifestError."""
+def put_failures(output: Output, scratch: Path, *, renew: bool = False) -> None:
+    """Write the file by the manifest that is there, if there are any; `renew`: in place of an earlier one.
+
+    Raises OutputError, ManifestError.
+    """
     file = scratch / FAILURES
     with StoredManifest(output) as manifest, file.open("w", encoding="utf-8", newline="\n") as lines:
         lines.writelines(failure_lines(manifest))
-    if file.stat().st_size:
-        output.put_file(FAILURES, file, content_type="application/jsonl")
+    if file.stat().st_size or (renew and output.exists(FAILURES)):
+        output.put_file(FAILURES, file, content_type="application/jsonl", broken=lambda existing: renew)
 
 
 def failure_lines(manifest: StoredManifest) -> Iterator[str]:

@@ -15,6 +15,7 @@ from promptmill.dataset.croissant import CROISSANT
 from promptmill.dataset.findings import Finding
 from promptmill.dataset.manifest import MANIFEST
 from promptmill.dataset.pack import RECORD, SHARDS_JSON
+from promptmill.dataset.scores import SCORES
 from promptmill.dataset.seal import SUCCESS
 from promptmill.producer.job import JobId
 from promptmill.producer.layout import CONTACT_SHEET, FAILURES, JOB_ID_KEY, REJECTS, RUN_JSON, job_of
@@ -25,7 +26,8 @@ from promptmill.producer.spool import Heaps
 SET_ASIDE = "set-aside/"
 """Where `repair` brings what it takes away from its name."""
 
-KNOWN = {RUN_JSON, REJECTS, FAILURES, MANIFEST, SUCCESS, SHARDS_JSON, RECORD, CARD, CROISSANT, CONTACT_SHEET}
+KNOWN = {RUN_JSON, REJECTS, FAILURES, MANIFEST, SCORES, SUCCESS, SHARDS_JSON, RECORD, CARD, CROISSANT}
+KNOWN |= {CONTACT_SHEET}
 KNOWN_PREFIXES = (SET_ASIDE, "gallery/", "contact-sheet")
 _PAGE = re.compile(r"plan/\d{5}(-[0-9a-f]{12})?\.jsonl\.zst")
 

@@ -10,17 +10,18 @@
     template, choices   JSON by field: the text before alternatives were chosen, and what was chosen
     labels, notes       JSON: what the user's row held beside the job; what a worker cut, checked, hid or marked
     flagged, checks     whether a check flagged the image, and JSON of what each check found; null where none looked
+    score_NAME          numbers of the user's own, where the run was packed with --scores; a column each
     worker, render_s    who rendered the image, and in how many seconds from its batch's start to its file; null where
                         the output does not keep it
 
 Rows that mean the same job share one image, and each has its own row. Memory is that of one plan file.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
@@ -28,6 +29,7 @@ import pyarrow.parquet as pq
 
 from promptmill.dataset.images import ImageError, ImageFacts, look_at
 from promptmill.dataset.parallel import READERS
+from promptmill.dataset.scores import Scores, finite
 from promptmill.producer.job import Job, canonical_json
 from promptmill.producer.layout import RENDER_S_KEY, WORKER_KEY
 from promptmill.producer.outputs.output import ObjectNotFound, Output
@@ -75,17 +77,32 @@ SCHEMA = pa.schema(
 )
 
 
-def write_manifest(file: Path, output: Output, plan: Plan, failures: Mapping[int, str]) -> dict[str, int]:
+SCORE = "score_"
+"""Before the names of columns that are scores."""
+
+NO_SCORES: Scores = MappingProxyType({})
+
+
+def write_manifest(
+    file: Path, output: Output, plan: Plan, failures: Mapping[int, str], scores: Scores = NO_SCORES
+) -> dict[str, int]:
     """Write the run's manifest as Parquet, one row group per plan file; return how many rows have each state.
 
     `output` is the run's own. `failures` are the reasons that the ledger knows, by index.
     """
+    return write_rows(file, manifest_rows(output, plan, failures), scores)
+
+
+def write_rows(file: Path, groups: Iterable[Sequence[Row]], scores: Scores) -> dict[str, int]:
+    """Write rows as a manifest, with their scores as columns; return how many have each state."""
+    schema = pa.schema([*SCHEMA, *(pa.field(f"{SCORE}{name}", pa.float64()) for name in scores)])
     counts: dict[str, int] = {}
-    with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
-        for rows in manifest_rows(output, plan, failures):
-            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), row_group_size=len(rows))
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for rows in groups:
             for row in rows:
+                row.update({f"{SCORE}{name}": finite(column[row["index"]]) for name, column in scores.items()})
                 counts[row["state"]] = counts.get(row["state"], 0) + 1
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=len(rows))
     return counts
 
 

@@ -48,19 +48,20 @@ class Shard:
     """Where they lie beside it."""
 
 
-def pack(output: Output, rows: Rows, scratch: Path, options: PackOptions) -> Iterator[Shard]:
+def pack(output: Output, rows: Rows, scratch: Path, options: PackOptions, *, renew: bool = False) -> Iterator[Shard]:
     """Write the shards that the output lacks, then `shards.json`; yield each shard once it is there.
 
-    `rows` are those of the manifest. Raises OutputConflict where a dataset of other options, or of other images, lies
-    there; ImageChangedError, OutputError.
+    `rows` are those of the manifest. `renew`: shards that were made of an earlier one are replaced. Raises
+    OutputConflict where a dataset of other options, or of other images, lies there; ImageChangedError, OutputError.
     """
     check_options(output, options)
     shards = []
     for piece in pieces(rows, options):
-        shard = put_shard(output, rows, scratch, options, piece)
+        shard = put_shard(output, rows, scratch, options, piece, renew=renew)
         shards.append(shard)
         yield shard
-    output.put_once(SHARDS_JSON, _index(options, shards), content_type="application/json")
+    index = _index(options, shards)
+    output.put_once(SHARDS_JSON, index, content_type="application/json", broken=lambda existing: renew)
 
 
 def check_options(output: Output, options: PackOptions) -> None:
@@ -80,7 +81,9 @@ def _said(name: str, value: Any) -> str:
     return f"--{name.replace('_', '-')} {value}" if value is not None else f"no --{name.replace('_', '-')}"
 
 
-def put_shard(output: Output, rows: Rows, scratch: Path, options: PackOptions, piece: Piece) -> Shard:
+def put_shard(
+    output: Output, rows: Rows, scratch: Path, options: PackOptions, piece: Piece, *, renew: bool = False
+) -> Shard:
     """The piece's shard, which is in the output then. Raises as `pack` does."""
     made_of, holes = composition(rows, options, piece)
     kind = FORMATS[options.format]
@@ -96,7 +99,7 @@ def put_shard(output: Output, rows: Rows, scratch: Path, options: PackOptions, p
             digest = hashlib.file_digest(written, "sha256").hexdigest()
         size = file.stat().st_size
         shard = Shard(name, piece.split, piece.first, piece.end, samples, size, digest, made_of, holes, tuple(images))
-        output.put_file(name, file, content_type=kind.content_type)
+        output.put_file(name, file, content_type=kind.content_type, broken=lambda existing: renew)
     finally:
         file.unlink(missing_ok=True)
     output.put_once(record_name(name), _record(asdict(shard)), broken=lambda existing: True)

@@ -17,19 +17,21 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 from promptmill.dataset.aside import Aside
+from promptmill.dataset.card import CARD
 from promptmill.dataset.croissant import CROISSANT
 from promptmill.dataset.failures import failure_lines, read_failures
 from promptmill.dataset.findings import Finding, LedgerFacts
-from promptmill.dataset.finish import finish, sealed_names
+from promptmill.dataset.finish import card_licence, finish, has_own_card, sealed_names
 from promptmill.dataset.listing import Listing, foreign_images, read_listing
 from promptmill.dataset.manifest import MANIFEST, write_manifest
 from promptmill.dataset.pack import RECORD, SHARDS_JSON
 from promptmill.dataset.repair_images import ImageRepair
 from promptmill.dataset.repair_shards import broken_shards, mend_shard, options_of, shard_rows
 from promptmill.dataset.restore import page_of, text_of
+from promptmill.dataset.scores import SCORES, Scores, ScoresError, stored_scores, write_scores
 from promptmill.dataset.seal import SUCCESS, seal_text, sha256_of
 from promptmill.dataset.steps import Render, Step
-from promptmill.dataset.stored_manifest import ManifestError, StoredManifest, open_manifest
+from promptmill.dataset.stored_manifest import ManifestError, StoredManifest, open_manifest, scores_in
 from promptmill.dataset.subject import Subject
 from promptmill.dataset.verify import check_sheet, read_any_seal, read_shards
 from promptmill.producer.errors import PlanError
@@ -173,6 +175,13 @@ class _Repair:
                 yield self._replaced(FAILURES, text, "from the manifest")
             else:
                 yield Step(FAILURES, "left", "the manifest does not tell what it was")
+        if manifest is not None and self._is_broken(SCORES):
+            file = self._scratch / SCORES
+            write_scores(file, scores_in(manifest))
+            if _digest(file) == self._seal.sha256[SCORES]:
+                yield self._replaced(SCORES, file.read_bytes(), "from the manifest")
+            else:
+                yield Step(SCORES, "left", "the manifest does not tell what it was")
 
     def _packed_again(self, plan: Plan) -> Iterator[Step]:
         if not self._left:
@@ -195,7 +204,7 @@ class _Repair:
             with manifest:
                 return
         file, expected = self._scratch / MANIFEST, self._seal.sha256.get(MANIFEST)
-        write_manifest(file, self._output, plan, self._failures)
+        write_manifest(file, self._output, plan, self._failures, self._scores(plan))
         if _digest(file) == expected:
             to = self._aside.take(MANIFEST)
             self._output.put_file(MANIFEST, file, content_type=_CONTENT_TYPES[".parquet"])
@@ -204,6 +213,12 @@ class _Repair:
             self._left += 1
             if not self._accept:
                 yield Step(MANIFEST, "left", OTHER_BYTES)
+
+    def _scores(self, plan: Plan) -> Scores:
+        try:
+            return stored_scores(self._output, plan.jobs)
+        except ScoresError:
+            return {}
 
     def _shards(self) -> Iterator[Step]:
         broken = broken_shards(self._output)
@@ -221,13 +236,15 @@ class _Repair:
         """Pack anew around what is there by now. Shards with the same images stay."""
         rows, options = shard_rows(self._output), options_of(self._output)
         touched = {row["name"] for row in rows if self._changed & set(range(row["first"], row["end"]))}
-        keep = {RUN_JSON, REJECTS, *page_names(read_run(self._output) or {})}
+        keep = {RUN_JSON, REJECTS, SCORES, *page_names(read_run(self._output) or {})}
         made = {*self._seal.sha256, MANIFEST, RECORD, FAILURES, SHARDS_JSON, CROISSANT, SUCCESS} - keep
+        made |= {CARD} if has_own_card(self._output) else set()
+        licence = card_licence(self._output)
         for name in sorted({*made, *broken, *touched}):
             to = self._aside.take(name)
             if to:
                 yield Step(name, "set aside", f"to be made anew: now {to}")
-        finish(self._output, plan, self._failures, options=options, partial=True)
+        finish(self._output, plan, self._failures, options=options, partial=True, licence=licence)
         yield Step(SUCCESS, "rebuilt", "with manifest and shards of what is there now")
 
 

@@ -21,6 +21,21 @@ class Rows:
     def __len__(self) -> int:
         return int(self._parquet.metadata.num_rows)
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns."""
+        return self._parquet.schema_arrow
+
+    @property
+    def groups(self) -> int:
+        """How many row groups there are."""
+        return int(self._parquet.num_row_groups)
+
+    def group(self, number: int) -> list[dict[str, Any]]:
+        """The rows of a row group."""
+        rows: list[dict[str, Any]] = self._parquet.read_row_group(number).to_pylist()
+        return rows
+
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Some columns of all rows, some thousand rows at a time."""
         yield from self._parquet.iter_batches(64 * ROWS_HELD, columns=columns)

@@ -30,9 +30,13 @@ class Seal:
     copies: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_seal(output: Output, names: Iterable[str]) -> None:
-    """Write `_SUCCESS` over the objects of these names, all of which are there. Raises OutputError."""
-    output.put_once(SUCCESS, seal_text(output, names), content_type="application/json")
+def write_seal(output: Output, names: Iterable[str], *, renew: bool = False) -> None:
+    """Write `_SUCCESS` over the objects of these names, all of which are there; `renew`: in place of an earlier one.
+
+    Raises OutputError.
+    """
+    text = seal_text(output, names)
+    output.put_once(SUCCESS, text, content_type="application/json", broken=lambda existing: renew)
 
 
 def seal_text(output: Output, names: Iterable[str]) -> bytes:

@@ -1,6 +1,8 @@
 """The manifest as it lies in an output, read row group by row group."""
 
+import math
 import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from promptmill.dataset.manifest import MANIFEST, SCHEMA
+from promptmill.dataset.manifest import MANIFEST, SCHEMA, SCORE
 from promptmill.dataset.rows import Rows
 from promptmill.dataset.seal import PIECE_BYTES
 from promptmill.producer.errors import PromptmillError
@@ -59,6 +61,11 @@ class StoredManifest:
         return Rows(self._file)
 
     @property
+    def columns(self) -> list[str]:
+        """Their names."""
+        return list(self._parquet.schema_arrow.names)
+
+    @property
     def jobs(self) -> int:
         return int(self._parquet.metadata.num_rows)
 
@@ -78,6 +85,16 @@ class StoredManifest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def scores_in(manifest: StoredManifest) -> dict[str, "array[float]"]:
+    """The scores that are columns of a manifest, NaN where there is none. Raises ManifestError."""
+    columns = [name for name in manifest.columns if name.startswith(SCORE)]
+    scores = {name.removeprefix(SCORE): array("d") for name in columns}
+    for row in manifest.rows(columns):
+        for name in columns:
+            scores[name.removeprefix(SCORE)].append(math.nan if row[name] is None else row[name])
+    return scores
 
 
 def open_manifest(output: Output) -> StoredManifest | None:

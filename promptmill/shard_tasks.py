@@ -41,8 +41,11 @@ def register_packing(app: "Celery") -> None:
     app.task(name=TASK_NAME, ignore_result=False, acks_late=True)(pack_shard)
 
 
-def pack_shard(url: str, options: dict[str, Any], piece: dict[str, Any]) -> dict[str, str]:
-    """Pack one piece of the run at that URL. Returns {"shard": its name}, or {"error": a sentence}."""
+def pack_shard(url: str, options: dict[str, Any], piece: dict[str, Any], renew: bool = False) -> dict[str, str]:
+    """Pack one piece of the run at that URL; `renew`: in place of an earlier shard, of less.
+
+    Returns {"shard": its name}, or {"error": a sentence}.
+    """
     try:
         from promptmill.dataset.object_file import open_object
         from promptmill.dataset.options import PackOptions
@@ -60,14 +63,20 @@ def pack_shard(url: str, options: dict[str, Any], piece: dict[str, Any]) -> dict
             open_object(output, MANIFEST) as file,
             Rows(file) as rows,
         ):
-            shard = put_shard(output, rows, Path(scratch), PackOptions.from_json(options), Piece(**piece))
+            shard = put_shard(output, rows, Path(scratch), PackOptions.from_json(options), Piece(**piece), renew=renew)
     except PromptmillError as error:
         return {"error": str(error)}
     return {"shard": shard.name}
 
 
 def pack_by_workers(
-    broker: str, output: "Output", options: "PackOptions", pieces: Iterable["Piece"], tell: Callable[[str], None]
+    broker: str,
+    output: "Output",
+    options: "PackOptions",
+    pieces: Iterable["Piece"],
+    tell: Callable[[str], None],
+    *,
+    renew: bool = False,
 ) -> None:
     """Have the workers of a broker pack the pieces; return when they are done, or stalled.
 
@@ -82,7 +91,7 @@ def pack_by_workers(
     if not app.control.ping(timeout=PING_S):
         raise NoWorkersError("no worker answers: start `promptmill worker`, or pack without --by-workers")
     waiting = [
-        app.send_task(TASK_NAME, (output.url, options.to_json(), asdict(piece)), ignore_result=False)
+        app.send_task(TASK_NAME, (output.url, options.to_json(), asdict(piece), renew), ignore_result=False)
         for piece in pieces
     ]
     heard = time.monotonic()

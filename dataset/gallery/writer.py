@@ -20,6 +20,7 @@ from promptmill.dataset.gallery.script import call
 from promptmill.dataset.gallery.sprites import COLUMNS, SIDE, SPRITE_ROWS, Thumbnail, draw_sprite, thumbnail
 from promptmill.dataset.gallery.states import DONE, States, image_states
 from promptmill.dataset.parallel import mapped
+from promptmill.dataset.scores import finite
 from promptmill.producer.fields import ALIASES
 from promptmill.producer.image_formats import IMAGE_FORMATS
 from promptmill.producer.layout import image_name
@@ -109,13 +110,9 @@ def _ranges(
     jobs = iter(plan)
     while some := list(islice(jobs, CHUNK_ROWS)):
         first, end = some[0].index, some[0].index + len(some)
-        numbers = {name: [_finite(one) for one in column[first:end]] for name, column in scores.items()}
+        numbers = {name: [finite(one) for one in column[first:end]] for name, column in scores.items()}
         states, versions = bytes(images.states[first:end]), images.versions[first:end]
         yield Range(some, states, plan.common, reasons, numbers, plan.encoding.extension, versions)
-
-
-def _finite(number: float) -> float | None:
-    return number if number - number == 0 else None
 
 
 def _write_range(output: Output, rows: Range, there: set[str]) -> Made:

@@ -84,8 +84,9 @@ class Folder:
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
         ours: Callable[[Existing], bool] | None = None,
+        broken: Callable[[Existing], bool] | None = None,
     ) -> Put:
-        return self._put(name, Content.of_file(path), ours, None)
+        return self._put(name, Content.of_file(path), ours, broken)
 
     def _put(
         self,

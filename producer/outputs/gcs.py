@@ -83,8 +83,9 @@ class Bucket:
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
         ours: Callable[[Existing], bool] | None = None,
+        broken: Callable[[Existing], bool] | None = None,
     ) -> Put:
-        return self._put(name, Content.of_file(path), content_type, metadata, ours, None)
+        return self._put(name, Content.of_file(path), content_type, metadata, ours, broken)
 
     def _put(
         self,

@@ -152,6 +152,7 @@ class Output(Protocol):
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
         ours: Callable[[Existing], bool] | None = None,
+        broken: Callable[[Existing], bool] | None = None,
     ) -> Put:
         """`put_once` with what is in a file of this machine, of which only a piece is in memory at a time."""
 

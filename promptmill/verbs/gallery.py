@@ -68,8 +68,8 @@ def _name(output: "Output") -> str:
 def _write(output: "Output", broker: str | None, scores: Path | None, compare: Sequence[dict[str, str]]) -> int:
     """Write a run's gallery; how many images it has."""
     from promptmill.dataset.failures import read_failures
-    from promptmill.dataset.gallery.scores import read_scores
     from promptmill.dataset.gallery.writer import Made, write_gallery
+    from promptmill.dataset.scores import read_scores
     from promptmill.producer.plan_files import load_plan
     from promptmill.verbs.run_output import failures_of
 

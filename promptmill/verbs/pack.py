@@ -1,6 +1,7 @@
 """`promptmill pack`: a finished run as a dataset."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -55,6 +56,12 @@ SHEET_IMAGES = 48
     show_default=True,
     help="For the dataset's card: an identifier of the hub, such as cc-by-4.0 or openrail++.",
 )
+@click.option(
+    "--scores",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Numbers for the manifest: a .csv, .tsv, .jsonl or .parquet (of curate) with a column index.",
+)
 @click.option("--by-workers", is_flag=True, help="Shards are packed by the workers of --broker, one task per shard.")
 @click.option("--partial", is_flag=True, help="Also pack a run with images that are still to come.")
 @broker_option
@@ -69,6 +76,7 @@ def command(
     quality: int | None,
     resize: str | None,
     licence: str,
+    scores: Path | None,
     by_workers: bool,
     partial: bool,
     broker: str | None,
@@ -86,6 +94,7 @@ def command(
     from promptmill.dataset.finish import finish
     from promptmill.dataset.options import PackOptions, check_resize, parse_bytes, parse_splits
     from promptmill.dataset.pack import Shard, total_bytes
+    from promptmill.dataset.scores import read_scores
     from promptmill.producer.plan_files import load_plan
     from promptmill.verbs.run_output import failures_of, find_run_output
 
@@ -103,6 +112,10 @@ def command(
     def tell(shard: Shard) -> None:
         click.echo(f"{shard.name}: {count(shard.samples, 'image')}, {total_bytes(shard):,} bytes", err=True)
 
+    def help_pack(rows: "Rows", renew: bool) -> None:
+        if by_workers:
+            _by_workers(broker, output, options, rows, renew)
+
     with load_plan(output) as plan:
         options = replace(options, image_format=(asked or plan.encoding).format)
         failures = failures_of(output, broker)
@@ -111,7 +124,8 @@ def command(
             options=options,
             partial=partial,
             licence=licence,
-            help_pack=(lambda rows: _by_workers(broker, output, options, rows)) if by_workers else lambda rows: None,
+            scores=None if scores is None else read_scores(scores, plan.jobs),
+            help_pack=help_pack,
             draw=lambda: _draw_sheet(output, plan),
             progress=tell,
         )
@@ -132,7 +146,7 @@ def _draw_sheet(output: "Output", plan: "Plan") -> None:
         write_sheet(output, make_sheet(output, plan, indexes))
 
 
-def _by_workers(broker: str | None, output: "Output", options: "PackOptions", rows: "Rows") -> None:
+def _by_workers(broker: str | None, output: "Output", options: "PackOptions", rows: "Rows", renew: bool) -> None:
     from promptmill.dataset.pieces import pieces
     from promptmill.producer.broker import DEFAULT_URL
     from promptmill.shard_tasks import pack_by_workers
@@ -140,4 +154,5 @@ def _by_workers(broker: str | None, output: "Output", options: "PackOptions", ro
     pack_by_workers(
         *(broker or DEFAULT_URL, output, options, pieces(rows, options)),
         tell=lambda shard: click.echo(f"{shard}: packed by a worker", err=True),
+        renew=renew,
     )

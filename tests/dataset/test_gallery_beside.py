@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from promptmill.dataset.gallery.beside import ApartError, folder_beside, served_under
-from promptmill.dataset.gallery.scores import ScoresError, read_scores
 from promptmill.dataset.gallery.serve import make_server, page_url
+from promptmill.dataset.scores import ScoresError, read_scores
 from promptmill.producer.outputs.open import open_output
 from tests.dataset.galleries import gallery_of, make_run
 

@@ -37,6 +37,23 @@ def test_splits_and_sizes_are_asked_for_and_told(promptmill: Command, run: Run, 
     assert promptmill("verify", run.folder).code == 0
 
 
+def test_scores_of_the_users_own_become_columns_of_the_manifest(promptmill: Command, run: Run, here: Path):
+    (here / "my_scores.py").write_text("def redness(images, rows):\n    return [row['index'] / 4 for row in rows]\n")
+    assert promptmill("curate", run.folder, "--score", "my_scores:redness").code == 0
+    assert promptmill("pack", run.folder, "--partial", "--scores", "curation/curation.parquet").code == 1
+    told = promptmill("manifest", run.folder).out.splitlines()
+    assert json.loads(told[3])["score_redness"] == 0.75 and json.loads(told[3])["score_brightness"] > 0
+    assert promptmill("verify", run.folder).code == 0
+    (here / "mine.csv").write_text("index,redness\n3,2.5\n")
+    assert promptmill("pack", run.folder, "--partial", "--scores", "mine.csv").code == 1
+    told = promptmill("manifest", run.folder, "--format", "csv").out.splitlines()
+    assert told[0].endswith("score_redness") and told[4].endswith(",2.5")
+    assert promptmill("verify", run.folder).code == 0
+    (here / "wrong.csv").write_text("index,redness\n10,2.5\n")
+    wrong = promptmill("pack", run.folder, "--partial", "--scores", "wrong.csv")
+    assert wrong.code == 2 and "wrong.csv:2: index must be a whole number from 0 to 9, got '10'" in wrong.err
+
+
 def test_images_are_packed_in_another_format_and_size(promptmill: Command, run: Run, here: Path):
     asked = ("--partial", "--format", "imagefolder", "--image-format", "jpeg")
     wrong = promptmill("pack", run.folder, *asked, "--resize", "big")
