@@ -7,6 +7,7 @@ everything that decides its pixels. What its fields are is in fields.py.
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NewType
@@ -19,6 +20,11 @@ from promptmill.producer.values import shown
 
 JobId = NewType("JobId", str)
 """32 hexadecimal digits: the first 128 bits of a SHA-256."""
+
+
+def is_job_id(text: str) -> bool:
+    return re.fullmatch("[0-9a-f]{32}", text) is not None
+
 
 JOB_FORMAT = "promptmill-job-1"
 """Hashed in front of every job: raised when the same fields come to mean other pixels."""

@@ -23,7 +23,7 @@ REASONS_SHOWN = 20
 REASON_LENGTH = 80  # characters; a label is kept for ever
 OTHER_REASONS = "others"
 
-STATES = ("starting", "compiling", "ready", "rendering", "draining")
+STATES = ("starting", "compiling", "ready", "rendering", "paused", "draining")
 
 
 class Farm(Collector):

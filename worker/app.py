@@ -10,6 +10,7 @@ from promptmill.producer.broker import celery_settings
 from promptmill.producer.errors import PromptmillError
 from promptmill.worker import celery_redis
 from promptmill.worker.bootstep import CANNOT_WORK, PullJobs, say
+from promptmill.worker.control import Control
 from promptmill.worker.json_log import log_as_settings_say
 from promptmill.worker.settings import WorkerSettings, slips_in
 from promptmill.worker.tasks import register
@@ -23,7 +24,7 @@ def make_app(settings: WorkerSettings, slips: Sequence[str] = ()) -> Celery:
     `slips` are warned about when a worker starts.
     """
     celery_redis.use_it()
-    celery_app = Celery("promptmill")
+    celery_app = Celery("promptmill", control=Control)
     celery_app.conf.update(celery_settings(settings.broker))
     celery_app.conf.worker_concurrency = settings.concurrency
     celery_app.conf.promptmill = settings

@@ -1,5 +1,6 @@
 """The worker's bootstep: its threads live and die with the Celery worker. Imports no JAX before it starts."""
 
+import dataclasses
 import logging
 import sys
 import threading
@@ -10,6 +11,7 @@ from celery import Celery, bootsteps, signals
 from celery.concurrency.thread import TaskPool as ThreadPool
 
 from promptmill.producer.errors import PromptmillError
+from promptmill.worker.celery_requests import CeleryRequests
 from promptmill.worker.events import JobEvents
 from promptmill.worker.json_log import json_log_of
 from promptmill.worker.metrics import metrics_of
@@ -17,7 +19,7 @@ from promptmill.worker.observers import Observer, Observers
 
 logger = logging.getLogger(__name__)
 
-LISTENERS: Sequence[Callable[[Celery, str], Observer | None]] = (JobEvents, metrics_of, json_log_of)
+LISTENERS: Sequence[Callable[[Celery, str], Observer | None]] = (JobEvents, CeleryRequests, metrics_of, json_log_of)
 """Who hears of each job's life; made with the app and the worker's name, where the settings want it."""
 
 CANNOT_WORK = 2
@@ -76,6 +78,13 @@ class PullJobs(bootsteps.StartStopStep):
         self._host = host
         for part in (Puller, Fetcher, Keeper):
             threading.Thread(target=part(self._host).run, name=part.__name__.lower(), daemon=True).start()
+
+    def info(self, parent: Any) -> dict[str, Any]:
+        """What `celery inspect stats` tells of this step, and Flower on a worker's page."""
+        if self._host is None:
+            return {}
+        report = dataclasses.asdict(self._host.report.now())
+        return {"promptmill": {name: said for name, said in report.items() if said and name not in ("name", "at")}}
 
     def stop(self, parent: Any) -> None:
         """Warm shutdown: finish what is held, and give back what takes too long."""

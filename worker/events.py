@@ -25,6 +25,12 @@ FIRST_PAUSE_S = 5.0
 MAX_PAUSE_S = 60.0
 
 
+def arguments_of(claim: Claim) -> tuple[tuple[str], dict[str, Any]]:
+    """What stands for a task's arguments where jobs are watched."""
+    job = claim.job
+    return (job.prompt,), {"run": claim.run, "index": claim.index, "seed": job.seed, "shape": claim.shape.key}
+
+
 def _pauses() -> Iterator[float]:
     return backoff(first_s=FIRST_PAUSE_S, most_s=MAX_PAUSE_S)
 
@@ -41,13 +47,13 @@ class JobEvents(Observer):
         self._pauses = _pauses()
 
     def received(self, claim: Claim) -> None:
-        job = claim.job
+        args, kwargs = arguments_of(claim)
         self._send(
             "task-received",
             claim,
             name=TASK_NAME,
-            args=repr((job.prompt,)),
-            kwargs=repr({"run": claim.run, "index": claim.index, "seed": job.seed, "shape": claim.shape.key}),
+            args=repr(args),
+            kwargs=repr(kwargs),
             retries=claim.deliveries - 1,
             eta=None,
         )

@@ -27,11 +27,10 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import redis
-from celery.worker import state as celery_state
 
 from promptmill.producer.broker import client_of
 from promptmill.producer.job import Shape
@@ -39,6 +38,7 @@ from promptmill.producer.queue.compiling import Compiling
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.producer.queue.workers import Workers
 from promptmill.producer.words import count
+from promptmill.worker.control import QUEUE
 from promptmill.worker.devices import is_out_of_memory
 from promptmill.worker.in_flight import InFlight, Slot
 from promptmill.worker.observers import Observer
@@ -47,6 +47,7 @@ from promptmill.worker.program import AnyProgram
 from promptmill.worker.programs import Programs
 from promptmill.worker.render import Batch, Finisher
 from promptmill.worker.restart import restart
+from promptmill.worker.revoked import Revoked
 from promptmill.worker.self_report import SelfReport
 from promptmill.worker.settings import WorkerSettings
 
@@ -63,6 +64,8 @@ class Host:
         consumer = f"{worker.hostname}/{secrets.token_hex(4)}"  # a restarted worker is another consumer
         self.queue = JobQueue(self.client, consumer, lease_s=settings.lease_s)
         self.compiling = Compiling(self.client, consumer, lease_s=settings.lease_s)
+        self.revoked = Revoked(self.client)
+        self.is_paused: Callable[[], bool] = lambda: QUEUE not in worker.app.amqp.queues.consume_from
         self.making: Shape | None = None
         """What the compiler is at; the keeper renews its mark."""
         self.observer = observer
@@ -84,20 +87,11 @@ class Host:
             self.queue,
             observer,
             self.outputs,
-            is_revoked=self.is_revoked,
+            is_revoked=self.revoked.__contains__,
             give_up=self.give_up,
             settings=settings,
             worker=worker.hostname,
         )
-
-    @staticmethod
-    def is_revoked(claim: Claim) -> bool:
-        """Whether somebody revoked the job; of one that was entered anew, whether it was after that."""
-        revoked = celery_state.revoked
-        if claim.job.id not in revoked or not claim.again:
-            return claim.job.id in revoked
-        since_s = time.monotonic() - revoked.as_dict().get(claim.job.id, time.monotonic())
-        return bool(time.time() - since_s > claim.entered_s)
 
     def claim(self, shape: Shape, count: int, slot: Slot, *, pass_over: Iterable[str]) -> list[Claim]:
         """Claims for a slot, held from now on, those left out that were revoked. Raises redis.RedisError."""
@@ -110,7 +104,7 @@ class Host:
             self.observer.spent("claim", time.monotonic() - started, len(claims))
         for claim in claims:
             self.observer.received(claim)
-        revoked = [claim for claim in claims if self.is_revoked(claim)]
+        revoked = [claim for claim in claims if claim in self.revoked]
         for claim in revoked:
             with self.in_flight.leaving([claim]):
                 self.finisher.revoke(claim)

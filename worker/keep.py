@@ -33,6 +33,7 @@ class Keeper:
                     self._renewed = now
                 if now - self._reported >= REPORT_EVERY_S:
                     Workers(host.client).report(host.report.now())
+                    host.revoked.look()
                     self._reported = now
             except redis.RedisError as error:
                 logger.warning("leases could not be renewed: %s", error)

@@ -79,12 +79,19 @@ class Puller:
         host.finisher.signer = load_signer(host.settings)
         host.programs = Programs(host.settings, self._checks)
         self._compiler = Compiler(host)
+        self._look_at_revokes()
         if host.settings.model:
             self._preload(host.settings.model)
         for part in (self._compiler, self._giving_up):
             threading.Thread(target=part.run, name=type(part).__name__.lower(), daemon=True).start()
         host.report.phase("ready")
         logger.info("ready to claim, on %d %s devices", devices.count, devices.platform)
+
+    def _look_at_revokes(self) -> None:
+        try:
+            self._host.revoked.look()
+        except redis.RedisError as error:  # the keeper looks again
+            logger.warning("revokes could not be read: %s", error)
 
     def _preload(self, model: str) -> None:
         """Make the program of the model's own size. What is wrong with the model does not end this worker."""
@@ -106,6 +113,9 @@ class Puller:
     def _pull(self) -> bool:
         """Start a batch; False where there is nothing to do."""
         host = self._host
+        host.report.paused(host.is_paused())
+        if host.is_paused():
+            return False
         for failed, error in self._compiler.failures():
             self._not_made(failed, error)
         with host.in_flight.slot(IDLE_S) as slot:

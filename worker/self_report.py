@@ -20,6 +20,7 @@ class SelfReport:
         self._lock = threading.Lock()
         self._fields: dict[str, Any] = {}
         self._phase = "starting"
+        self._paused = False
         self._problems: dict[str, str] = {}
         self._compiling: str | None = None
         self._compiling_since = 0.0
@@ -34,6 +35,11 @@ class SelfReport:
         """`starting`, `ready` or `draining`; what it does when it is ready shows by itself."""
         with self._lock:
             self._phase = phase
+
+    def paused(self, paused: bool) -> None:
+        """Whether it claims nothing as somebody asked for."""
+        with self._lock:
+            self._paused = paused
 
     def compiling(self, shape: str | None) -> None:
         """The key of the shape that is loaded or compiled, or None when that is over."""
@@ -77,7 +83,8 @@ class SelfReport:
     def _state(self, busy: bool) -> str:
         if self._phase != "ready":
             return "compiling" if self._compiling and self._phase == "starting" else self._phase
-        return "rendering" if busy else "compiling" if self._compiling else "ready"
+        idle = "paused" if self._paused else "ready"
+        return "rendering" if busy else "compiling" if self._compiling else idle
 
 
 class Rate:

@@ -17,6 +17,7 @@ promptmill:held:SHAPE           sorted set   those whose jobs are all with worke
 promptmill:compiling:SHAPE      hash         who is making the shape's program: see compiling.py
 promptmill:workers              hash         what each worker says of itself: see workers.py
 promptmill:workers:swept        string       a worker swept what dead ones left behind; expires when it is time again
+promptmill:revoked              sorted set   job ids that were revoked: see revokes.py
 promptmill:malformed            list         the last entries that could not be read, newest first: see malformed.py
 promptmill:malformed:count      counter      how many there were
 _kombu.binding.celery.pidbox    set          Celery's own: where each worker listens for commands. Celery does not take
@@ -33,6 +34,7 @@ SHAPES = "promptmill:shapes"
 WORKERS = "promptmill:workers"
 WORKERS_SWEPT = "promptmill:workers:swept"
 PIDBOX = "_kombu.binding.celery.pidbox"
+REVOKED_JOBS = "promptmill:revoked"
 MALFORMED = "promptmill:malformed"
 MALFORMED_COUNT = "promptmill:malformed:count"
 

@@ -23,7 +23,7 @@ STALE_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker says of itself. `state` is starting, compiling, ready, rendering or draining."""
+    """What a worker says of itself. `state` is starting, compiling, ready, rendering, paused or draining."""
 
     name: str
     state: str

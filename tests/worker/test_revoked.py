@@ -4,12 +4,14 @@ import time
 from dataclasses import replace
 
 import pytest
+import redis
 from celery.utils.collections import LimitedSet
 from celery.worker import state
 
 from promptmill.producer.job import Job
 from promptmill.producer.queue.queue import Claim
-from promptmill.worker.host import Host
+from promptmill.producer.queue.revokes import Revokes
+from promptmill.worker.revoked import Revoked
 
 JOB = Job(prompt="a red apple", width=64, height=64)
 FIRST = Claim("1-0", JOB.shape, "r", 0, 1, JOB, "out")
@@ -25,17 +27,36 @@ def entered(seconds_from_now: float) -> Claim:
     return replace(FIRST, entry=f"{int((time.time() + seconds_from_now) * 1000)}-0", again=True)
 
 
-def test_what_nobody_revoked_is_rendered():
-    assert not Host.is_revoked(FIRST)
-    assert not Host.is_revoked(entered(0))
+@pytest.fixture
+def known(client: redis.Redis) -> Revoked:
+    return Revoked(client)
 
 
-def test_the_first_entry_is_revoked_whatever_the_clocks_say(revoked):
+def test_what_nobody_revoked_is_rendered(known: Revoked):
+    known.look()
+    assert FIRST not in known
+    assert entered(0) not in known
+
+
+def test_the_first_entry_is_revoked_whatever_the_clocks_say(known: Revoked, revoked):
     revoked.add(JOB.id)
-    assert Host.is_revoked(replace(FIRST, entry=entered(60).entry))
+    assert replace(FIRST, entry=entered(60).entry) in known
 
 
-def test_an_entry_anew_is_revoked_only_by_what_came_after_it(revoked):
+def test_an_entry_anew_is_revoked_only_by_what_came_after_it(known: Revoked, revoked):
     revoked.add(JOB.id)
-    assert not Host.is_revoked(entered(1))
-    assert Host.is_revoked(entered(-1))
+    assert entered(1) not in known
+    assert entered(-1) in known
+
+
+def test_a_revoke_that_no_worker_heard_is_kept(client: redis.Redis, known: Revoked):
+    earlier, later = entered(-5), entered(5)
+    known.look()
+    Revokes(client).add([JOB.id])
+    assert earlier not in known
+    known.look()
+    assert earlier in known
+    assert later not in known, "it was submitted after the revoke"
+    Revokes(client).add(["0" * 32])
+    known.look()
+    assert earlier in known
