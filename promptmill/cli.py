@@ -43,6 +43,7 @@ VERBS = {
     "push": "Put a packed run onto the Hugging Face hub.",
     "bench": "Measure what rendering costs on this machine.",
     "export": "Bring a run's images into a folder, under names that people can read.",
+    "flower": "Watch every job in a browser.",
     "exporter": "Serve runs, queues and workers as metrics, for Prometheus.",
     "import-model": "Make a model folder of a single file, LoRAs, textual inversions.",
 }

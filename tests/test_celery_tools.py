@@ -33,7 +33,7 @@ def busy(farm: Farm, client: redis.Redis) -> Farm:
     """A worker at 60 jobs that take it a while."""
     farm.start_worker()
     farm.submit([f"prompt {n}" for n in range(60)], str(farm.folder / "out"), "r", *SLOW)
-    wait_until(lambda: Ledger(client).status("r").done, "the first image")
+    wait_until(lambda: Ledger(client).status("r").done, "the first image", 300)
     return farm
 
 

@@ -5,6 +5,7 @@ The commands run here as they stand in the file, with only the addresses changed
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import re
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,7 +226,18 @@ def test_flower_answers(compose_redis: str, tmp_path: Path) -> None:
         assert health[:3] == ["CMD", "python", "-c"]
         script = health[3].replace(":5555/", f":{port}/")
         subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
-        assert urllib.request.urlopen(f"http://127.0.0.1:{port}/workers").status == 200
+        password = re.search("with the password (\\S+)", log.read_text())
+        assert password, "one was made up"
+        assert _status(f"http://127.0.0.1:{port}/workers") == 401
+        assert _status(f"http://127.0.0.1:{port}/workers", f"promptmill:{password[1]}") == 200
+
+
+def _status(url: str, user: str = "") -> int:
+    header = {"Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"} if user else {}
+    try:
+        return int(urllib.request.urlopen(urllib.request.Request(url, headers=header)).status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def test_the_fake_bucket_is_there_and_takes_objects_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
