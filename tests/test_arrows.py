@@ -61,7 +61,16 @@ WORKER_MAY_USE = {
             "exif",
         ),
         *("scratch", "words", "marks"),
-        *("queue.queue", "queue.ledger", "queue.workers", "queue.compiling", "outputs.output", "outputs.open"),
+        *(
+            "queue.queue",
+            "queue.ledger",
+            "queue.workers",
+            "queue.compiling",
+            "queue.control",
+            "queue.revokes",
+            "outputs.output",
+            "outputs.open",
+        ),
     )
 }
 SUBMISSION = {f"promptmill.producer.{name}" for name in ("prompts.expand", "plan", "submit")}
