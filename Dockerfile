@@ -1,12 +1,12 @@
 # One image a kind of host; docker-compose.yml builds them all. By hand:
 #
-#     docker build --tag promptmill:cuda --build-arg EXTRAS=cuda .
+#     docker build --tag promptmill:cuda --build-arg EXTRAS=cuda,metrics .
 #
 # There is no HEALTHCHECK here: a worker and Flower are healthy in different ways, and the compose file says in which.
 FROM python:3.12-slim
 
-# What pyproject.toml calls them: worker (CPU), tpu, cuda, flower.
-ARG EXTRAS=worker
+# What pyproject.toml calls them: worker (CPU), tpu or cuda, or flower; and metrics, which Prometheus reads.
+ARG EXTRAS=worker,metrics
 
 ENV PYTHONUNBUFFERED=1
 

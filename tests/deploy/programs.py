@@ -12,16 +12,18 @@ ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"
 PAGE = ROOT / "docs" / "monitoring.md"
 
+PACKAGE = "Debian's package prometheus"
+
 HISTOGRAM_PARTS = ("_bucket", "_sum", "_count")
 
 
-def program(name: str, package: str) -> str:
+def program(name: str, source: str) -> str:
     """Its path; without it skipped on a laptop, an error in CI."""
     found = shutil.which(name)
     if found is None:
         if os.environ.get("CI") == "true":
-            pytest.fail(f"CI has no {name} (Debian's package {package})")
-        pytest.skip(f"no {name} here (Debian's package {package})")
+            pytest.fail(f"CI has no {name} ({source})")
+        pytest.skip(f"no {name} here ({source})")
     return found
 
 

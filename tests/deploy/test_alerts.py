@@ -5,13 +5,13 @@ from pathlib import Path
 
 import yaml
 
-from tests.deploy.programs import MONITORING, metrics_in, metrics_of_the_page, program, succeeds
+from tests.deploy.programs import MONITORING, PACKAGE, metrics_in, metrics_of_the_page, program, succeeds
 
 RULES = [rule for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
 
 
 def test_the_rules_are_valid() -> None:
-    said = succeeds(program("promtool", "prometheus"), "check", "rules", str(MONITORING / "alerts.yml"))
+    said = succeeds(program("promtool", PACKAGE), "check", "rules", str(MONITORING / "alerts.yml"))
     assert f"{len(RULES)} rules found" in said
 
 
@@ -19,7 +19,7 @@ def test_each_rule_fires_for_its_series_and_for_no_other() -> None:
     played = (MONITORING / "alerts_test.yml").read_text()
     fired = re.findall(r"alertname: (\w+)\n +exp_alerts: *(?:&\w+)?\n", played)
     assert set(fired) == {rule["alert"] for rule in RULES}, "each has series for which it fires"
-    succeeds(program("promtool", "prometheus"), "test", "rules", "alerts_test.yml", cwd=MONITORING)
+    succeeds(program("promtool", PACKAGE), "test", "rules", "alerts_test.yml", cwd=MONITORING)
 
 
 def test_the_rules_name_metrics_that_there_are() -> None:
@@ -34,4 +34,4 @@ def test_each_rule_says_how_bad_it_is_and_what_to_do() -> None:
 
 
 def test_the_scrape_configuration_is_valid(tmp_path: Path) -> None:
-    succeeds(program("promtool", "prometheus"), "check", "config", str(MONITORING / "prometheus.yml"))
+    succeeds(program("promtool", PACKAGE), "check", "config", str(MONITORING / "prometheus.yml"))

@@ -14,7 +14,7 @@ import pytest
 import redis
 import yaml
 
-from tests.deploy.programs import MONITORING, program
+from tests.deploy.programs import MONITORING, PACKAGE, program
 from tests.deploy.test_board import QUERIES
 from tests.fake_gcs import free_port, wait_for_http
 from tests.farm import Farm, farm_of, wait_until
@@ -85,7 +85,7 @@ def prometheus(farm: Farm, exporter: int, tmp_path: Path) -> Iterator[Prometheus
     port, worker = free_port(), free_port()
     farm.environ["PROMPTMILL_METRICS_PORT"] = str(worker)
     config = configuration(tmp_path, exporter, worker)
-    command = [program("prometheus", "prometheus"), f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}"]
+    command = [program("prometheus", PACKAGE), f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}"]
     command += [f"--storage.tsdb.path={tmp_path / 'tsdb'}", "--log.level=error"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
