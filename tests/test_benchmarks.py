@@ -136,3 +136,10 @@ def test_cold_start_is_told_by_part_and_the_second_process_compiles_nothing() ->
     assert int(said["compilations"][0]) > 0 and int(said["compilations"][2]) == 0
     assert float(said["all, to the first image"][0]) > float(said["weights, from files to devices"][0]) > 0
     assert float(said["`promptmill worker --model` ready to claim"][2]) > 0
+
+
+@pytest.mark.slow
+def test_the_device_is_seen_waiting_or_busy_and_each_stage_costs_something() -> None:
+    (row,) = [line for line in rows(run("device_busy", "--cases", "0.1:4:64", "--seconds", 1)) if line[0] == "0.1:4:64"]
+    assert row[1:4] == ["40", "40", "40"] and 0 < float(row[4].rstrip("%")) <= 100
+    assert all(float(cell) > 0 for cell in row[5:])

@@ -10,6 +10,7 @@ Pillow's `save` keeps its options on the image, so an image is made, saved and d
 import io
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any
@@ -42,6 +43,12 @@ def job_record(job: Job, notes: Notes = NO_NOTES) -> str:
     return canonical_json({"id": job.id, **job.fields(), **({"notes": dict(notes)} if notes else {})})
 
 
+@cache
+def software() -> str:
+    """This program and its version, which takes a millisecond to find out."""
+    return f"promptmill {version('promptmill')}"
+
+
 def encode(
     pixels: UInt8[np.ndarray, "H W 3"], job: Job, notes: Notes = NO_NOTES, *, encoding: Encoding = PNG, xmp: bool = True
 ) -> bytes:
@@ -54,7 +61,7 @@ def encode(
     texts = {
         PNG_JOB_KEYWORD: job_record(job, notes),
         A1111_KEYWORD: a1111_parameters(job),
-        SOFTWARE_KEYWORD: f"promptmill {version('promptmill')}",
+        SOFTWARE_KEYWORD: software(),
     }
     packet = xmp_packet(texts[SOFTWARE_KEYWORD]) if xmp else None
     said = _chunks(texts, packet) if encoding.format == "png" else _exif(texts, packet, row.most_exif)
@@ -99,7 +106,7 @@ def a1111_parameters(job: Job) -> str:
     lines = [job.prompt]
     if job.guided and job.negative_prompt:
         lines.append(f"Negative prompt: {job.negative_prompt}")
-    settings = {**_sampling(job), **_model(job), "RNG": "CPU", "Version": f"promptmill {version('promptmill')}"}
+    settings = {**_sampling(job), **_model(job), "RNG": "CPU", "Version": software()}
     lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from promptmill.producer.families.samplers import SAMPLERS
 from promptmill.producer.fields import JobFields
 from promptmill.worker.errors import RequestError
 from promptmill.worker.program import ImageRequest, Prepared
+from promptmill.worker.sampling.config import SchedulerConfig
 from promptmill.worker.sampling.noise import start_generator
 from promptmill.worker.sampling.samplers import Table, draws_noise, make_table, pad_table
 from promptmill.worker.sampling.solvers.plan import Sampling
@@ -19,6 +21,7 @@ from promptmill.worker.sdxl.config import ModelConfig
 from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Stage
 from promptmill.worker.text.prompts import Cut, Tokenizers, tokenize
 
+KEPT_TABLES = 32  # of the last settings, a quarter of a MB each
 REFINER_STRENGTH = 0.3  # of diffusers' StableDiffusionXLImg2ImgPipeline, as are the scores
 AESTHETIC_SCORE = 6.0
 NEGATIVE_AESTHETIC_SCORE = 2.5
@@ -68,8 +71,8 @@ def prepare_inputs(
         windows=kind.prompt_windows,
         weighted=[bool(request.prompt_weighting) for request in requests for _ in range(passes)],
     )
-    tables = [make_table(config.scheduler, sampling_of(request, kind.stage)) for request in requests]
-    drawn = [_draw(config, request, table) for request, table in zip(requests, tables, strict=True)]
+    tables = [_tables(config.scheduler, sampling_of(request, kind.stage)) for request in requests]
+    drawn = [_draw(config, request, table) for request, (table, _) in zip(requests, tables, strict=True)]
     noise, generators = zip(*drawn, strict=True)
     inputs = Inputs(
         tokens=jax.tree.map(lambda part: part.reshape(len(requests), passes, *part.shape[1:]), tokens),
@@ -81,10 +84,17 @@ def prepare_inputs(
         noise=np.stack(noise),
         generator=np.stack(generators) if kind.stochastic else None,
         latents=np.zeros_like(np.stack(noise)) if kind.stage.start == "latents" else None,
-        evaluations=np.array([len(table.timesteps) for table in tables], np.int32),
-        tables=Table(*map(np.stack, zip(*map(pad_table, tables), strict=True))),
+        evaluations=np.array([len(table.timesteps) for table, _ in tables], np.int32),
+        tables=Table(*map(np.stack, zip(*(padded for _, padded in tables), strict=True))),
     )
     return Prepared(inputs, [_cut_fields(cuts[at : at + passes]) for at in range(0, len(cuts), passes)])
+
+
+@lru_cache(KEPT_TABLES)
+def _tables(scheduler: SchedulerConfig, sampling: Sampling) -> tuple[Table, Table]:
+    """A request's table, and the same padded: a millisecond, and one for all jobs of a run."""
+    table = make_table(scheduler, sampling)
+    return table, pad_table(table)
 
 
 def _cut_fields(cuts: Sequence[Cut | None]) -> dict[str, str]:
@@ -104,8 +114,8 @@ def sampling_of(request: ImageRequest, stage: Stage) -> Sampling:
         timestep_spacing=request.timestep_spacing,
         sigma_schedule=request.sigma_schedule,
         eta=request.eta or 0.0,
-        timesteps=request.timesteps,
-        sigmas=request.sigmas,
+        timesteps=None if request.timesteps is None else tuple(request.timesteps),
+        sigmas=None if request.sigmas is None else tuple(request.sigmas),
         **_part_of_schedule(request, stage),
     )
 

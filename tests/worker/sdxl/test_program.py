@@ -15,6 +15,8 @@ from flax import nnx
 
 from promptmill.worker.errors import RequestError
 from promptmill.worker.program import ImageRequest, fetch
+from promptmill.worker.sampling.samplers import make_table
+from promptmill.worker.sdxl import requests
 from promptmill.worker.sdxl.program import Model, Program
 from promptmill.worker.sdxl.requests import PlainRequest
 
@@ -246,3 +248,21 @@ def test_bfloat16_is_what_is_computed_in_but_by_a_vae_that_must_not(model: Model
     )
     assert coarse.dtype == jnp.bfloat16
     np.testing.assert_allclose(coarse.astype(jnp.float32), fine, atol=0.1)
+
+
+def test_jobs_of_equal_settings_share_one_table(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's jobs differ in prompt and seed: their table is made once, and not a millisecond each."""
+    made: list[object] = []
+
+    def counted(*arguments: Any) -> Any:
+        made.append(arguments)
+        return make_table(*arguments)
+
+    monkeypatch.setattr(requests, "make_table", counted)
+    requests._tables.cache_clear()
+    two = [dataclasses.replace(CAT, num_inference_steps=17, seed=seed) for seed in (1, 2)]
+    both = program.prepare(two).inputs.tables
+    assert len(made) == 1
+    np.testing.assert_array_equal(both.update[0], both.update[1])
+    program.prepare([dataclasses.replace(CAT, num_inference_steps=18)])
+    assert len(made) == 2

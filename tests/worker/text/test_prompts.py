@@ -12,7 +12,9 @@ import pytest
 from transformers import CLIPTokenizer
 
 from promptmill.worker.errors import ConfigError, RequestError
+from promptmill.worker.text import prompts
 from promptmill.worker.text.prompts import Cut, Tokenizers, Tokens, tokenize
+from promptmill.worker.text.weighting import Segment, plain
 
 TEXTS = [
     "a photo of an astronaut riding a horse on the moon, highly detailed, cinematic light",
@@ -207,3 +209,21 @@ def test_a_tokenizer_that_would_give_other_images_is_refused(folder: Path, spoil
     with pytest.raises(ConfigError) as caught:
         Tokenizers(folder)
     assert str(caught.value).startswith(f"{folder}/{reason}")
+
+
+def test_texts_that_come_again_are_read_once(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs repeat their negative prompt, and often prompts: tokenising must cost next to nothing."""
+    read: list[str] = []
+
+    def counted(text: str) -> list[Segment]:
+        read.append(text)
+        return plain(text)
+
+    monkeypatch.setattr(prompts, "plain", counted)
+    tokenizers = Tokenizers(tiny_folder)
+    first, _ = tokenize(tokenizers, ["cat", "dog", "cat"], ["cat", "dog", "cat"], windows=1)
+    again, _ = tokenize(tokenizers, ["cat", "dog"], ["cat", "dog"], windows=1)
+    assert read == ["cat", "cat", "dog", "dog"], "once for each of the two tokenizers"
+    np.testing.assert_array_equal(first.ids[:2], again.ids)
+    tokenize(tokenizers, ["cat"], ["cat"], windows=2)
+    assert len(read) == 6, "other windows are another reading"
