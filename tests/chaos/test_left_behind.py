@@ -45,3 +45,4 @@ def test_redis_ends_with_the_living_worker_alone(farm, client, tmp_path):
     wait_until(partial(knows, client, living), "it has claimed and reported")
     wait_until(lambda: all(len(found) == 1 for found in names(client)), "only the living one is left")
     assert knows(client, living)
+    assert client.keys("_kombu.binding.celeryev*") == [], "no worker listens to the others"
