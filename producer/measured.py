@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -11,6 +10,7 @@ from pathlib import Path
 from promptmill.producer.estimate import Measured, Work
 from promptmill.producer.job import Shape
 from promptmill.producer.models import POCKET
+from promptmill.producer.scratch import user_cache
 from promptmill.producer.words import count
 
 FILE = "bench.json"
@@ -47,8 +47,7 @@ class BenchRow:
 
 def bench_file() -> Path:
     """Where this user's measurements are."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "promptmill" / FILE
+    return user_cache() / FILE
 
 
 def keep(rows: Iterable[BenchRow]) -> Path | None:

@@ -24,6 +24,12 @@ LOCK = "lock"
 UNFINISHED = ".unfinished-"  # beside the folder that it will be
 
 
+def user_cache() -> Path:
+    """This user's folder of what can be made anew; not made here. Raises RuntimeError for a user without a home."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "promptmill"
+
+
 @dataclass(frozen=True)
 class Scratch:
     """A folder of this process, and of the children that inherit `lock` (a file descriptor)."""

@@ -45,6 +45,7 @@ VERBS = {
     "export": "Bring a run's images into a folder, under names that people can read.",
     "flower": "Watch every job in a browser.",
     "exporter": "Serve runs, queues and workers as metrics, for Prometheus.",
+    "doctor": "Look whether this host can do its part, and say what to do.",
     "import-model": "Make a model folder of a single file, LoRAs, textual inversions.",
 }
 """Each verb is `command` in the module of its own name in promptmill.verbs."""

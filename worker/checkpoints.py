@@ -14,7 +14,7 @@ from pathlib import Path
 
 from promptmill.producer.errors import ModelNameError
 from promptmill.producer.models import BUILT_IN, POCKET, POCKET_FOLDER, TINY_RANDOM, resolve_model
-from promptmill.producer.scratch import appearing_whole, scratch_folder
+from promptmill.producer.scratch import appearing_whole, scratch_folder, user_cache
 from promptmill.worker.errors import ModelNotFoundError
 from promptmill.worker.sdxl.tiny import TINY_VERSION, write_tiny_random
 
@@ -90,9 +90,8 @@ def cache_folder() -> Path:
 
     Where the home cannot be written, it is a folder of this user's among the temporary ones, with a warning.
     """
-    base = os.environ.get("XDG_CACHE_HOME")
     try:
-        folder = (Path(base) if base else Path.home() / ".cache") / "promptmill"
+        folder = user_cache()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder

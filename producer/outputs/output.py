@@ -198,7 +198,7 @@ class Output(Protocol):
         """
 
     def check(self) -> None:
-        """Find out now, not at the first image, that the place can be used. Creates a missing folder.
+        """Find out now, not at the first image, that the place can be used. Creates nothing.
 
         Raises:
             OutputError: it cannot; the text says what to do.
