@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -28,7 +29,9 @@ import yaml
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Put
 from promptmill.worker.settings import WorkerSettings
+from tests.deploy.programs import PACKAGE, program
 from tests.fake_gcs import fake_gcs_binary, free_port, wait_for_http
+from tests.farm import wait_until
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -52,7 +55,7 @@ def words(service: str) -> list[str]:
 
 def environment(service: str, broker: str) -> dict[str, str]:
     """Ours with the service's, Redis being elsewhere. What compose passes on is passed on already."""
-    given = {name: value for name, value in SERVICES[service]["environment"].items() if value is not None}
+    given = {name: str(value) for name, value in SERVICES[service]["environment"].items() if value is not None}
     assert given["PROMPTMILL_BROKER"].startswith("redis://")
     return {**os.environ, "XLA_FLAGS": "", **given, "PROMPTMILL_BROKER": broker}
 
@@ -94,12 +97,28 @@ def test_the_file_fits_composes_schema() -> None:
 
 
 def test_the_services_are_those_of_the_docs() -> None:
-    assert set(SERVICES) == {"redis", "worker", "worker-tpu", "worker-cuda", "flower", "fake-gcs"}
-    started = {name for name, service in SERVICES.items() if not service.get("profiles")}
-    assert started == {"redis", "worker", "flower"}
+    by_profile: dict[str, set[str]] = {}
+    for name, service in SERVICES.items():
+        for profile in service.get("profiles", ["always"]):
+            by_profile.setdefault(profile, set()).add(name)
+    assert by_profile == {
+        "always": {"redis", "flower"},
+        "cpu": {"worker"},
+        "cuda": {"worker-cuda"},
+        "tpu": {"worker-tpu"},
+        "monitoring": {"exporter", "prometheus", "grafana"},
+        "fake-gcs": {"fake-gcs"},
+    }
+    head = (ROOT / "docker-compose.yml").read_text(encoding="utf-8").partition("\nname:")[0]
+    assert set(re.findall(r"--profile (\S+)", head)) | {"cpu"} == set(by_profile) - {"always"}
 
 
-@pytest.mark.parametrize("name", [*WORKERS, "flower"])
+def test_without_a_profile_there_is_a_worker_on_the_cpu() -> None:
+    told = (ROOT / ".env").read_text(encoding="utf-8").splitlines()
+    assert [line for line in told if not line.startswith("#")] == ["COMPOSE_PROFILES=cpu"]
+
+
+@pytest.mark.parametrize("name", [*WORKERS, "flower", "exporter"])
 def test_whoever_talks_to_redis_waits_until_it_is_healthy(name: str) -> None:
     service = SERVICES[name]
     assert service["depends_on"]["redis"]["condition"] == "service_healthy"
@@ -136,7 +155,7 @@ def test_named_volumes_are_declared() -> None:
 
 def test_images_of_others_are_pinned() -> None:
     others = [service["image"] for service in SERVICES.values() if "build" not in service]
-    assert all(re.search(r":\d", image) for image in others)
+    assert all(re.search(r":v?\d", image) for image in others)
 
 
 # --- the Dockerfile ---------------------------------------------------------------------------------------------
@@ -151,7 +170,7 @@ def instructions() -> list[tuple[str, str]]:
 def test_the_image_is_built_with_extras_that_exist() -> None:
     defaults = [rest.removeprefix("EXTRAS=") for word, rest in instructions() if word == "ARG"]
     given = [service["build"]["args"]["EXTRAS"] for service in SERVICES.values() if "build" in service]
-    assert len(given) == 4
+    assert len(given) == 5
     for extras in defaults + given:
         assert set(extras.split(",")) <= set(EXTRAS)
     assert any(word == "RUN" and 'pip install ".[${EXTRAS}]"' in rest for word, rest in instructions())
@@ -188,7 +207,8 @@ def test_the_worker_gets_ready_is_healthy_and_stops(compose_redis: str, tmp_path
     for key in ("command", "healthcheck"):
         assert all(SERVICES[other][key] == SERVICES[name][key] for other in WORKERS)
     log = tmp_path / "worker.log"
-    env = environment(name, compose_redis)
+    metrics = free_port()
+    env = {**environment(name, compose_redis), "PROMPTMILL_METRICS_PORT": str(metrics)}
     with log.open("wb") as stderr, running(words(name), env=env, stderr=stderr, cwd=tmp_path) as process:
         # When it runs
         wait_for_line(r"@\S+ ready\.", log, process)
@@ -196,6 +216,7 @@ def test_the_worker_gets_ready_is_healthy_and_stops(compose_redis: str, tmp_path
         health = SERVICES[name]["healthcheck"]["test"]
         assert health[:2] == ["CMD", "python"]
         subprocess.run([sys.executable, *health[2:]], env=env, cwd=ROOT, check=True, timeout=60)
+        assert _status(f"http://127.0.0.1:{metrics}/metrics") == 200
         # And when it is told to stop, it does so within the time it is given
         process.send_signal(signal.SIGTERM)
         grace_s = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
@@ -262,3 +283,76 @@ def test_the_fake_bucket_is_there_and_takes_objects_once(tmp_path: Path, monkeyp
         output.check()
         assert output.put_once("a", b"pixels") is Put.CREATED
         assert output.put_once("a", b"pixelz", ours=lambda there: there.read() == b"pixels") is Put.ADOPTED
+
+
+# --- monitoring -------------------------------------------------------------------------------------------------
+
+
+def mounted(service: str) -> dict[str, Path]:
+    """The files of ours that the service sees, by where it sees them."""
+    pairs = [volume.removesuffix(":ro").split(":") for volume in SERVICES[service]["volumes"]]
+    return {there: ROOT / here for here, there in pairs if here.startswith(".")}
+
+
+@pytest.mark.slow
+def test_the_exporter_tells_what_redis_knows(compose_redis: str) -> None:
+    command = words("exporter")
+    assert command[-2:] == ["--port", "9808"]
+    port = free_port()
+    with running([*command[:-1], str(port)], env=environment("exporter", compose_redis)) as process:
+        wait_for_http(f"http://127.0.0.1:{port}/metrics", process)
+        answer = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read()
+        assert b"promptmill_redis_up 1.0" in answer
+
+
+@pytest.mark.slow
+def test_prometheus_reads_our_configuration_and_rules(tmp_path: Path) -> None:
+    # Given the service's flags, and its files where it sees them
+    flags = shlex.split(SERVICES["prometheus"]["command"])
+    for there, here in mounted("prometheus").items():
+        assert here.is_file()
+        (tmp_path / Path(there).name).write_bytes(here.read_bytes())
+    assert {str(Path(there).parent) for there in mounted("prometheus")} == {"/etc/prometheus"}
+    assert any(volume.endswith(":/prometheus") for volume in SERVICES["prometheus"]["volumes"])
+    moved = [
+        flag.replace("=/etc/prometheus", f"={tmp_path}").replace("=/prometheus", f"={tmp_path}/tsdb") for flag in flags
+    ]
+    port = free_port()
+    command = [program("prometheus", PACKAGE), *moved, f"--web.listen-address=127.0.0.1:{port}"]
+    # When Prometheus runs with them
+    with running(command, stderr=subprocess.DEVNULL) as process:
+        wait_for_http(f"http://127.0.0.1:{port}/-/ready", process)
+        # Then it has the rules, and looks for those whom it should scrape
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/rules") as answer:
+            (group,) = json.load(answer)["data"]["groups"]
+        assert len(group["rules"]) > 5
+
+        def scraped() -> set[str]:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/targets?state=active") as answer:
+                return {target["scrapeUrl"] for target in json.load(answer)["data"]["activeTargets"]}
+
+        wait_until(lambda: "http://exporter:9808/metrics" in scraped(), "the exporter is one of them")
+
+
+def test_prometheus_looks_where_the_services_are() -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "monitoring" / "prometheus.yml").read_text(encoding="utf-8"))
+    exporter, worker = config["scrape_configs"]
+    assert exporter["static_configs"][0]["targets"] == [f"exporter:{words('exporter')[-1]}"]
+    (names,) = worker["dns_sd_configs"]
+    ports = {SERVICES[name]["environment"]["PROMPTMILL_METRICS_PORT"] for name in WORKERS}
+    assert {names["port"]} == ports
+    assert set(names["names"]) == {name for name in WORKERS if "network_mode" not in SERVICES[name]}
+    (host,) = worker["static_configs"][0]["targets"]
+    assert [f"{host.partition(':')[0]}:host-gateway"] == SERVICES["prometheus"]["extra_hosts"]
+
+
+def test_grafana_finds_the_board_and_prometheus() -> None:
+    files = mounted("grafana")
+    assert all(here.is_file() for here in files.values())
+    (source,) = yaml.safe_load(files["/etc/grafana/provisioning/datasources/promptmill.yml"].read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090" and source["isDefault"]
+    assert any(port.endswith(":9090") for port in SERVICES["prometheus"]["ports"])
+    (provider,) = yaml.safe_load(files["/etc/grafana/provisioning/dashboards/promptmill.yml"].read_text())["providers"]
+    board = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert str(board.parent) == provider["options"]["path"]
+    assert files[str(board)].name == "board.json"
