@@ -14,19 +14,42 @@ POLL_S = 0.5
 @click.command("wait")
 @run_options
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0), metavar="SECONDS", help="Exit with 2 then.  [none]")
-def command(run: str, broker: str | None, as_json: bool, timeout_s: float | None) -> int:
-    """Wait until RUN is finished or cancelled.
+@click.option("--webhook", metavar="URL", help="POST JSON there when it is over, or failing.")
+@click.option("--exec", "exec_", metavar="COMMAND", help="Run this in a shell then, with NOTICE_EVENT, NOTICE_RUN, ...")
+@click.option(
+    "--failure-rate",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="SHARE",
+    help="Tell once, as `failing`, when more than this share of the jobs failed, such as 0.05.",
+)
+def command(
+    run: str,
+    broker: str | None,
+    as_json: bool,
+    timeout_s: float | None,
+    webhook: str | None,
+    exec_: str | None,
+    failure_rate: float | None,
+) -> int:
+    """Wait until RUN is finished or cancelled, and tell whom you want.
 
     Exit code 1: it has failed jobs. A Redis that goes away meanwhile is waited for.
     """
+    from promptmill.notices import Notices, is_failing
+
+    notices = Notices(webhook, exec_, lambda problem: click.secho(f"warning: {problem}", err=True, fg="yellow"))
     client = watching(broker)
     status, began = find_run(client, run), time.monotonic()
     while status.state not in OVER:
+        if failure_rate is not None and is_failing(status, failure_rate):
+            notices.send("failing", status, run_url(status))
+            failure_rate = None
         if timeout_s is not None and time.monotonic() - began >= timeout_s:
             left = f"{status.left} of {count(status.images, 'image')} left"
             raise click.ClickException(f"run {run!r}: {left} after {timeout_s:g} s")
         time.sleep(POLL_S)
         status = go_on_without_redis(lambda: find_run(client, run))
+    notices.send(status.state, status, run_url(status))
     figures = {"images": status.images, "done": status.done, "failed": status.failed, "cancelled": status.cancelled}
     words = f"{run}: {status.state}, {status.done} of {count(status.images, 'image')}"
     words += f", {status.failed} failed" if status.failed else ""
