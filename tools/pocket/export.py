@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from promptmill.worker.checkpoint.weights import parameters
+from promptmill.worker.checkpoint.weights import Parameter, parameters
 from tools.pocket.nets import Weights, network_builders, write_configs
 from tools.pocket.tokenizer import write_tokenizers
 from tools.pocket.training import load
@@ -50,13 +50,12 @@ def export(folder: Path, weights: dict[str, Weights], *, dtype: Any = np.float16
 def to_checkpoint(build: Callable[[], nnx.Module], weights: Weights) -> dict[str, np.ndarray]:
     """Each weight under its checkpoint's key and in its layout: what worker/checkpoint/weights.py does, backwards."""
     wanted = parameters(nnx.state(nnx.eval_shape(build)))
-    return {
-        parameter.key: _to_their_layout(parameter.path, np.asarray(weights[parameter.path])) for parameter in wanted
-    }
+    return {parameter.key: _to_their_layout(parameter, np.asarray(weights[parameter.path])) for parameter in wanted}
 
 
-def _to_their_layout(path: tuple[Any, ...], array: np.ndarray) -> np.ndarray:
-    if path[-1] != "kernel":
+def _to_their_layout(parameter: Parameter, array: np.ndarray) -> np.ndarray:
+    array = np.split(array, parameter.parts, axis=-1)[parameter.part]
+    if parameter.path[-1] != "kernel":
         return array
     return array.transpose((1, 0) if array.ndim == 2 else (3, 2, 0, 1))
 

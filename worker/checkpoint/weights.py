@@ -2,7 +2,7 @@
 
 The rule from our parameter to the checkpoint's key: the attribute path, joined by dots, with `kernel`,
 `scale` and `embedding` all called `weight`. Kernels are transposed, because PyTorch puts outputs first.
-Everything else is read as it lies.
+What _MERGED names holds several of the checkpoint's side by side. Everything else is read as it lies.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,16 +40,23 @@ _POSITIONS = "position_ids"
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
+# Products of the same input are one product here, three or two of the checkpoint's: their outputs, in this order.
+_MERGED = {"to_qkv": ("to_q", "to_k", "to_v"), "to_kv": ("to_k", "to_v")}
 # The last part of our names for what PyTorch calls `weight`; other names are the same on both sides.
 _CALLED_WEIGHT = ("kernel", "scale", "embedding")
 
 
 class Parameter(NamedTuple):
-    """One parameter of a module: where it is, and what the checkpoint calls it and how it is shaped there."""
+    """One tensor of a checkpoint: its key and shape there, and the parameter of our module that it goes into.
+
+    Where several go into one parameter, it is the `part`-th of `parts` alike along that parameter's last axis.
+    """
 
     path: tuple[Any, ...]
     key: str
     shape: tuple[int, ...]
+    part: int = 0
+    parts: int = 1
 
 
 def load_weights(
@@ -62,15 +69,18 @@ def load_weights(
     graph, state = skeleton(build)
     flat = dict(nnx.to_flat_state(state))
     wanted, tensors = _matched(folder, state)
+    by_path: dict[tuple[Any, ...], list[Parameter]] = {}
+    for parameter in wanted.values():
+        by_path.setdefault(parameter.path, []).append(parameter)
 
-    def place(parameter: Parameter) -> jax.Array:
-        host = _to_our_layout(tensors[parameter.key].read(), parameter, dtype)
+    def place(merged: list[Parameter]) -> jax.Array:
+        host = _to_our_layout([tensors[parameter.key] for parameter in merged], merged, dtype)
         # Waiting keeps one tensor a thread on the host: transfers that are under way hold theirs.
         return jax.block_until_ready(jax.device_put(host, sharding))
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        for parameter, placed in zip(wanted.values(), threads.map(place, wanted.values()), strict=True):
-            flat[parameter.path] = flat[parameter.path].replace(placed)
+        for path, placed in zip(by_path, threads.map(place, by_path.values()), strict=True):
+            flat[path] = flat[path].replace(placed)
     return graph, nnx.from_flat_state(flat)
 
 
@@ -103,14 +113,18 @@ def _matched(folder: Path, state: nnx.State) -> tuple[dict[str, Parameter], dict
 
 
 def parameters(state: nnx.State) -> Iterator[Parameter]:
-    """Every parameter of a module's state, with the key and the shape that the checkpoint has for it."""
+    """Each tensor that a checkpoint has for a module's state; what is merged here, part after part."""
     for path, variable in nnx.to_flat_state(state):
         *where, leaf = path
         name = "weight" if leaf in _CALLED_WEIGHT else str(leaf)
-        shape = tuple(variable.shape)
+        names = _MERGED.get(str(where[-1]), (str(where[-1]),)) if where else ("",)
+        *inputs, outputs = variable.shape
+        shape = (*inputs, outputs // len(names))
         if leaf == "kernel":
             shape = tuple(shape[axis] for axis in _kernel_axes(len(shape)))
-        yield Parameter(path, ".".join([*map(str, where), name]), shape)
+        for part, last in enumerate(names):
+            key = ".".join([*map(str, where[:-1]), last, name] if where else [name])
+            yield Parameter(path, key, shape, part, len(names))
 
 
 def _kernel_axes(ndim: int) -> tuple[int, ...]:
@@ -166,8 +180,22 @@ def _some(keys: list[str], most: int = 5) -> str:
     return ", ".join(keys[:most]) + more
 
 
-def _to_our_layout(array: np.ndarray, parameter: Parameter, dtype: Any) -> np.ndarray:
-    array = array.reshape(parameter.shape)
-    if parameter.path[-1] == "kernel":
-        array = array.transpose((1, 0) if array.ndim == 2 else (2, 3, 1, 0))
-    return array.astype(dtype, order="C", copy=False)
+def _to_our_layout(stored: list[StoredTensor], parameters: list[Parameter], dtype: Any) -> np.ndarray:
+    """One parameter from its parts, which are read one after the other."""
+    if len(parameters) == 1:
+        return _turned(stored[0], parameters[0]).astype(dtype, order="C", copy=False)
+    first = _turned(stored[0], parameters[0])
+    width = first.shape[-1]
+    merged = np.empty((*first.shape[:-1], len(parameters) * width), dtype)
+    merged[..., :width] = first
+    for at, (tensor, parameter) in enumerate(zip(stored[1:], parameters[1:], strict=True), start=1):
+        merged[..., at * width : (at + 1) * width] = _turned(tensor, parameter)
+    return merged
+
+
+def _turned(stored: StoredTensor, parameter: Parameter) -> np.ndarray:
+    """A tensor with inputs first, as a view."""
+    array = stored.read().reshape(parameter.shape)
+    if parameter.path[-1] != "kernel":
+        return array
+    return array.transpose((1, 0) if array.ndim == 2 else (2, 3, 1, 0))

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -13,26 +14,44 @@ GROUP_NORM_EPS = 1e-6
 LAYER_NORM_EPS = 1e-5
 
 
-class Context(NamedTuple):
-    """What is attended to: the first `lengths` tokens of each row, or all."""
+class KeysValues(NamedTuple):
+    """What a text is to one cross-attention: the first `lengths` keys of each row, or all."""
 
-    tokens: Float[Array, "B K D"]
+    key: Float[Array, "B K N D"]
+    value: Float[Array, "B K N D"]
     lengths: Int[Array, " B"] | None = None
 
 
-class Attention(nnx.Module):
-    def __init__(self, width: int, context_width: int, *, heads: int) -> None:
-        self.to_q = Linear(width, width, bias=False)
-        self.to_k = Linear(context_width, width, bias=False)
-        self.to_v = Linear(context_width, width, bias=False)
+class SelfAttention(nnx.Module):
+    """Attention of the pixels to one another; queries, keys and values are one product."""
+
+    def __init__(self, width: int, *, heads: int) -> None:
+        self.to_qkv = Linear(width, 3 * width, bias=False)
         self.to_out = nnx.List([Linear(width, width)])
         self.heads = heads
 
-    def __call__(self, x: Float[Array, "B Q C"], context: Context) -> Float[Array, "B Q C"]:
+    def __call__(self, x: Float[Array, "B L C"]) -> Float[Array, "B L C"]:
+        query, key, value = (split_heads(part, self.heads) for part in jnp.split(self.to_qkv(x), 3, axis=-1))
+        return self.to_out[0](join_heads(attention(query, key, value)))
+
+
+class CrossAttention(nnx.Module):
+    """Attention of the pixels to the text."""
+
+    def __init__(self, width: int, context_width: int, *, heads: int) -> None:
+        self.to_q = Linear(width, width, bias=False)
+        self.to_kv = Linear(context_width, 2 * width, bias=False)
+        self.to_out = nnx.List([Linear(width, width)])
+        self.heads = heads
+
+    def keys_values(self, context: Float[Array, "B K D"], lengths: Int[Array, " B"] | None = None) -> KeysValues:
+        """Keys and values of a text. They are the same at each step of an image."""
+        key, value = (split_heads(part, self.heads) for part in jnp.split(self.to_kv(context), 2, axis=-1))
+        return KeysValues(key, value, lengths)
+
+    def __call__(self, x: Float[Array, "B Q C"], text: KeysValues) -> Float[Array, "B Q C"]:
         query = split_heads(self.to_q(x), self.heads)
-        key = split_heads(self.to_k(context.tokens), self.heads)
-        value = split_heads(self.to_v(context.tokens), self.heads)
-        return self.to_out[0](join_heads(attention(query, key, value, context.lengths)))
+        return self.to_out[0](join_heads(attention(query, text.key, text.value, text.lengths)))
 
 
 class GEGLU(nnx.Module):
@@ -65,16 +84,15 @@ class FeedForward(nnx.Module):
 class TransformerBlock(nnx.Module):
     def __init__(self, width: int, context_width: int, *, heads: int) -> None:
         self.norm1 = LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.attn1 = Attention(width, width, heads=heads)
+        self.attn1 = SelfAttention(width, heads=heads)
         self.norm2 = LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.attn2 = Attention(width, context_width, heads=heads)
+        self.attn2 = CrossAttention(width, context_width, heads=heads)
         self.norm3 = LayerNorm(width, eps=LAYER_NORM_EPS)
         self.ff = FeedForward(width)
 
-    def __call__(self, x: Float[Array, "B L C"], context: Context) -> Float[Array, "B L C"]:
-        normed = self.norm1(x)
-        x = x + self.attn1(normed, Context(normed))
-        x = x + self.attn2(self.norm2(x), context)
+    def __call__(self, x: Float[Array, "B L C"], text: KeysValues) -> Float[Array, "B L C"]:
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), text)
         return x + self.ff(self.norm3(x))
 
 
@@ -90,9 +108,13 @@ class Transformer2D(nnx.Module):
         self.transformer_blocks = nnx.List([TransformerBlock(width, context_width, heads=heads) for _ in range(layers)])
         self.proj_out = Linear(width, width) if linear else Conv(width, width, size=1)
 
-    def __call__(self, x: Float[Array, "B H W C"], context: Context) -> Float[Array, "B H W C"]:
+    def keys_values(self, context: Float[Array, "B K D"], lengths: Int[Array, " B"] | None) -> list[KeysValues]:
+        """The text's keys and values for each block."""
+        return [block.attn2.keys_values(context, lengths) for block in self.transformer_blocks]
+
+    def __call__(self, x: Float[Array, "B H W C"], text: list[KeysValues]) -> Float[Array, "B H W C"]:
         batch, height, width, channels = x.shape
         h = self.proj_in(self.norm(x)).reshape(batch, height * width, channels)  # B H W C -> B (H W) C
-        for block in self.transformer_blocks:
-            h = block(h, context)
+        for block, keys_values in zip(self.transformer_blocks, text, strict=True):
+            h = block(h, keys_values)
         return x + self.proj_out(h.reshape(x.shape))

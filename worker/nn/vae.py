@@ -22,16 +22,14 @@ class PixelAttention(nnx.Module):
 
     def __init__(self, width: int, *, groups: int) -> None:
         self.group_norm = GroupNorm(width, groups=groups, eps=NORM_EPS)
-        self.to_q = Linear(width, width)
-        self.to_k = Linear(width, width)
-        self.to_v = Linear(width, width)
+        self.to_qkv = Linear(width, 3 * width)
         self.to_out = nnx.List([Linear(width, width)])
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         batch, height, width, channels = x.shape
         # B H W C -> B (H W) 1 C: one head
         h = self.group_norm(x).reshape(batch, height * width, 1, channels)
-        out = attention(self.to_q(h), self.to_k(h), self.to_v(h))
+        out = attention(*jnp.split(self.to_qkv(h), 3, axis=-1))
         return x + self.to_out[0](out).reshape(x.shape)
 
 

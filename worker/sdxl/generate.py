@@ -17,6 +17,7 @@ from promptmill.worker.sampling.samplers import Table, initial_state, row_at, sc
 from promptmill.worker.sampling.twister import draw
 from promptmill.worker.sdxl.condition import encode_windows, used_keys
 from promptmill.worker.sdxl.config import ModelConfig
+from promptmill.worker.sdxl.unet import Conditioning
 from promptmill.worker.text.prompts import Tokens
 
 
@@ -97,11 +98,13 @@ def sample(unet: nnx.Module, condition: Condition, inputs: Inputs) -> Float[Arra
     """From noise to latents. Runs to the largest step count here; a job that is done keeps its latents."""
     _, height, width, channels = inputs.noise.shape
     guidance = inputs.guidance_scale, inputs.guidance_rescale
+    passes = condition.context.shape[1]
+    given = condition_unet(unet, condition, inputs.guidance_scale)
 
     def body(index: Int[Array, ""], carry: Any) -> Any:
         state, generator = carry
         row, noise = row_at(inputs.tables, index), None
-        prediction = predict(unet, scale_input(row, state), row.timestep, condition, *guidance)
+        prediction = predict(unet, scale_input(row, state), row.timestep, given, *guidance, passes=passes)
         if generator is not None:
             drawn, noise = draw(generator, height, width, channels)
             generator = jnp.where(row.draws[:, None] > 0, drawn, generator)
@@ -120,30 +123,31 @@ def first_latents(inputs: Inputs) -> Float[Array, "B h w C"]:
     return noisy if inputs.latents is None else per_image(inputs.tables.start[:, 0]) * inputs.latents + noisy
 
 
+def condition_unet(unet: nnx.Module, condition: Condition, guidance_scale: Float[Array, " B"]) -> Conditioning:
+    """What the UNet makes of its conditioning: the same at each step, so it is computed outside their loop."""
+    passes = condition.context.shape[1]
+    context, pooled, time_ids, lengths = (
+        None if part is None else part.reshape(-1, *part.shape[2:]) for part in condition
+    )
+    scales = jnp.repeat(guidance_scale, passes)
+    given: Conditioning = unet.condition(context, pooled, time_ids, scales, context_lengths=lengths)
+    return given
+
+
 def predict(
     unet: nnx.Module,
     latents: Float[Array, "B h w C"],
     timestep: Float[Array, " B"],
-    condition: Condition,
+    given: Conditioning,
     guidance_scale: Float[Array, " B"],
     guidance_rescale: Float[Array, " B"],
+    *,
+    passes: int,
 ) -> Float[Array, "B h w C"]:
     """The UNet's prediction in float32, all N passes as one batch, joined by classifier-free guidance."""
-    dtype = condition.context.dtype
-    passes = condition.context.shape[1]
     each_pass = partial(jnp.repeat, repeats=passes, axis=0)  # B ... -> (B N) ...
-    context, pooled, time_ids, lengths = (
-        None if part is None else part.reshape(-1, *part.shape[2:]) for part in condition
-    )
-    predicted = unet(
-        each_pass(latents.astype(dtype)),
-        each_pass(timestep),
-        context,
-        pooled,
-        time_ids,
-        each_pass(guidance_scale),
-        context_lengths=lengths,
-    ).astype(jnp.float32)
+    model_input = each_pass(latents.astype(given.added.dtype))
+    predicted = unet.denoise(model_input, each_pass(timestep), given).astype(jnp.float32)
     if passes == 1:
         return predicted
     negative, positive = predicted[0::2], predicted[1::2]

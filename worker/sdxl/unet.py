@@ -4,6 +4,7 @@ Attribute names are the checkpoint's keys.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,28 @@ from jaxtyping import Array, Float, Float32, Int
 
 from promptmill.worker.nn.blocks import Downsample, ResnetBlock, Upsample
 from promptmill.worker.nn.layers import Conv, GroupNorm, Linear
-from promptmill.worker.nn.transformer import Context, Transformer2D
+from promptmill.worker.nn.transformer import KeysValues, Transformer2D
 from promptmill.worker.sdxl.config import UNetConfig
 
 # Angles are thousands of radians, so that a last bit of a frequency is a fourth digit of its sine. Frequencies are
 # therefore made on the host, each rounding where PyTorch rounds; compiled by XLA they were up to 15 last bits away.
 _LOG_PERIOD = np.float32(math.log(10_000))
+
+
+LevelText = list[list[KeysValues]]
+"""The text's keys and values for one level of the UNet: of each attention, of each of its blocks."""
+
+
+class Conditioning(NamedTuple):
+    """All that the UNet makes of its conditioning and that no step changes: computed once per image."""
+
+    down: list[LevelText]
+    mid: LevelText
+    up: list[LevelText]
+    added: Float[Array, "B T"]
+    """The embedding of the pooled text and of the micro-conditioning."""
+    guidance: Float[Array, "B I"] | None
+    """The embedded scale of a guidance-distilled model."""
 
 
 class TimestepEmbedding(nnx.Module):
@@ -27,10 +44,8 @@ class TimestepEmbedding(nnx.Module):
         self.cond_proj = Linear(condition, inputs, bias=False) if condition else None
         self.linear_2 = Linear(width, width)
 
-    def __call__(self, x: Float[Array, "B I"], condition: Float[Array, "B W"] | None = None) -> Float[Array, "B T"]:
-        if self.cond_proj is not None and condition is not None:
-            x = x + self.cond_proj(condition)
-        return self.linear_2(jax.nn.silu(self.linear_1(x)))
+    def __call__(self, x: Float[Array, "B I"], added: Float[Array, "B I"] | None = None) -> Float[Array, "B T"]:
+        return self.linear_2(jax.nn.silu(self.linear_1(x if added is None else x + added)))
 
 
 class _Level(nnx.Module):
@@ -41,15 +56,14 @@ class _Level(nnx.Module):
         self.resnets = nnx.List([_resnet(config, inputs, width) for inputs in widths])
         self.attentions = nnx.List([_transformer(config, level) for _ in widths]) if attends else None
 
+    def keys_values(self, context: Float[Array, "B K D"], lengths: Int[Array, " B"] | None) -> LevelText:
+        return [attention.keys_values(context, lengths) for attention in self.attentions or ()]
+
     def layer(
-        self,
-        index: int,
-        x: Float[Array, "B H W C"],
-        time: Float[Array, "B T"],
-        context: Context,
+        self, index: int, x: Float[Array, "B H W C"], time: Float[Array, "B T"], text: LevelText
     ) -> Float[Array, "B H W O"]:
         x = self.resnets[index](x, time)
-        return x if self.attentions is None else self.attentions[index](x, context)
+        return x if self.attentions is None else self.attentions[index](x, text[index])
 
 
 class DownBlock(_Level):
@@ -62,12 +76,12 @@ class DownBlock(_Level):
         self.downsamplers = None if last else nnx.List([Downsample(width)])
 
     def __call__(
-        self, x: Float[Array, "B H W C"], time: Float[Array, "B T"], context: Context
+        self, x: Float[Array, "B H W C"], time: Float[Array, "B T"], text: LevelText
     ) -> list[Float[Array, "B _ _ O"]]:
         """Every output on the way; the up block of this level takes them back, the last is passed on."""
         outputs = []
         for index in range(len(self.resnets)):
-            x = self.layer(index, x, time, context)
+            x = self.layer(index, x, time, text)
             outputs.append(x)
         if self.downsamplers is not None:
             outputs.append(self.downsamplers[0](x))
@@ -80,11 +94,14 @@ class MidBlock(nnx.Module):
         self.resnets = nnx.List([_resnet(config, width, width) for _ in range(2)])
         self.attentions = nnx.List([_transformer(config, config.levels - 1)])
 
+    def keys_values(self, context: Float[Array, "B K D"], lengths: Int[Array, " B"] | None) -> LevelText:
+        return [self.attentions[0].keys_values(context, lengths)]
+
     def __call__(
-        self, x: Float[Array, "B H W C"], time: Float[Array, "B T"], context: Context
+        self, x: Float[Array, "B H W C"], time: Float[Array, "B T"], text: LevelText
     ) -> Float[Array, "B H W C"]:
         x = self.resnets[0](x, time)
-        x = self.attentions[0](x, context)
+        x = self.attentions[0](x, text[0])
         return self.resnets[1](x, time)
 
 
@@ -110,11 +127,11 @@ class UpBlock(_Level):
         x: Float[Array, "B H W C"],
         skips: list[Float[Array, "B _ _ _"]],
         time: Float[Array, "B T"],
-        context: Context,
+        text: LevelText,
     ) -> Float[Array, "B H2 W2 O"]:
         """Takes its skips off the end of `skips`; the next one left says to which size it upsamples."""
         for index in range(len(self.resnets)):
-            x = self.layer(index, jnp.concatenate([x, skips.pop()], axis=-1), time, context)
+            x = self.layer(index, jnp.concatenate([x, skips.pop()], axis=-1), time, text)
         if self.upsamplers is not None:
             x = self.upsamplers[0](x, size=skips[-1].shape[1:3])
         return x
@@ -150,26 +167,52 @@ class UNet(nnx.Module):
         `guidance` is the scale of a guidance-distilled model (`time_cond_proj_dim`), embedded with the time.
         `context_lengths` is how many tokens of the context each row attends to; all of them without it.
         """
-        text = Context(context, context_lengths)
-        time = self._embed_time(timestep, guidance, context.dtype) + self._embed_added(pooled, time_ids)
+        return self.denoise(
+            latents, timestep, self.condition(context, pooled, time_ids, guidance, context_lengths=context_lengths)
+        )
+
+    def condition(
+        self,
+        context: Float[Array, "B L D"],
+        pooled: Float[Array, "B P"],
+        time_ids: Float[Array, "B I"],
+        guidance: Float[Array, " B"] | None = None,
+        *,
+        context_lengths: Int[Array, " B"] | None = None,
+    ) -> Conditioning:
+        """What is the same at all steps of an image, from what `__call__` takes under these names."""
+        each = context, context_lengths
+        return Conditioning(
+            [down.keys_values(*each) for down in self.down_blocks],
+            self.mid_block.keys_values(*each),
+            [up.keys_values(*each) for up in self.up_blocks],
+            self._embed_added(pooled, time_ids),
+            self._embed_guidance(guidance, context.dtype),
+        )
+
+    def denoise(
+        self, latents: Float[Array, "B H W C"], timestep: Float[Array, " B"], given: Conditioning
+    ) -> Float[Array, "B H W C"]:
+        """One step's prediction."""
+        waves = self._waves(timestep, self.config.block_out_channels[0]).astype(given.added.dtype)
+        time = self.time_embedding(waves, given.guidance) + given.added
         x = self.conv_in(latents)
         skips = [x]
-        for down in self.down_blocks:
+        for down, text in zip(self.down_blocks, given.down, strict=True):
             skips += down(skips[-1], time, text)
-        x = self.mid_block(skips[-1], time, text)
-        for up in self.up_blocks:
+        x = self.mid_block(skips[-1], time, given.mid)
+        for up, text in zip(self.up_blocks, given.up, strict=True):
             x = up(x, skips, time, text)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
 
-    def _embed_time(
-        self, timestep: Float[Array, " B"], guidance: Float[Array, " B"] | None, dtype: jnp.dtype
-    ) -> Float[Array, "B T"]:
-        condition = None
+    def _embed_guidance(self, guidance: Float[Array, " B"] | None, dtype: jnp.dtype) -> Float[Array, "B I"] | None:
         width = self.config.time_cond_proj_dim
-        if width and guidance is not None:
-            condition = guidance_embedding(guidance, width).astype(dtype)
-        embedded = self._waves(timestep, self.config.block_out_channels[0]).astype(dtype)
-        return self.time_embedding(embedded, condition)
+        if not width or guidance is None:
+            return None
+        project = self.time_embedding.cond_proj
+        assert project is not None  # built for the same `width`
+        embedded: Float[Array, "B I"] = project(guidance_embedding(guidance, width).astype(dtype))
+        return embedded
 
     def _embed_added(self, pooled: Float[Array, "B P"], time_ids: Float[Array, "B I"]) -> Float[Array, "B T"]:
         width = self.config.addition_time_embed_dim

@@ -68,6 +68,26 @@ def test_a_kernel_is_turned_to_inputs_first(tensors: Tensors, expected: nnx.Stat
     assert np.array_equal(kernel, tensors["decoder.conv_in.weight"].transpose(2, 3, 1, 0))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_keys_of_products_of_one_input_are_merged_in_their_order(
+    tiny_folder: Path, tensors: Tensors, dtype: str
+) -> None:
+    state = load_vae(tiny_folder / "vae", tiny_folder, jnp.dtype(dtype))
+    merged = state["decoder"]["mid_block"]["attentions"][0]["to_qkv"]
+    names = [f"decoder.mid_block.attentions.0.{name}" for name in ("to_q", "to_k", "to_v")]
+    kernels, biases = ([tensors[f"{name}.{kind}"] for name in names] for kind in ("weight", "bias"))
+    expected = np.concatenate([kernel.T for kernel in kernels], axis=1).astype(jnp.dtype(dtype))
+    assert np.array_equal(merged["kernel"][...], expected)
+    assert np.array_equal(merged["bias"][...], np.concatenate(biases).astype(jnp.dtype(dtype)))
+
+
+def test_a_part_of_what_is_merged_is_missed_by_its_own_key(tmp_path: Path, tiny_folder: Path, tensors: Tensors) -> None:
+    left = {key: value for key, value in tensors.items() if key != "decoder.mid_block.attentions.0.to_k.weight"}
+    save_file(left, tmp_path / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(WeightsError, match=r"1 keys are missing: decoder.mid_block.attentions.0.to_k.weight"):
+        load_vae(tmp_path, tiny_folder)
+
+
 def test_weights_lie_whole_on_every_device(expected: nnx.State) -> None:
     for leaf in jax.tree.leaves(expected):
         assert leaf.sharding.is_fully_replicated and len(leaf.sharding.device_set) == jax.local_device_count()

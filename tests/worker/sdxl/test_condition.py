@@ -13,7 +13,6 @@ from flax import nnx
 
 from promptmill.worker.nn import attention as module
 from promptmill.worker.nn.attention import attention
-from promptmill.worker.nn.transformer import Context
 from promptmill.worker.program import fetch
 from promptmill.worker.sdxl.condition import encode_windows, used_keys, weight_context
 from promptmill.worker.sdxl.program import Model
@@ -91,9 +90,10 @@ def test_transformer_blocks_attend_to_the_text_by_its_length_and_to_the_pixels_w
     unet = nnx.merge(model.graphs["unet"], jax.device_put(model.weights["unet"], jax.devices()[0]))
     block = unet.mid_block.attentions[0].transformer_blocks[0]
     x, context = values(0, 2, 5, 64), values(1, 2, 6, 48)
-    got = block(x, Context(context, jnp.array([3, 6], jnp.int32)))
-    np.testing.assert_allclose(got[0], block(x, Context(context[:, :3]))[0], atol=1e-5)
-    np.testing.assert_allclose(got[1], block(x, Context(context))[1], atol=1e-5)
+    keys_values = block.attn2.keys_values
+    got = block(x, keys_values(context, jnp.array([3, 6], jnp.int32)))
+    np.testing.assert_allclose(got[0], block(x, keys_values(context[:, :3]))[0], atol=1e-5)
+    np.testing.assert_allclose(got[1], block(x, keys_values(context))[1], atol=1e-5)
 
 
 @pytest.mark.slow
