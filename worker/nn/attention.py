@@ -1,16 +1,45 @@
-"""One attention for all parts: cuDNN's flash kernel where there is one, else XLA in bounded memory."""
+"""One attention for all parts. TABLE says which kernel computes it: by platform, dtype, head size and length.
 
+Scores and softmax are float32 in every kernel.
+"""
+
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-# Scores held at a time, in elements of float32: 256 MiB. The VAE's 16384 x 16384 at 1024 pixels are 1 GiB.
-MAX_SCORES = 2**26
-# cuDNN's fused kernel takes more on Hopper only; the VAE's 512 it takes nowhere.
-MAX_CUDNN_HEAD_DIM = 128
+# Scores that XLA holds at a time, in elements of float32, by backend. 256 MiB: the VAE's 16384 x 16384 at 1024 pixels
+# are 1 GiB. On a CPU 4 MiB, so that the softmax finds them in the cache: 2 to 3 times as fast (docs/performance.md).
+MAX_SCORES = {"gpu": 2**26, "tpu": 2**26, "cpu": 2**20}
+# Pallas' kernel takes vectors of 128 lanes: narrower heads are padded with zeros, which add nothing to a product.
+LANES = 128
+
+Kernel = Callable[..., Float[Array, "B Q N D"]]
+
+
+class Call(NamedTuple):
+    """What is known of an attention while it is traced."""
+
+    dtype: jnp.dtype
+    head_dim: int
+    queries: int
+    keys: int
+    plain: bool
+    """Neither causal nor with lengths."""
+
+
+class Row(NamedTuple):
+    """A kernel, and which calls it takes on which platform."""
+
+    platform: str
+    """As `jax.lax.platform_dependent` names it."""
+    backend: str
+    kernel: Kernel
+    takes: Callable[[Call], bool]
 
 
 def attention(
@@ -21,26 +50,28 @@ def attention(
     *,
     causal: bool = False,
 ) -> Float[Array, "B Q N D"]:
-    """Softmax attention scaled by `D ** -0.5`, N heads; scores and softmax are float32.
+    """Softmax attention scaled by `D ** -0.5`, N heads.
 
     `key_lengths` is how many of the first keys each row attends to, at least one; the rest might as well not be
     there. A length and no mask, because cuDNN skips what is too long and would read a mask as scores to add.
     """
-    in_xla = partial(_xla_attention, causal=causal)
-    if not _cudnn_takes(query):
+    plain = key_lengths is None and not causal
+    call = Call(query.dtype, query.shape[-1], query.shape[1], key.shape[1], plain)
+    in_xla = partial(xla_attention, causal=causal)
+    row = choose(call, jax.default_backend())
+    if row is None:
         return in_xla(query, key, value, key_lengths)
-    flash = partial(_cudnn_attention, causal=causal)
-    return lax.platform_dependent(query, key, value, key_lengths, cuda=flash, default=in_xla)
-
-
-def _cudnn_takes(query: Float[Array, "B Q N D"]) -> bool:
     # A process with a GPU may yet compile for its CPU: `platform_dependent` decides that, when lowering.
-    head_dim = query.shape[-1]
-    half = query.dtype in (jnp.bfloat16, jnp.float16)
-    return jax.default_backend() == "gpu" and half and head_dim % 8 == 0 and head_dim <= MAX_CUDNN_HEAD_DIM
+    branches = {row.platform: partial(row.kernel, causal=causal)}
+    return lax.platform_dependent(query, key, value, key_lengths, default=in_xla, **branches)
 
 
-def _cudnn_attention(
+def choose(call: Call, backend: str) -> Row | None:
+    """The first row of TABLE that takes the call on a backend (`jax.default_backend()`); None is XLA."""
+    return next((row for row in TABLE if row.backend == backend and row.takes(call)), None)
+
+
+def _cudnn(
     query: Float[Array, "B Q N D"],
     key: Float[Array, "B K N D"],
     value: Float[Array, "B K N D"],
@@ -53,7 +84,25 @@ def _cudnn_attention(
     )
 
 
-def _xla_attention(
+def pallas_flash(
+    query: Float[Array, "B Q N D"],
+    key: Float[Array, "B K N D"],
+    value: Float[Array, "B K N D"],
+    key_lengths: None = None,
+    *,
+    causal: bool = False,
+) -> Float[Array, "B Q N D"]:
+    """Pallas' flash attention of TPUs, for lengths that are multiples of 128; neither lengths nor causal."""
+    from jax.experimental.pallas.ops.tpu import flash_attention as pallas
+
+    head_dim = query.shape[-1]
+    lanes = [(0, 0)] * 3 + [(0, -head_dim % LANES)]
+    padded = (_heads_first(jnp.pad(part, lanes)) for part in (query, key, value))
+    out = pallas.flash_attention(*padded, sm_scale=head_dim**-0.5)
+    return _heads_first(out)[..., :head_dim]
+
+
+def xla_attention(
     query: Float[Array, "B Q N D"],
     key: Float[Array, "B K N D"],
     value: Float[Array, "B K N D"],
@@ -61,22 +110,74 @@ def _xla_attention(
     *,
     causal: bool,
 ) -> Float[Array, "B Q N D"]:
-    attend = partial(
-        jax.nn.dot_product_attention, is_causal=causal, key_value_seq_lengths=key_lengths, implementation="xla"
-    )
-    batch, queries, heads, _ = query.shape
-    chunk = max(1, MAX_SCORES // (batch * heads * key.shape[1]))
+    """Plain products and a softmax, in chunks of queries where all scores at once would be too many."""
+    query, key, value = (_heads_first(part) for part in (query, key, value))
+    batch, heads, queries, _ = query.shape
+    chunk = max(1, MAX_SCORES[jax.default_backend()] // (batch * heads * key.shape[2]))
     if causal or queries <= chunk:
-        return attend(query, key, value)
+        return _heads_first(_attend(query, key, value, _mask(queries, key.shape[2], key_lengths, causal)))
     # A query's result does not depend on its neighbours, so what is padded on is simply cut off again.
     chunks = -(-queries // chunk)
     chunk = -(-queries // chunks)  # all of one length, or most of the last would be padding
-    padded = jnp.pad(query, ((0, 0), (0, chunks * chunk - queries), (0, 0), (0, 0)))
-    # B (S q) N D -> S B q N D
-    split = jnp.moveaxis(padded.reshape(batch, chunks, chunk, *query.shape[2:]), 1, 0)
-    out = lax.map(lambda part: attend(part, key, value), split)
-    # S B q N D -> B (S q) N D
-    return jnp.moveaxis(out, 0, 1).reshape(padded.shape)[:, :queries]
+    padded = jnp.pad(query, ((0, 0), (0, 0), (0, chunks * chunk - queries), (0, 0)))
+    # B N (S q) D -> S B N q D
+    split = jnp.moveaxis(padded.reshape(batch, heads, chunks, chunk, -1), 2, 0)
+    mask = _mask(1, key.shape[2], key_lengths, causal)
+    out = lax.map(lambda part: _attend(part, key, value, mask), split)
+    # S B N q D -> B (S q) N D
+    return jnp.moveaxis(out, (0, 3), (1, 2)).reshape(batch, chunks * chunk, heads, -1)[:, :queries]
+
+
+def _attend(
+    query: Float[Array, "B N Q D"],
+    key: Float[Array, "B N K D"],
+    value: Float[Array, "B N K D"],
+    mask: Bool[Array, "_ 1 _ K"] | None,
+) -> Float[Array, "B N Q D"]:
+    """With heads first both products are plain ones, and nothing as large as the scores is ever transposed."""
+    heads = ((0, 1), (0, 1))
+    scores = lax.dot_general(query, key, (((3,), (3,)), heads), preferred_element_type=jnp.float32)
+    scores = scores * query.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, -jnp.inf)
+    return lax.dot_general(jax.nn.softmax(scores).astype(value.dtype), value, (((3,), (2,)), heads))
+
+
+def _mask(queries: int, keys: int, key_lengths: Int[Array, " B"] | None, causal: bool) -> Bool[Array, "_ 1 _ K"] | None:
+    mask = None if key_lengths is None else (jnp.arange(keys)[None, :] < key_lengths[:, None])[:, None, None, :]
+    if not causal:
+        return mask
+    below = jnp.tril(jnp.ones((queries, keys), bool))[None, None]
+    return below if mask is None else below & mask
+
+
+def _heads_first(x: Float[Array, "B L N D"]) -> Float[Array, "B N L D"]:
+    """And back again."""
+    return jnp.swapaxes(x, 1, 2)
+
+
+def _is_half(call: Call) -> bool:
+    return call.dtype in (jnp.bfloat16, jnp.float16)
+
+
+TABLE: tuple[Row, ...] = (
+    # cuDNN's fused kernel takes heads above 128 on Hopper only; the VAE's 512 it takes nowhere.
+    Row("cuda", "gpu", _cudnn, lambda call: _is_half(call) and call.head_dim % 8 == 0 and call.head_dim <= 128),
+    # Below 4096 tokens XLA's own is as fast (MaxDiffusion's `flash_min_seq_length`); padding to 128 lanes costs.
+    Row(
+        "tpu",
+        "tpu",
+        pallas_flash,
+        lambda call: (
+            call.dtype == jnp.bfloat16
+            and call.plain
+            and call.head_dim <= LANES
+            and min(call.queries, call.keys) >= 4096
+            and call.queries % LANES == call.keys % LANES == 0
+        ),
+    ),
+)
+"""Kernels, the better first; what none takes is XLA's."""
 
 
 def split_heads(x: Float[Array, "B L C"], heads: int) -> Float[Array, "B L N D"]:

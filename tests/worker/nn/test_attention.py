@@ -1,4 +1,4 @@
-"""Attention in chunks is the same attention."""
+"""Attention in chunks is the same attention, and a table says which kernel computes it."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from promptmill.worker.nn import attention as module
-from promptmill.worker.nn.attention import attention
+from promptmill.worker.nn.attention import Call, attention, choose, pallas_flash
 
 
 def heads(seed: int, length: int) -> jax.Array:
@@ -22,14 +22,70 @@ def compiled(*parts: jax.Array, causal: bool = False) -> jax.Array:
 def test_chunks_of_queries_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, queries: int) -> None:
     query, key, value = heads(0, queries), heads(1, 20), heads(2, 20)
     whole = compiled(query, key, value)
-    monkeypatch.setattr(module, "MAX_SCORES", 5 * 2 * 3 * 20)  # five queries at a time
+    monkeypatch.setitem(module.MAX_SCORES, "cpu", 5 * 2 * 3 * 20)  # five queries at a time
     np.testing.assert_allclose(compiled(query, key, value), whole, atol=1e-6)
+
+
+def test_chunks_keep_to_the_lengths_of_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value, lengths = heads(0, 17), heads(1, 20), heads(2, 20), jnp.array([7, 20], jnp.int32)
+    whole = jax.jit(attention)(query, key, value, lengths)
+    cut = compiled(query[:1], key[:1, :7], value[:1, :7])
+    np.testing.assert_allclose(whole[:1], cut, atol=1e-6)
+    monkeypatch.setitem(module.MAX_SCORES, "cpu", 5 * 2 * 3 * 20)
+    chunked = jax.jit(lambda *parts: attention(*parts))(query, key, value, lengths)
+    np.testing.assert_allclose(chunked, whole, atol=1e-6)
 
 
 def test_scores_of_a_large_image_are_never_held_at_once() -> None:
     tokens = jax.ShapeDtypeStruct((1, 128 * 128, 1, 512), jnp.float32)
     jaxpr = str(jax.make_jaxpr(attention)(tokens, tokens, tokens))
-    assert "16384,16384" not in jaxpr and "4096,16384" in jaxpr
+    assert "16384,16384" not in jaxpr and f"1,{module.MAX_SCORES['cpu'] // 16384},16384" in jaxpr
+
+
+def test_nothing_as_large_as_the_scores_is_transposed() -> None:
+    parts = [jax.ShapeDtypeStruct((2, length, 4, 8), jnp.float32) for length in (96, 160, 160)]
+    text = jax.jit(attention).lower(*parts).compile().as_text() or ""
+    moved = [line for line in text.splitlines() if " transpose(" in line or " copy(" in line]
+    assert not [line for line in moved if "96,160]" in line.replace("160,96]", "96,160]")]
+
+
+HALF, FULL = jnp.dtype("bfloat16"), jnp.dtype("float32")
+
+
+@pytest.mark.parametrize(
+    ("backend", "call", "kernel"),
+    [
+        ("gpu", Call(HALF, 64, 4096, 4096, True), "_cudnn"),
+        ("gpu", Call(HALF, 64, 4096, 77, True), "_cudnn"),
+        ("gpu", Call(jnp.dtype("float16"), 64, 1024, 154, False), "_cudnn"),
+        ("gpu", Call(FULL, 64, 4096, 4096, True), None),
+        ("gpu", Call(HALF, 512, 16384, 16384, True), None),  # the VAE's
+        ("gpu", Call(HALF, 20, 1024, 1024, True), None),
+        ("tpu", Call(HALF, 64, 4096, 4096, True), "pallas_flash"),
+        ("tpu", Call(HALF, 64, 1024, 1024, True), None),
+        ("tpu", Call(HALF, 64, 4096, 77, True), None),
+        ("tpu", Call(HALF, 64, 4096, 4096, False), None),
+        ("tpu", Call(FULL, 64, 4096, 4096, True), None),
+        ("tpu", Call(HALF, 512, 16384, 16384, True), None),
+        ("tpu", Call(HALF, 64, 4100, 4100, True), None),
+        ("cpu", Call(HALF, 64, 4096, 4096, True), None),
+        ("cpu", Call(FULL, 64, 4096, 4096, True), None),
+    ],
+)
+def test_the_table_says_which_kernel(backend: str, call: Call, kernel: str | None) -> None:
+    row = choose(call, backend)
+    assert (row.kernel.__name__ if row else None) == kernel
+
+
+def test_the_tpu_kernel_agrees_where_no_tpu_is() -> None:
+    """As Pallas interprets it: what is padded to its lanes adds nothing."""
+    tpu = pytest.importorskip("jax.experimental.pallas.tpu")
+    parts = [
+        jnp.asarray(np.random.default_rng(seed).standard_normal((1, 256, 2, 64)), jnp.float32) for seed in range(3)
+    ]
+    with tpu.force_tpu_interpret_mode():
+        got = jax.jit(pallas_flash)(*parts)
+    np.testing.assert_allclose(got, compiled(*parts), atol=2e-5)
 
 
 def test_causal_attention_sees_no_later_key() -> None:
