@@ -158,6 +158,22 @@ class JobFields:
     guidance_rescale: float | None = _row(
         None, values.number(0, 1), "Rescale guidance against over-exposure.", "0", off=0
     )
+    guidance_start: float | None = _row(
+        None,
+        values.number(0, 1),
+        "Fraction of the steps before guidance begins.",
+        "0",
+        off=0,
+        compiles="in part or not",
+    )
+    guidance_end: float | None = _row(
+        None,
+        values.fraction(may_be_1=True),
+        "Fraction of the steps after which guidance ends; steps without it take half the time.",
+        "1",
+        off=1,
+        compiles="in part or not",
+    )
     clip_skip: int | None = _row(
         None, values.whole(0, MAX_CLIP_SKIP), "Last layers of the text encoders to skip, as in diffusers.", "0", off=0
     )

@@ -30,6 +30,10 @@ JOB_FORMAT = "promptmill-job-1"
 """Hashed in front of every job: raised when the same fields come to mean other pixels."""
 
 
+_KINDS = ("guided", "stochastic", "interval")
+"""What a job has, or has not, that a program is compiled for; so named in a shape and in its key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What XLA compiles for, but for the batch: one compiled program per shape."""
@@ -41,11 +45,12 @@ class Shape:
     stochastic: bool = False  # whether the sampler draws noise at each step; else all samplers are one program
     prompt_windows: int = 1
     refiner: str | None = None
+    interval: bool = False  # whether guidance is for part of the steps
 
     @property
     def key(self) -> str:
         """The shape as one readable string, part of its stream's name in Redis."""
-        kind = "+".join(name for name in ("guided", "stochastic") if getattr(self, name)) or "plain"
+        kind = "+".join(name for name in _KINDS if getattr(self, name)) or "plain"
         models = ":".join(quote(name, safe="/@") for name in (self.model, self.refiner) if name is not None)
         return f"{self.width}x{self.height}:{kind}:{self.prompt_windows}:{models}"
 
@@ -56,7 +61,8 @@ class Shape:
         width, height = size.split("x")
         model, refiner = (*map(unquote, models), None)[:2]
         assert model is not None
-        return cls(model, int(width), int(height), "guided" in kind, "stochastic" in kind, int(windows), refiner)
+        kinds = {name: name in kind.split("+") for name in _KINDS}
+        return cls(model, int(width), int(height), prompt_windows=int(windows), refiner=refiner, **kinds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +102,16 @@ class Job(JobFields):
         return SAMPLERS[self.sampler].stochastic or self.eta is not None
 
     @property
+    def interval(self) -> bool:
+        """Whether guidance is for part of its steps."""
+        return self.guidance_start is not None or self.guidance_end is not None
+
+    @property
     def shape(self) -> Shape:
         """What has to be compiled for this job."""
+        kinds = {name: getattr(self, name) for name in _KINDS}
         windows = self.prompt_windows or 1
-        return Shape(self.model, self.width, self.height, self.guided, self.stochastic, windows, self.refiner)
+        return Shape(self.model, self.width, self.height, prompt_windows=windows, refiner=self.refiner, **kinds)
 
     def fields(self) -> dict[str, Any]:
         """The job's fields as JSON values, without those that are `None`."""
@@ -169,6 +181,8 @@ def _check_together(job: Job) -> None:
         raise JobError("refiner_strength", "needs a refiner")
     if job.refiner_strength is not None and job.denoising_end is not None:
         raise JobError("refiner_strength", "cannot be given together with denoising_end: that says where it begins")
+    if job.interval:
+        _check_interval(job)
     for field, samplers in TAKEN_BY.items():
         if getattr(job, field) is not None and job.sampler not in samplers:
             raise JobError(field, f"is a setting of {', '.join(samplers)}; the sampler is {job.sampler}")
@@ -177,6 +191,15 @@ def _check_together(job: Job) -> None:
         raise JobError(
             "num_inference_steps", f"must be at most {most} with {job.sampler}, got {job.num_inference_steps}"
         )
+
+
+def _check_interval(job: Job) -> None:
+    if not job.guided:
+        field = "guidance_end" if job.guidance_start is None else "guidance_start"
+        raise JobError(field, f"needs a guidance_scale above 1, got {job.guidance_scale:g}")
+    start, end = job.guidance_start or 0, 1 if job.guidance_end is None else job.guidance_end
+    if start >= end:
+        raise JobError("guidance_start", f"must be less than guidance_end, got {start:g} and {end:g}")
 
 
 _CHECKS = [(one.name, ROWS[one.name].value.check, one.default is None, ROWS[one.name].off) for one in fields(JobFields)]

@@ -169,6 +169,7 @@ def compile_program(family: Family, models: Sequence[LoadedModel], shape: Shape,
         height=shape.height,
         guided=shape.guided,
         stochastic=shape.stochastic,
+        interval=shape.interval,
         prompt_windows=shape.prompt_windows,
         per_device_batch=per_device_batch,
     )
@@ -193,6 +194,7 @@ def _warm_up_job(shape: Shape) -> Job:
         # Enough that a refiner, which takes over at a fraction of the steps, has one too.
         num_inference_steps=4 if shape.refiner else 1,
         guidance_scale=5.0 if shape.guided else 1.0,
+        guidance_end=0.5 if shape.interval else None,
         sampler="euler_a" if shape.stochastic else "euler",
         model=shape.model,
         refiner=shape.refiner,

@@ -93,6 +93,8 @@ _NOT_OF_THE_CALL = frozenset(
         "timestep_spacing",
         "sigma_schedule",
         "prompt_windows",
+        "guidance_start",
+        "guidance_end",
         "prompt_weighting",
         "refiner_strength",
         "aesthetic_score",

@@ -64,6 +64,8 @@ ANOTHER_VALUE: dict[str, Any] = {
     "sigmas": [14.5, 1.0],
     "eta": 0.5,
     "guidance_rescale": 0.7,
+    "guidance_start": 0.2,
+    "guidance_end": 0.8,
     "clip_skip": 1,
     "prompt_windows": 2,
     "prompt_weighting": True,
@@ -99,6 +101,14 @@ def problem_of(field: str, value: Any) -> str:
             "refiner_strength",
             "cannot be given together with denoising_end",
         ),
+        ({"guidance_end": 0.5, "guidance_scale": 1}, "guidance_end", "needs a guidance_scale above 1, got 1"),
+        ({"guidance_start": 0.5, "guidance_scale": 0}, "guidance_start", "needs a guidance_scale above 1, got 0"),
+        ({"guidance_start": 1.0}, "guidance_start", "must be less than guidance_end, got 1 and 1"),
+        (
+            {"guidance_start": 0.5, "guidance_end": 0.5},
+            "guidance_start",
+            "must be less than guidance_end, got 0.5 and 0.5",
+        ),
         ({"eta": 0.5}, "eta", "is a setting of ddim, tcd; the sampler is euler"),
         ({"sigmas": [1.0], "sampler": "lcm"}, "sigmas", "is a setting of euler; the sampler is lcm"),
         ({"timestep_spacing": "trailing", "sampler": "tcd"}, "timestep_spacing", "the sampler is tcd"),
@@ -116,7 +126,16 @@ def test_what_fields_say_together_is_checked(fields: dict[str, Any], field: str,
 
 
 @pytest.mark.parametrize(
-    "off", [{"eta": 0}, {"guidance_rescale": 0.0}, {"clip_skip": 0}, {"prompt_windows": 1}, {"prompt_weighting": False}]
+    "off",
+    [
+        {"eta": 0},
+        {"guidance_rescale": 0.0},
+        {"guidance_start": 0},
+        {"guidance_end": 1},
+        {"clip_skip": 0},
+        {"prompt_windows": 1},
+        {"prompt_weighting": False},
+    ],
 )
 def test_what_is_off_is_the_same_job_as_what_is_not_said(off: dict[str, Any]):
     assert Job(prompt=PLAIN.prompt, **off).id == PLAIN_ID
@@ -136,8 +155,10 @@ def test_only_samplers_that_draw_noise_and_longer_prompts_and_refiners_are_anoth
         {"prompt_windows": 2},
         {"refiner": "a/b"},
         {"guidance_scale": 1.0},
+        {"guidance_end": 0.7},
     ]
-    assert len({Job(prompt="p", **other).shape for other in [{}, *others]}) == 5
+    assert len({Job(prompt="p", **other).shape for other in [{}, *others]}) == 6
+    assert Job(prompt="p", guidance_end=0.7).shape == Job(prompt="p", guidance_start=0.1, guidance_end=0.9).shape
     assert Job(prompt="p", sampler="tcd", eta=0.3).stochastic and not Job(prompt="p", sampler="tcd").stochastic
 
 
@@ -399,5 +420,5 @@ def test_a_shape_comes_back_from_its_key(job: Job):
 
 @pytest.mark.parametrize("model", ["org/name", "C:/models/x", "/a:b/8x8:guided:c", "a@b:c"])
 def test_a_models_name_may_look_like_a_key(model: str):
-    shape = Shape(model, 1024, 512, True, stochastic=True, prompt_windows=3, refiner=model + "%")
+    shape = Shape(model, 1024, 512, True, stochastic=True, prompt_windows=3, refiner=model + "%", interval=True)
     assert Shape.from_key(shape.key) == shape

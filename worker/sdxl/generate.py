@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -48,6 +49,8 @@ class Inputs(NamedTuple):
     noise: Float[Any, "B h w C"]
     generator: UInt32[Any, "B 624"] | None
     latents: Float[Any, "B h w C"] | None
+    guides: Bool[Any, "B E"] | None
+    """Which evaluations are guided, where not all are."""
     evaluations: Int[Any, " B"]
     tables: Table
 
@@ -104,7 +107,11 @@ def sample(unet: nnx.Module, condition: Condition, inputs: Inputs) -> Float[Arra
     def body(index: Int[Array, ""], carry: Any) -> Any:
         state, generator = carry
         row, noise = row_at(inputs.tables, index), None
-        prediction = predict(unet, scale_input(row, state), row.timestep, given, *guidance, passes=passes)
+        latents = scale_input(row, state)
+        if inputs.guides is None:
+            prediction = predict(unet, latents, row.timestep, given, *guidance, passes=passes)
+        else:
+            prediction = predict_in_turn(unet, latents, row.timestep, given, *guidance, inputs.guides[:, index])
         if generator is not None:
             drawn, noise = draw(generator, height, width, channels)
             generator = jnp.where(row.draws[:, None] > 0, drawn, generator)
@@ -150,7 +157,43 @@ def predict(
     predicted = unet.denoise(model_input, each_pass(timestep), given).astype(jnp.float32)
     if passes == 1:
         return predicted
-    negative, positive = predicted[0::2], predicted[1::2]
+    return guide(predicted[0::2], predicted[1::2], guidance_scale, guidance_rescale)
+
+
+def predict_in_turn(
+    unet: nnx.Module,
+    latents: Float[Array, "B h w C"],
+    timestep: Float[Array, " B"],
+    given: Conditioning,
+    guidance_scale: Float[Array, " B"],
+    guidance_rescale: Float[Array, " B"],
+    guides: Bool[Array, " B"],
+) -> Float[Array, "B h w C"]:
+    """As `predict`, but the negative pass is a second run of the UNet, and none where nobody is guided now.
+
+    Two runs of one loop, so that the UNet stands once in the program, and that the positive pass has the same bits
+    whether or not a neighbour is guided at this step.
+    """
+    # (B N) ... -> N B ..., the positive pass first
+    passes = jax.tree.map(lambda leaf: jnp.stack([leaf[1::2], leaf[0::2]]), given)
+
+    def run(index: Int[Array, ""], predicted: Float[Array, "N B h w C"]) -> Float[Array, "N B h w C"]:
+        own: Conditioning = jax.tree.map(lambda leaf: leaf[index], passes)
+        prediction = unet.denoise(latents.astype(own.added.dtype), timestep, own).astype(jnp.float32)
+        return predicted.at[index].set(prediction)
+
+    count = jnp.where(jnp.any(guides), 2, 1)
+    positive, negative = lax.fori_loop(0, count, run, jnp.zeros((2, *latents.shape), jnp.float32))
+    return jnp.where(guides[:, None, None, None], guide(negative, positive, guidance_scale, guidance_rescale), positive)
+
+
+def guide(
+    negative: Float[Array, "B h w C"],
+    positive: Float[Array, "B h w C"],
+    guidance_scale: Float[Array, " B"],
+    guidance_rescale: Float[Array, " B"],
+) -> Float[Array, "B h w C"]:
+    """Classifier-free guidance."""
     guided = negative + per_image(guidance_scale) * (positive - negative)
     return rescale(guided, positive, per_image(guidance_rescale))
 

@@ -85,6 +85,7 @@ class Model:
         height: int,
         guided: bool,
         stochastic: bool = False,
+        interval: bool = False,
         prompt_windows: int = 1,
         per_device_batch: int = 1,
         stage: Stage = TEXT_TO_IMAGE,
@@ -92,6 +93,7 @@ class Model:
         """Compile for one shape; sizes in pixels. Raises RequestError where the model has no such shape.
 
         Only `stochastic` programs draw noise at each step; deterministic samplers run in either, faster in the other.
+        Only `interval` programs have steps without guidance among those with it.
         `prompt_windows` is how many windows of tokens a prompt may take. A model with its guidance scale as an input
         (`time_cond_proj_dim`) renders in one pass, `guided` or not.
         """
@@ -105,7 +107,7 @@ class Model:
         if stage.start == "noise" and self.config.text_encoder is None:
             raise RequestError("this model is a refiner: it goes on from another model's latents, not from noise")
         guided = guided and self.config.unet.time_cond_proj_dim is None
-        kind = Kind(width, height, guided, stochastic, prompt_windows, stage)
+        kind = Kind(width, height, guided, stochastic, prompt_windows, stage, interval=guided and interval)
         return Program(self, kind, self.device_count * per_device_batch)
 
 
@@ -167,7 +169,7 @@ class Program:
         return self.model.devices.compile(body, self.model.weights, self._shapes(), name=name)
 
     def _shapes(self) -> Inputs:
-        plain = PlainRequest("", self.kind.width, self.kind.height)
+        plain = PlainRequest("", self.kind.width, self.kind.height, guidance_end=0.5 if self.kind.interval else None)
         sample = prepare_inputs(self.model.config, self.model.tokenizers, [plain], self.kind)
         return jax.tree.map(self._shape, sample.inputs)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32, UInt32
+from jaxtyping import Bool, Float32, UInt32
 
-from promptmill.producer.families.samplers import SAMPLERS
+from promptmill.producer.families.samplers import MAX_EVALUATIONS, SAMPLERS
 from promptmill.producer.fields import JobFields
 from promptmill.worker.errors import RequestError
 from promptmill.worker.program import ImageRequest, Prepared
@@ -46,11 +46,27 @@ class Kind:
     stochastic: bool = False
     prompt_windows: int = 1
     stage: Stage = TEXT_TO_IMAGE
+    interval: bool = False
 
 
 def is_guided(config: ModelConfig, guidance_scale: float) -> bool:
     """Whether a job of this scale takes the negative prompt's pass too, as diffusers decides it."""
     return guidance_scale > 1 and config.unet.time_cond_proj_dim is None
+
+
+def is_interval(config: ModelConfig, request: ImageRequest) -> bool:
+    """Whether a job is guided for part of its steps only."""
+    part = request.guidance_start or 0, 1 if request.guidance_end is None else request.guidance_end
+    return part != (0, 1) and is_guided(config, request.guidance_scale)
+
+
+def guided_evaluations(request: ImageRequest, evaluations: int) -> Bool[np.ndarray, " E"]:
+    """Which of a stage's evaluations of the model are guided, as diffusers' guiders count steps (`start`, `stop`)."""
+    per_step = SAMPLERS[request.sampler].evaluations
+    steps = -(-evaluations // per_step)
+    end = 1.0 if request.guidance_end is None else request.guidance_end
+    step = np.arange(evaluations) // per_step
+    return (int((request.guidance_start or 0.0) * steps) <= step) & (step < int(end * steps))
 
 
 def is_stochastic(request: ImageRequest) -> bool:
@@ -84,6 +100,7 @@ def prepare_inputs(
         noise=np.stack(noise),
         generator=np.stack(generators) if kind.stochastic else None,
         latents=np.zeros_like(np.stack(noise)) if kind.stage.start == "latents" else None,
+        guides=_guides(requests, [table for table, _ in tables]) if kind.interval else None,
         evaluations=np.array([len(table.timesteps) for table, _ in tables], np.int32),
         tables=Table(*map(np.stack, zip(*(padded for _, padded in tables), strict=True))),
     )
@@ -95,6 +112,15 @@ def _tables(scheduler: SchedulerConfig, sampling: Sampling) -> tuple[Table, Tabl
     """A request's table, and the same padded: a millisecond, and one for all jobs of a run."""
     table = make_table(scheduler, sampling)
     return table, pad_table(table)
+
+
+def _guides(requests: Sequence[ImageRequest], tables: Sequence[Table]) -> Bool[np.ndarray, "B E"]:
+    """Of each request, which evaluations are guided; none after its last."""
+    guides = np.zeros((len(requests), MAX_EVALUATIONS), bool)
+    for row, request, table in zip(guides, requests, tables, strict=True):
+        count = len(table.timesteps)
+        row[:count] = guided_evaluations(request, count)
+    return guides
 
 
 def _cut_fields(cuts: Sequence[Cut | None]) -> dict[str, str]:
@@ -138,6 +164,8 @@ def check_request(config: ModelConfig, request: ImageRequest, kind: Kind) -> Non
     if is_guided(config, request.guidance_scale) != kind.guided:
         word = "with" if kind.guided else "without"
         raise RequestError(f"guidance_scale is {request.guidance_scale}, but this program renders {word} guidance")
+    if is_interval(config, request) and not kind.interval:
+        raise RequestError("guidance_start or guidance_end is given, but this program guides every step")
     if request.sampler not in SAMPLERS:
         raise RequestError(f"sampler must be one of {', '.join(SAMPLERS)}; got {request.sampler!r}")
     if is_stochastic(request) and not kind.stochastic:

@@ -26,7 +26,7 @@ def values(seed: int, *shape: int) -> jax.Array:
 def test_keys_beyond_a_rows_length_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     query, key, value = values(0, 2, 17, 3, 8), values(1, 2, 20, 3, 8), values(2, 2, 20, 3, 8)
     lengths = jnp.array([7, 20], jnp.int32)
-    for scores in (module.MAX_SCORES, 5 * 2 * 3 * 20):  # at once, and five queries at a time
+    for scores in (module.MAX_SCORES["cpu"], 5 * 2 * 3 * 20):  # at once, and five queries at a time
         monkeypatch.setitem(module.MAX_SCORES, "cpu", scores)
         got = jax.jit(lambda *arrays: attention(*arrays))(query, key, value, lengths)
         for row, length in enumerate((7, 20)):
