@@ -171,19 +171,21 @@ def predict_in_turn(
 ) -> Float[Array, "B h w C"]:
     """As `predict`, but the negative pass is a second run of the UNet, and none where nobody is guided now.
 
-    Two runs of one loop, so that the UNet stands once in the program, and that the positive pass has the same bits
+    Two turns of one loop, so that the UNet stands once in the program, and that the positive pass has the same bits
     whether or not a neighbour is guided at this step.
     """
     # (B N) ... -> N B ..., the positive pass first
     passes = jax.tree.map(lambda leaf: jnp.stack([leaf[1::2], leaf[0::2]]), given)
+    model_input = latents.astype(given.added.dtype)
 
-    def run(index: Int[Array, ""], predicted: Float[Array, "N B h w C"]) -> Float[Array, "N B h w C"]:
-        own: Conditioning = jax.tree.map(lambda leaf: leaf[index], passes)
-        prediction = unet.denoise(latents.astype(own.added.dtype), timestep, own).astype(jnp.float32)
-        return predicted.at[index].set(prediction)
+    def run(own: Conditioning) -> Float[Array, "B h w C"]:
+        return jnp.asarray(unet.denoise(model_input, timestep, own), jnp.float32)
 
-    count = jnp.where(jnp.any(guides), 2, 1)
-    positive, negative = lax.fori_loop(0, count, run, jnp.zeros((2, *latents.shape), jnp.float32))
+    def pass_over(own: Conditioning) -> Float[Array, "B h w C"]:
+        return jnp.zeros(latents.shape, jnp.float32)
+
+    runs = jnp.stack([jnp.array(True), jnp.any(guides)])
+    positive, negative = lax.map(lambda each: lax.cond(each[0], run, pass_over, each[1]), (runs, passes))
     return jnp.where(guides[:, None, None, None], guide(negative, positive, guidance_scale, guidance_rescale), positive)
 
 
