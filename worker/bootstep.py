@@ -16,10 +16,17 @@ from promptmill.worker.events import JobEvents
 from promptmill.worker.json_log import json_log_of
 from promptmill.worker.metrics import metrics_of
 from promptmill.worker.observers import Observer, Observers
+from promptmill.worker.traces import traces_of
 
 logger = logging.getLogger(__name__)
 
-LISTENERS: Sequence[Callable[[Celery, str], Observer | None]] = (JobEvents, CeleryRequests, metrics_of, json_log_of)
+LISTENERS: Sequence[Callable[[Celery, str], Observer | None]] = (
+    JobEvents,
+    CeleryRequests,
+    metrics_of,
+    traces_of,
+    json_log_of,
+)
 """Who hears of each job's life; made with the app and the worker's name, where the settings want it."""
 
 CANNOT_WORK = 2

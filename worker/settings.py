@@ -261,6 +261,13 @@ class WorkerSettings:
     metrics_address: str = _row(
         "0.0.0.0", "--metrics-address", help="Where to serve them; 127.0.0.1 for this host alone.", unset="0.0.0.0"
     )
+    traces: bool = _row(
+        False,
+        "--traces",
+        kind="truth",
+        help="Send each job as an OpenTelemetry trace, to where OTEL_EXPORTER_OTLP_ENDPOINT says.",
+        unset="no traces",
+    )
     concurrency: int = _row(
         8, "--concurrency", "-c", kind="whole", low=1, help="Threads that encode and upload.", unset="8"
     )
