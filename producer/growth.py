@@ -1,10 +1,11 @@
 """A run's plan that changes: rows that were appended, another file's rows, an edited file.
 
 `run.json` keeps under `parts` what was submitted: of each its files, the index from which its seeds were counted, the
-number of its jobs and their digest. Under `earlier` are the digests of the plans that the run had, so that a ledger
-which still has one of them can follow. Files of the plan are written once; those that a change makes are named by what
-they hold. `run.json` comes last, in one step, and only where it is what the change began from. So a change that was
-killed has not happened, and the same command makes it.
+number of its jobs and their digest; and, without files, ranges of seeds that rows got otherwise (arrivals.py). Under
+`earlier` are the digests of the plans that the run had, so that a ledger which still has one of them can follow. Files
+of the plan are written once; those that a change makes are named by what they hold. `run.json` comes last, in one step,
+and only where it is what the change began from. So a change that was killed has not happened, and the same command
+makes it.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from promptmill.producer.arrivals import Arrivals, arrivals
 from promptmill.producer.errors import PlanError
 from promptmill.producer.image_formats import Encoding
 from promptmill.producer.layout import MANIFEST, RUN_JSON
@@ -32,7 +34,7 @@ from promptmill.producer.plan_files import (
     read_run,
     write_plan,
 )
-from promptmill.producer.plan_lines import PlanReader
+from promptmill.producer.plan_lines import PlanReader, with_seed
 from promptmill.producer.prompts.seeds import next_range
 from promptmill.producer.words import are
 
@@ -93,7 +95,7 @@ def place_plan(
         grown = next((number for number, part in enumerate(parts) if begins_with(plan, part)), None)
         if grown is not None:
             had = int(parts[grown]["jobs"])
-            parts[grown] = _part(plan, parts[grown]["sources"])
+            parts[grown] = _part(plan, parts[grown]["sources"], parts[grown])
             return _grow(run_output, known, plan, parts, lambda index: index >= had)
     if change is Change.REPLACE:
         return _replace(run_output, run, known, plan, sources)
@@ -104,10 +106,10 @@ def place_plan(
     if sources and edited is None:  # another file: all of its rows, also those that mean a job which is there
         return _grow(run_output, known, plan, [*parts, _part(plan, sources)], lambda index: True)
     if sources and edited is not None:
-        parts[edited] = _part(plan, sources)
+        parts[edited] = _part(plan, sources, parts[edited])
     else:
         parts.append(_part(plan, sources))
-    return _grow(run_output, known, plan, parts, lambda index: not found.known[index])
+    return _grow(run_output, known, plan, parts, lambda index: not found.known[index], edited=True)
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,9 @@ def preview(
     if known is None:
         return None
     found = _difference_to(run_output, plan)
+    mine = any(part["sources"] == clean_sources(sources) for part in parts_of(known))
+    if change is Change.APPEND and mine:
+        found = _difference_beside(run_output, plan, found)
     agrees = plan.digest == known.get("digest") or change is not Change.NONE
     agrees = agrees or any(plan.digest == part["digest"] or begins_with(plan, part) for part in parts_of(known))
     refusal = None if agrees else _refusal(run, run_output, clean_sources(sources), found)
@@ -202,8 +207,8 @@ def difference(plan: Plan, old: Plan) -> Difference:
     return Difference(new, gone, kept, known)
 
 
-def extended(old: Plan, plan: Plan, takes: Callable[[int], bool]) -> Plan:
-    """The old plan, and behind it those jobs of the other whose index there it `takes`."""
+def extended(old: Plan, plan: Plan, came: Arrivals) -> Plan:
+    """The old plan, and behind it what came of the other."""
     with contextlib.ExitStack() as stack:
         built = PlanBuilder(stack, old.page_jobs)
         shapes: dict[str, int] = {}
@@ -211,8 +216,9 @@ def extended(old: Plan, plan: Plan, takes: Callable[[int], bool]) -> Plan:
         for line in _lines(old):
             _add(built, shapes, reader, line)
         for index, line in enumerate(_lines(plan)):
-            if takes(index):
-                _add(built, shapes, reader, line)
+            if came.new[index]:
+                seed = came.seeds.get(index)
+                _add(built, shapes, reader, line if seed is None else with_seed(line, seed))
         digest = built.finish()
         grown = Plan(
             built.pages,
@@ -245,20 +251,34 @@ def _difference_to(run_output: Output, plan: Plan) -> Difference:
         return difference(plan, old)
 
 
+def _difference_beside(run_output: Output, plan: Plan, found: Difference) -> Difference:
+    """The same where rows that only moved are what they were."""
+    with load_plan(run_output) as old:
+        new = sum(arrivals(old, plan, lambda index: not found.known[index], 0, edited=True).new)
+    moved = found.new - new
+    return Difference(new, found.gone - moved, found.kept + moved, found.known)
+
+
 def _grow(
     run_output: Output,
     known: Mapping[str, Any],
     plan: Plan,
     parts: list[dict[str, Any]],
     takes: Callable[[int], bool],
+    *,
+    edited: bool = False,
 ) -> Plan:
     old_jobs = int(known["jobs"])
     if begins_with(plan, known) and plan.page_jobs == known["jobs_per_plan_file"]:
         grown = plan
         grown.common = dict(known["settings"])
     else:
+        start = next_range(max(_seeds_end(part) for part in parts))
         with load_plan(run_output) as old:
-            grown = extended(old, plan, takes)
+            came = arrivals(old, plan, takes, start, edited=edited)
+            grown = extended(old, plan, came)
+        if came.seeds:
+            parts.append({"sources": [], "start": start, "jobs": 0, "digest": "", "seeds_end": came.seeds_end})
     same = {"sources": [source for part in parts for source in part["sources"]], "settings": known["settings"]}
     _rewrite(run_output, known, grown, Change.APPEND, parts, old_jobs // grown.page_jobs, same)
     return grown
@@ -272,9 +292,10 @@ def _replace(run_output: Output, run: str, known: Mapping[str, Any], plan: Plan,
     return plan
 
 
-def _part(plan: Plan, sources: Sequence[str]) -> dict[str, Any]:
+def _part(plan: Plan, sources: Sequence[str], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What was submitted; `before`: in the place of this, whose seeds the run still has."""
     said = {"sources": list(sources), "start": plan.start, "jobs": plan.jobs, "digest": plan.digest}
-    return {**said, "seeds_end": plan.seeds_end}
+    return {**said, "seeds_end": max(plan.seeds_end, _seeds_end(before) if before else 0)}
 
 
 def _seeds_end(part: Mapping[str, Any]) -> int:
@@ -339,6 +360,7 @@ def _refusal(run: str, run_output: Output, sources: Sequence[str], found: Differ
     return (
         f"run {run!r} at {run_output.url} has another plan than {what}: "
         f"{are(found.new, 'job')} new, {found.gone} gone, {found.kept} kept; --append renders what is new "
-        "beside the rest, --replace-plan makes this the run's plan and keeps the images that both mean, "
+        "beside the rest (rows that only moved are not), "
+        "--replace-plan makes this the run's plan and keeps the images that both mean, "
         "another name (--run) or output begins another run"
     )

@@ -27,6 +27,8 @@ from promptmill.producer.prompts.rows import RowJob, Rows
 from promptmill.producer.prompts.seeds import next_range
 from promptmill.producer.spool import ID_BYTES, Heaps, Pages
 
+SEED = "seed"
+
 MOST_NESTED = 100  # lists and objects in a label, one in the other; Python's json gives up near a thousand
 
 Progress = Callable[[int], None]
@@ -70,6 +72,7 @@ class Plan:
     numbered by its index and its shape's number. `start` is the index from which its seeds were counted, `seeds_end`
     the one behind the last. `cut` counts
     jobs whose prompt is longer than its windows. `asked` is the encoding of its images, None where nobody said.
+    `derived` has a 1 for each job whose seed follows from its index and `run_seed`, as far as that is known.
     """
 
     def __init__(
@@ -88,8 +91,12 @@ class Plan:
         start: int = 0,
         seeds_end: int | None = None,
         asked: Encoding | None = None,
+        derived: bytearray | None = None,
+        run_seed: int = 0,
     ) -> None:
         self.asked = asked
+        self.derived = bytearray(len(heaps)) if derived is None else derived
+        self.run_seed = run_seed
         self.pages = pages
         self.heaps = heaps
         self.jobs = len(heaps)
@@ -278,6 +285,8 @@ class _Maker:
         self._start, self._asked = options.start, options.encoding
         self._shift = options.start  # between a job's index in this plan and that of its seed
         self._path: str | None = None
+        self._derived, self._run_seed = bytearray(), options.expansion.run_seed
+        self._seeded = any(ALIASES.get(name, name) == SEED for name in (*options.defaults, *options.expansion.matrix))
         stack.callback(self._rejects.close)
         self._built = PlanBuilder(stack, JOBS_PER_FILE)
 
@@ -298,6 +307,7 @@ class _Maker:
             self._rejects.add(row)
         else:
             self._enter(self._rows.exactly(row, f"{path}:{number + 1}"), None)
+            self._derived.append(0)
 
     def _take_row(self, path: str, row: Row) -> None:
         try:
@@ -316,6 +326,7 @@ class _Maker:
             at = row_json(path, row.line) if self._of_files else ""
             for job in jobs:
                 self._enter(job, labels, at)
+            self._derived += bytes([not self._seeded and row.fields.get(SEED) is None]) * len(jobs)
 
     def _enter(self, job: RowJob, labels: str | None, row: str = "") -> None:
         kind, prompt, seed, drawn = job
@@ -349,6 +360,8 @@ class _Maker:
             start=self._start,
             seeds_end=self._shift + self.count,
             asked=self._asked,
+            derived=self._derived,
+            run_seed=self._run_seed,
         )
 
 

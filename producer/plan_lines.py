@@ -105,6 +105,28 @@ def plan_line(job_id: str, index: int, job_json: str, labels_json: str | None, d
     return f'{{"id":"{job_id}","index":{index},"job":{job_json}{drawn}{row}{labels}}}'
 
 
+def seed_apart(line: str) -> tuple[int, str, str]:
+    """A line's seed, its prompt (as JSON), and its job with the seed 0. Raises PlanError."""
+    _, _, before, prompt, between, seed, after, *_ = _parts(line)
+    return int(seed), prompt, f"{before}{prompt}{between}0{after}"
+
+
+def with_seed(line: str, seed: int) -> str:
+    """The line of the same job with another seed, and so with another id. Raises PlanError."""
+    _, index, before, prompt, between, old, after, *_ = _parts(line)
+    head, job = f',"index":{index},"job":', f"{before}{prompt}{between}{old}{after}"
+    rest = line[line.index(head) + len(head) + len(job) :]
+    job = f"{before}{prompt}{between}{seed}{after}"
+    return f'{{"id":"{job_digest(job)[:16].hex()}"{head}{job}{rest}'
+
+
+def _parts(line: str) -> tuple[str, ...]:
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise PlanError(f"the plan is damaged: it has a line that is not one of promptmill's: {line[:80]!r}")
+    return match.groups()
+
+
 def row_json(file: str, line: int) -> str:
     """Where a row stands, as a line of the plan says it: without the folders of this machine."""
     return f'{_file_json(file)}:{line}"'
@@ -142,10 +164,7 @@ class PlanReader:
 
     def job(self, line: str, repeated: bool) -> PlannedJob:
         """Raises PlanError for a line that is no plan's."""
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise PlanError(f"the plan is damaged: it has a line that is not one of promptmill's: {line[:80]!r}")
-        job_id, index, before, prompt, between, seed, after, template, choices, row, labels = match.groups()
+        job_id, index, before, prompt, between, seed, after, template, choices, row, labels = _parts(line)
         kind = self._kinds.get((before, between, after)) or self._kind(before, between, after)
         own = f"{kind[1]}{prompt}{kind[2]}{seed}{kind[3]}"
         told = (json.loads(part) if part else None for part in (labels, template, choices, row))

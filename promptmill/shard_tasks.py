@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 from promptmill.producer.errors import PromptmillError
 
 if TYPE_CHECKING:
-    from celery import Celery
-
     from promptmill.dataset.options import PackOptions
     from promptmill.dataset.pieces import Piece
     from promptmill.producer.outputs.output import Output
@@ -34,11 +32,6 @@ class NoWorkersError(PromptmillError):
 
 class ShardTaskError(PromptmillError):
     """A worker could not pack a shard; the text is the worker's."""
-
-
-def register_packing(app: "Celery") -> None:
-    """Make the task known to an app's workers."""
-    app.task(name=TASK_NAME, ignore_result=False, acks_late=True)(pack_shard)
 
 
 def pack_shard(url: str, options: dict[str, Any], piece: dict[str, Any], renew: bool = False) -> dict[str, str]:

@@ -9,7 +9,9 @@ import redis
 from promptmill.dataset.finish import finish
 from promptmill.dataset.options import PackOptions
 from promptmill.dataset.verify import verify
-from promptmill.shard_tasks import pack_shard
+from promptmill.shard_tasks import TASK_NAME, pack_shard
+from promptmill.worker.app import make_app
+from promptmill.worker.settings import WorkerSettings
 from tests.dataset.conftest import FAILED, Run, encoding, run
 from tests.farm import farm_of
 
@@ -45,6 +47,12 @@ def test_workers_pack_the_bytes_that_one_process_packs(run: Run, client: redis.R
     options = PackOptions(shard_size=2, splits={"train": 0.5, "val": 0.5})
     finish(run.output, run.plan, {}, options=options, partial=True)
     assert shards_in(run.folder) == found
+
+
+def test_every_worker_knows_the_task_however_it_is_started(redis_url: str):
+    app = make_app(WorkerSettings(broker=redis_url))
+    app.Worker(pool_cls="threads")  # as `celery -A promptmill.worker.app worker` makes one
+    assert TASK_NAME in app.tasks and app.tasks[TASK_NAME].acks_late
 
 
 def test_a_task_answers_with_a_sentence_where_it_cannot_pack(run: Run):

@@ -17,6 +17,9 @@ from promptmill.worker.tasks import register
 
 app: Celery
 
+TASKS = ("promptmill.celery_tasks",)
+"""Modules of tasks that Celery imports when a worker starts; of others than the worker's own rooms, so by name."""
+
 
 def make_app(settings: WorkerSettings, slips: Sequence[str] = ()) -> Celery:
     """A Celery app whose workers pull jobs as `settings` say, and take `promptmill.render` from any client.
@@ -29,6 +32,7 @@ def make_app(settings: WorkerSettings, slips: Sequence[str] = ()) -> Celery:
     celery_app.conf.worker_concurrency = settings.concurrency
     celery_app.conf.promptmill = settings
     celery_app.conf.promptmill_slips = slips
+    celery_app.conf.include = TASKS
     log_as_settings_say(celery_app)
     celery_app.steps["worker"].add(PullJobs)
     register(celery_app)

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from promptmill.shard_tasks import register_packing
 from promptmill.verbs.worker_options import worker_options
 
 
@@ -40,7 +39,6 @@ def command(**given: Any) -> None:
         "ignore", message="You're running the worker with superuser"
     )  # JSON only: no pickle to fear
     app = make_app(settings)
-    register_packing(app)
     worker = app.Worker(
         hostname=settings.hostname or default_hostname(),
         pool_cls="threads",

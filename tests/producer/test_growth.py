@@ -16,6 +16,7 @@ from promptmill.producer.layout import MANIFEST, image_name
 from promptmill.producer.outputs.folder import Folder
 from promptmill.producer.plan import Plan, PlanOptions, plan_jobs, plan_run
 from promptmill.producer.plan_files import load_plan, read_run
+from promptmill.producer.prompts.expand import Expansion
 from promptmill.producer.prompts.seeds import ROOM
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import Claim, JobQueue
@@ -128,13 +129,49 @@ def test_append_renders_what_is_new_of_an_edited_file(enter, render, output):
     render()
     edited = enter(["a", "x", "c"], change=Change.APPEND)
     assert (edited.jobs, edited.enqueued) == (5, 1)
-    assert prompts(render()) == [(4, "x", 1)]
+    assert prompts(render()) == [(4, "x", ROOM)], "b is still there, with seed 1"
     assert stored(output) == [*ABC, "d", "x"]
     # The same again, with or without the flag, is known.
     assert enter(["a", "x", "c"]).enqueued == enter(["a", "x", "c"], change=Change.APPEND).enqueued == 0
     # And it grows from there.
     assert enter(["a", "x", "c", "y"]).enqueued == 1
-    assert prompts(render()) == [(5, "y", 3)]
+    assert prompts(render()) == [(5, "y", 2 * ROOM)], "d is still there, with seed 3"
+    assert enter(["a", "x", "c", "y", "z"]).enqueued == 1
+    assert prompts(render()) == [(6, "z", 4)]
+
+
+def test_rows_put_into_the_middle_are_new_with_seeds_of_their_own_and_those_behind_are_not(enter, render, output):
+    enter([*ABC, "c"])
+    render()
+    put_in = ["x", "a", "y", "b", "c", "c"]
+    assert enter(put_in, change=Change.APPEND).enqueued == 2
+    assert prompts(render()) == [(4, "x", ROOM), (5, "y", ROOM + 1)]
+    assert enter(put_in).enqueued == enter(put_in, change=Change.APPEND).enqueued == 0, "the same again is known"
+    assert enter([*put_in, "z"]).enqueued == 1
+    assert enter(["w", *put_in, "z"], change=Change.APPEND).enqueued == 1
+    assert enter(["v"], "b.txt", Change.APPEND).enqueued == 1
+    assert stored(output) == ["a", "b", "c", "c", "x", "y", "z", "w", "v"]
+    assert len(set(seeds_in(output))) == 9, "no two rows share one"
+
+
+def test_seeds_that_rows_name_stay_theirs(enter, render, output):
+    enter([{"prompt": "a", "seed": 1}, {"prompt": "b"}])
+    render()
+    rows = [{"prompt": "x", "seed": 1}, {"prompt": "a", "seed": 1}, {"prompt": "b"}]
+    assert enter(rows, change=Change.APPEND).enqueued == 1
+    assert prompts(render()) == [(2, "x", 1)]
+
+
+def test_a_new_cell_of_a_matrix_keeps_the_seed_of_its_row(client, output):
+    def enter(*steps: int) -> Submission:
+        defaults = {name: value for name, value in TINY.items() if name != "steps"}
+        options = PlanOptions(defaults, expansion=Expansion(matrix={"num_inference_steps": steps}))
+        with plan_jobs(["a", "b"], options) as plan:
+            return submit(plan, output=output, run="r", client=client, sources=["a.txt"], change=Change.APPEND)
+
+    enter(2, 3)
+    assert enter(2, 3, 4).enqueued == 2
+    assert seeds_in(output) == [0, 0, 2, 2, 0, 3]
 
 
 def test_append_of_another_file_puts_its_rows_behind_with_seeds_of_their_own(enter, render, output):

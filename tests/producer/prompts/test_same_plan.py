@@ -83,7 +83,7 @@ def test_two_files_are_the_same_plan_again_and_another_than_one(rows, expected: 
 
 @pytest.mark.skipif(not PARTI.is_file(), reason="PARTI_PROMPTS names no PartiPrompts.tsv")
 def test_parti_prompts_are_one_plan_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    rows = list(_parti())
+    rows = list(parti())
     digests = {"tsv as it is": digest(str(PARTI))}
     for suffix in (".tsv", ".csv", ".jsonl", ".parquet", ".xlsx", ".txt"):
         for packed, pack in PACK.items():
@@ -96,7 +96,7 @@ def test_parti_prompts_are_one_plan_in_every_format(tmp_path: Path, monkeypatch:
     assert len(set(digests.values())) == 1
 
 
-def _parti() -> Iterator[dict[str, str]]:
+def parti() -> Iterator[dict[str, str]]:
     names, *lines = PARTI.read_text().splitlines()
     for line in lines:
         row = dict(zip(names.split("\t"), line.split("\t"), strict=True))
