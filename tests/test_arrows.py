@@ -39,9 +39,10 @@ HEAVY = {
 HEAVY_AT_START = {
     name
     for name in MODULES
-    if name.startswith("promptmill.importing.") or name in ("promptmill.pipeline", "promptmill.sheet_text")
+    if name.startswith("promptmill.importing.")
+    or name in ("promptmill.pipeline", "promptmill.sheet_text", "promptmill.celery_tasks")
 } - {f"promptmill.importing.{name}" for name in ("errors", "files", "request")}
-"""What the front door loads when it is asked for: it needs JAX, or PyTorch."""
+"""What the front door loads when it is asked for: it needs JAX, PyTorch, or Celery."""
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 WORKER_MAY_USE = {
     f"promptmill.producer.{name}"
