@@ -29,6 +29,16 @@ __all__ = ["fake_gcs", "mortal_redis"]
 
 check_arrays("promptmill.worker")
 
+LONG = ("simulation", "soak")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes many minutes runs only where its marker is asked for by name: pytest -m simulation, pytest -m soak."""
+    asked = config.getoption("markexpr")
+    left_out = [one for one in items if any(one.get_closest_marker(name) and name not in asked for name in LONG)]
+    items[:] = [one for one in items if one not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_cache_left_behind() -> Iterator[None]:

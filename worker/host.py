@@ -63,6 +63,10 @@ class Host:
         self.client = client_of(settings.broker)
         consumer = f"{worker.hostname}/{secrets.token_hex(4)}"  # a restarted worker is another consumer
         self.queue = JobQueue(self.client, consumer, lease_s=settings.lease_s)
+        # The keeper's own: a request of its that hangs is over, and asked again, before a lease runs out.
+        self.keeping_client = client_of(settings.broker, timeout_s=settings.lease_s / 3)
+        self.leases = JobQueue(self.keeping_client, consumer, lease_s=settings.lease_s)
+        self.marks = Compiling(self.keeping_client, consumer, lease_s=settings.lease_s)
         self.compiling = Compiling(self.client, consumer, lease_s=settings.lease_s)
         self.revoked = Revoked(self.client)
         self.is_paused: Callable[[], bool] = lambda: QUEUE not in worker.app.amqp.queues.consume_from

@@ -29,10 +29,10 @@ class Keeper:
                 if now - self._renewed >= renew_every_s:
                     self._renew()
                     self._release_unknown()
-                    Workers(host.client).sweep(host.settings.lease_s)
+                    Workers(host.keeping_client).sweep(host.settings.lease_s)
                     self._renewed = now
                 if now - self._reported >= REPORT_EVERY_S:
-                    Workers(host.client).report(host.report.now())
+                    Workers(host.keeping_client).report(host.report.now())
                     host.revoked.look()
                     self._reported = now
             except redis.RedisError as error:
@@ -50,8 +50,8 @@ class Keeper:
 
     def _renew(self) -> None:
         if making := self._host.making:
-            self._host.compiling.renew(making)
-        lost = self._host.queue.renew(self._host.in_flight.held())
+            self._host.marks.renew(making)
+        lost = self._host.leases.renew(self._host.in_flight.held())
         for claim in lost:
             # Another worker has it by now. What is under way is finished: the output takes one of the two.
             logger.warning("lost the lease of job %s (%s/%d)", claim.job.id, claim.run, claim.index)
@@ -65,7 +65,7 @@ class Keeper:
         if not host.claiming.acquire(timeout=WAIT_FOR_CLAIM_S):  # at the next renewal
             return
         try:
-            count = host.queue.release_all_but(host.in_flight.held())
+            count = host.leases.release_all_but(host.in_flight.held())
         finally:
             host.claiming.release()
         if count:

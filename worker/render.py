@@ -234,12 +234,15 @@ class Finisher:
 
         def same_job(existing: Existing) -> bool:
             told = existing.size and existing.intact is not False and existing.metadata.get(JOB_ID_KEY) == job.id
-            return bool(told) or job_id_inside(existing.read()) == job.id
+            # As submitters look, too: Pillow shows an image whose last bytes are missing, and they enter it anew.
+            return bool(told) or (looked(existing) is Look.OURS and job_id_inside(existing.read()) == job.id)
 
         def remains(existing: Existing) -> bool:  # not a whole image of the job, and nothing else either
+            return looked(existing) is not Look.FOREIGN
+
+        def looked(existing: Existing) -> Look:
             there = existing.read()
-            found = look_inside(job.id, len(there), lambda start, length: there[start:][:length], row.extension)
-            return found is not Look.FOREIGN
+            return look_inside(job.id, len(there), lambda start, length: there[start:][:length], row.extension)
 
         more: dict[str, Any] = {"content_type": row.content_type, "metadata": _metadata(rendered, self.worker)}
         with timed(self._observer, "upload"):

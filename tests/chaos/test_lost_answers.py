@@ -1,6 +1,7 @@
 """The network loses what Redis answered: jobs are claimed, and the worker does not know it."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,11 @@ from promptmill.producer.queue.keys import queue_key
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.queue import JobQueue
 from promptmill.producer.queue.scripts import source
+from promptmill.worker.host import Host
 from promptmill.worker.in_flight import InFlight
 from promptmill.worker.keep import Keeper
+from promptmill.worker.observers import Observer
+from promptmill.worker.settings import WorkerSettings
 from tests.entries import as_entries
 from tests.farm import Farm, farm_of
 from tests.lossy_wire import LossyWire, lossy_wire
@@ -43,7 +47,7 @@ def test_jobs_whose_claim_nobody_heard_of_are_given_back_at_the_next_renewal(wir
     Ledger(client).open("r", output="/out", digest="d", jobs=3, images=3, common={})
     JobQueue(client).enqueue("r", 0, 3, as_entries(enumerate(jobs)))
     mine = JobQueue(client_of(wire.url, timeout_s=0.5), "a", lease_s=LEASE_S)
-    host = SimpleNamespace(queue=mine, in_flight=InFlight(1), claiming=threading.Lock())
+    host = SimpleNamespace(leases=mine, in_flight=InFlight(1), claiming=threading.Lock())
     keeper = Keeper(host)  # type: ignore[arg-type]
     wire.lose_answer("claim", silently=silently)
     with host.in_flight.slot(0) as slot:
@@ -62,7 +66,7 @@ def test_nothing_is_given_back_while_a_claim_is_on_its_way(wire, client):
     Ledger(client).open("r", output="/out", digest="d", jobs=1, images=1, common={})
     JobQueue(client).enqueue("r", 0, 1, as_entries(enumerate(jobs)))
     mine = JobQueue(client, "a", lease_s=LEASE_S)
-    host = SimpleNamespace(queue=mine, in_flight=InFlight(1), claiming=threading.Lock())
+    host = SimpleNamespace(leases=mine, in_flight=InFlight(1), claiming=threading.Lock())
     with host.claiming:
         (claim,) = mine.claim(jobs[0].shape, 1)
         Keeper(host)._release_unknown()  # type: ignore[arg-type]
@@ -80,3 +84,22 @@ def test_a_worker_alone_renders_what_it_never_heard_that_it_had_claimed(farm, wi
     assert wire.lost.is_set()
     assert (run["done"], run["failed"]) == (6, 0)
     assert "the answer to their claim was lost" in farm.log(0)
+
+
+def test_a_renewal_that_hangs_is_asked_again_before_the_lease_is_over(wire, client):
+    lease_s = 6.0
+    jobs = [Job(prompt="p", seed=1, width=64, height=64)]
+    Ledger(client).open("r", output="/out", digest="d", jobs=1, images=1, common={})
+    JobQueue(client).enqueue("r", 0, 1, as_entries(enumerate(jobs)))
+    client.script_load(source("renew"))
+    worker = SimpleNamespace(hostname="w", pool=None)
+    host = Host(WorkerSettings(broker=wire.url, lease_s=lease_s), worker, Observer())
+    with host.in_flight.slot(0) as slot:
+        assert slot is not None
+        (claim,) = host.claim(jobs[0].shape, 1, slot, pass_over=())
+        wire.lose_answer("renew", silently=True)
+        started = time.monotonic()
+        Keeper(host)._renew()
+        assert wire.lost.is_set()
+        assert time.monotonic() - started < lease_s, "with the worker's other clients it takes 30 s"
+        assert JobQueue(client, "b", lease_s=lease_s).claim(claim.shape, 1) == []

@@ -208,6 +208,16 @@ def test_the_other_workers_image_of_the_job_is_adopted(bench):
     assert bench.ledger.status("r").done == 1
 
 
+@pytest.mark.parametrize("missing", [1, 12, 20])
+def test_an_image_whose_last_bytes_are_missing_is_replaced_though_pillow_shows_it(bench, missing):
+    """A submitter takes it for cut off: adopted by workers, it would be rendered again for ever."""
+    (claim,) = bench.claims(1)
+    theirs = encode_png(PIXELS, claim.job)
+    bench.output.put_once(image_name(claim.job.id), theirs[:-missing])
+    assert bench.finish(claim)
+    assert bench.image(claim) == theirs
+
+
 def test_an_output_that_is_away_is_waited_for(bench):
     (claim,) = bench.claims(1)
     answers = iter([OutputUnavailable("503"), OutputUnavailable("503"), None])
