@@ -68,7 +68,7 @@ class Host:
         self.leases = JobQueue(self.keeping_client, consumer, lease_s=settings.lease_s)
         self.marks = Compiling(self.keeping_client, consumer, lease_s=settings.lease_s)
         self.compiling = Compiling(self.client, consumer, lease_s=settings.lease_s)
-        self.revoked = Revoked(self.client)
+        self.revoked = Revoked(self.keeping_client)
         self.is_paused: Callable[[], bool] = lambda: QUEUE not in worker.app.amqp.queues.consume_from
         self.making: Shape | None = None
         """What the compiler is at; the keeper renews its mark."""

@@ -93,6 +93,15 @@ def _release(job: Job, worker: int) -> Job:
     return job.remembered(worker, NOTHING)
 
 
+def _retry(job: Job, worker: int) -> Job:
+    """Given back, and the delivery counts: its batch failed. On its last it is given up."""
+    if _has(job, worker) and job.deliveries >= MAX_DELIVERIES:
+        return replace(job, where=FAILED, owner=NOBODY, expired=False).remembered(worker, NOTHING)
+    if _has(job, worker):
+        job = replace(job, owner=NOBODY, expired=True)
+    return job.remembered(worker, NOTHING)
+
+
 def _remembers(job: Job, worker: int) -> bool:
     return job.memory[worker] != NOTHING
 
@@ -107,6 +116,7 @@ RULES: Mapping[str, Rule] = {
     "write": Rule(lambda j, w: j.memory[w] == HOLDS, lambda j, w: replace(j, written=True).remembered(w, WROTE)),
     "settle": Rule(lambda j, w: j.memory[w] == WROTE, _settle),
     "release": Rule(lambda j, w: j.memory[w] == HOLDS, _release, lambda j, w: True),
+    "retry": Rule(lambda j, w: j.memory[w] == HOLDS and _has(j, w), _retry, lambda j, w: True),
     "expire": Rule(lambda j, w: _has(j, w) and not j.expired, lambda j, w: replace(j, expired=True), _remembers),
 }
 """Who may move a job. A lease that is renewed in time does not run out: that it does is a fault; a dead worker's is

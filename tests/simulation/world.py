@@ -67,7 +67,7 @@ class Worker(Process):
     def begin(self, world: "World") -> None:
         settings = WorkerSettings(broker=world.server.url, lease_s=LEASE_S, batches_in_flight=2)
         host: Any = Host(settings, parts.CeleryWorker(self.name, parts.Pool(self)), Observer())
-        host.scheduler, host.process = world.scheduler, self
+        host.scheduler, host.process, host.is_paused = world.scheduler, self, lambda: False
         puller = SimulatedPuller(host)
         puller.programs = parts.Programs(world, self, not world.faults.slow_start)
         self.host = host
