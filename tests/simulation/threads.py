@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar
 
-import greenlet
+import greenlet  # type: ignore[import-untyped]
 
 
 class Killed(BaseException):
