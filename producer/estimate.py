@@ -80,7 +80,8 @@ class Device:
 
 
 def _published(images_per_s: float, who: str) -> Device:
-    text = f"{who}: {images_per_s:g} images/s a device at 1024x1024, {STEPS_PUBLISHED} guided steps; scaled by the work"
+    rate = f"{images_per_s:g} images/s per device at 1024x1024, {STEPS_PUBLISHED} guided steps"
+    text = f"{who}: {rate}; scaled by the work"
     return Device(images_per_s * PUBLISHED_TERA, text)
 
 

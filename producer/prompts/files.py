@@ -158,7 +158,7 @@ def _no_field_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_field_twice, parse_constant=_no_constant)
@@ -193,7 +193,7 @@ _TOO_LONG = re.compile(r"value has (\d+) digits")  # what Python says of a numbe
 
 def _not_json(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"is not JSON: {error.msg} at character {error.colno}"
+        return f"is not valid JSON: {error.msg} at character {error.colno}"
     if isinstance(error, RecursionError):
         return "is not a row: nested too deeply"
     too_long = _TOO_LONG.search(str(error))

@@ -124,8 +124,8 @@ def warn(plan: "Plan", preset: str | None) -> None:
     models = {shape.model for shape in plan.shapes}
     if POCKET in models:
         text = (
-            f"{POCKET}: a tiny SDXL of promptmill's own, which draws emoji of 64x64 pixels on plain backgrounds.\n"
-            "For the real one: --model stabilityai/stable-diffusion-xl-base-1.0, or a folder in diffusers' layout."
+            f"{POCKET}: promptmill's own tiny SDXL, which draws 64x64 emoji on plain backgrounds.\n"
+            "For other images: --model stabilityai/stable-diffusion-xl-base-1.0, or a folder in diffusers' layout."
         )
         click.secho(text, err=True, fg="cyan")
     if TINY_RANDOM in models:

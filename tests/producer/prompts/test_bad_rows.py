@@ -11,7 +11,7 @@ from promptmill.producer.plan import PlanOptions, plan_run
 ROWS = 300
 
 KINDS = {  # what is said, and a row of which it is said
-    "is not JSON: Expecting value at character 1": "nonsense",
+    "is not valid JSON: Expecting value at character 1": "nonsense",
     "widht: is not a field of a job; did you mean 'width'? (--column width=widht, or a label: --label widht)": (
         '{"prompt": "x", "widht": 64}'
     ),

@@ -60,7 +60,7 @@ def test_it_says_it_in_words_and_names_what_it_rests_on(dry):
     assert ran.code == 0
     assert "images     2 distinct, 0 duplicate jobs" in ran.out
     assert "compiles   1 in each worker" in ran.out
-    assert "1.36 images/s a device" in ran.out
+    assert "1.36 images/s per device" in ran.out
     assert "at 2.7-2.7 per hour" in ran.out
 
 
