@@ -76,7 +76,7 @@ class JobFields:
         None,
         values.text(),
         "What the image should not show.",
-        "zeros, if the model says so (SDXL does), else as an empty text",
+        "zero embeddings, if the model says so (SDXL does), else the empty text",
         expands=True,
     )
     negative_prompt_2: str | None = _row(
@@ -86,7 +86,7 @@ class JobFields:
         0,
         values.whole(0, MAX_SEED),
         "Seed of the noise.",
-        "its index: 0, 1, ...; further files begin at multiples of 2^20",
+        "the job's index: 0, 1, ...; each further file begins at a multiple of 2^20",
     )
     width: int = _row(1024, _SIDE, "Width in pixels.", "the model's own, or 1024", compiles="each")
     height: int = _row(1024, _SIDE, "Height in pixels.", "the model's own, or 1024", compiles="each")
@@ -180,7 +180,7 @@ class JobFields:
     prompt_windows: int | None = _row(
         None,
         values.whole(1, MAX_PROMPT_WINDOWS),
-        "Windows of 77 tokens for long prompts; tokens beyond are cut.",
+        "Windows of 77 tokens for long prompts; tokens beyond are truncated.",
         "1",
         off=1,
         compiles="each",

@@ -112,14 +112,14 @@ class WorkerSettings:
     model: str | None = _row(
         None,
         "--model",
-        help="Load this model, and compile it for its own size, before anything is claimed.",
+        help="Load this model, and compile it for its default size, before claiming any job.",
         unset="models are loaded when jobs ask for them",
     )
     dtype: str | None = _row(
         None,
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="What the UNet and the text encoders compute in.",
+        help="dtype of the UNet and the text encoders.",
         unset="bfloat16 on TPU and GPU, float32 on CPU",
     )
     per_device_batch: int = _row(
@@ -151,7 +151,7 @@ class WorkerSettings:
         "--unloadable-after-s",
         kind="number",
         low=0,
-        help="Seconds after which jobs are failed whose model no worker can load or compile. 0: they wait for ever.",
+        help="Seconds after which jobs fail whose model no worker can load or compile. 0: never.",
         unset="86400, a day",
     )
     safety_checker: str | None = _row(
@@ -167,7 +167,7 @@ class WorkerSettings:
         "--image-check",
         metavar="MODULE:FUNCTION",
         checks=True,
-        help="A check of your own; several with commas between.",
+        help="Your own check of the pixels; several with commas between.",
         unset="none",
     )
     on_unsafe: str = _row(
@@ -175,7 +175,7 @@ class WorkerSettings:
         "--on-unsafe",
         choices=ON_UNSAFE,
         checks=True,
-        help="What becomes of an image that a check flags.",
+        help="What to do with an image that a check flags.",
         unset="black",
     )
     watermark: bool = _row(
@@ -188,7 +188,7 @@ class WorkerSettings:
         several=True,
         metavar="NAME,...",
         checks=True,
-        help="What marks images as made by a model.",
+        help="Marks that say that a model made the image.",
         unset="xmp",
     )
     c2pa_certificate: str | None = _row(
@@ -196,7 +196,7 @@ class WorkerSettings:
         "--c2pa-certificate",
         metavar="FILE",
         checks=True,
-        help="For the mark c2pa: your certificate and those above it, as PEM.",
+        help="For --marks c2pa: your certificate chain, as PEM.",
         unset="none",
     )
     c2pa_key: str | None = _row(
@@ -204,7 +204,7 @@ class WorkerSettings:
         "--c2pa-key",
         metavar="FILE",
         checks=True,
-        help="For the mark c2pa: its private key, as PEM.",
+        help="For --marks c2pa: the certificate's private key, as PEM.",
         unset="none",
     )
     c2pa_timestamp: str | None = _row(
@@ -212,7 +212,7 @@ class WorkerSettings:
         "--c2pa-timestamp",
         metavar="URL",
         checks=True,
-        help="For the mark c2pa: a time stamp authority (RFC 3161), asked for each image.",
+        help="For --marks c2pa: a time stamp authority (RFC 3161), asked for each image.",
         unset="no time stamp",
     )
     lease_s: float = _row(
@@ -230,7 +230,7 @@ class WorkerSettings:
         "--drain-s",
         kind="number",
         low=0,
-        help="Seconds for a worker that was told to stop to finish what it holds; the rest it gives back.",
+        help="Seconds that a stopping worker has to finish its jobs; it gives back the rest.",
         unset="30",
     )
     hang_timeout_s: float = _row(
@@ -239,14 +239,14 @@ class WorkerSettings:
         "--hang-timeout-s",
         kind="number",
         low=0,
-        help="Seconds for a batch on the device, after which it is given up and the worker starts itself anew. 0: any.",
+        help="Seconds after which a batch on the device is given up, and the worker restarts itself. 0: never.",
         unset="1800",
     )
     log_format: str = _row(
         "text",
         "--log-format",
         choices=LOG_FORMATS,
-        help="json: an object per line.",
+        help="Format of the log; json: one object per line.",
         unset="text",
     )
     metrics_port: int | None = _row(
@@ -255,11 +255,14 @@ class WorkerSettings:
         kind="whole",
         low=0,
         high=65535,
-        help="Serve /metrics, /healthz and /readyz here. 0: any free port, named in the log.",
-        unset="no such server",
+        help="Port to serve /metrics, /healthz and /readyz on. 0: any free one, named in the log.",
+        unset="none",
     )
     metrics_address: str = _row(
-        "0.0.0.0", "--metrics-address", help="Where to serve them; 127.0.0.1 for this host alone.", unset="0.0.0.0"
+        "0.0.0.0",
+        "--metrics-address",
+        help="Address to serve metrics on; 127.0.0.1 for this host alone.",
+        unset="0.0.0.0",
     )
     traces: bool = _row(
         False,
@@ -275,7 +278,7 @@ class WorkerSettings:
         None, "--hostname", "-n", help="The worker's name, Celery's node name.", unset="promptmill-PID@HOST"
     )
     loglevel: str = _row(
-        "INFO", "--loglevel", "-l", choices=LOG_LEVELS, help="What the worker's log holds.", unset="INFO"
+        "INFO", "--loglevel", "-l", choices=LOG_LEVELS, help="Lowest level that is logged.", unset="INFO"
     )
     parent_pid: int = _row(
         0,

@@ -63,11 +63,16 @@ COLUMNS = {
 )
 @click.option("--preset", help="As for render, or mlperf: 1024x1024, 20 guided Euler steps.  [the checkpoint's own]")
 @setting_options("dtype")
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Batches to time.")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Batches to time per row.")
 @click.option(
-    "--price", type=click.FloatRange(0, min_open=True), help="Of a device per hour, for images per unit of money."
+    "--price", type=click.FloatRange(0, min_open=True), help="Price of a device per hour, for images per unit of money."
 )
-@click.option("--profile", type=click.Path(path_type=Path), metavar="DIR", help="Write JAX's trace of a batch there.")
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write a JAX profiler trace of one batch into this folder.",
+)
 @json_option
 def command(
     *,

@@ -25,25 +25,27 @@ if TYPE_CHECKING:
     default=Path("curation"),
     show_default=True,
     metavar="FOLDER",
-    help="Where table and lists are written.",
+    help="Folder for the table and the lists.",
 )
 @click.option(
     "--near",
     type=click.IntRange(0, 7),
     default=3,
     show_default=True,
-    help="Bits of 64 in which images differ at most that look alike.",
+    help="Images look alike if their 64-bit dHash differs in at most this many bits.",
 )
 @click.option("--keep-alike", is_flag=True, help="Keep images that look alike.")
-@click.option("--keep-same", is_flag=True, help="Keep images of the same pixels.")
-@click.option("--min", "least", multiple=True, metavar="NAME=NUMBER", help="Keep what has at least this: sharpness=50.")
-@click.option("--max", "most", multiple=True, metavar="NAME=NUMBER", help="Keep what has at most this.")
+@click.option("--keep-same", is_flag=True, help="Keep images with the same pixels.")
+@click.option(
+    "--min", "least", multiple=True, metavar="NAME=NUMBER", help="Keep images with at least this: sharpness=50."
+)
+@click.option("--max", "most", multiple=True, metavar="NAME=NUMBER", help="Keep images with at most this.")
 @click.option(
     "--score",
     "scores",
     multiple=True,
     metavar="MODULE:FUNCTION",
-    help="A function of your own, for columns.",
+    help="A scoring function of yours; its numbers become columns.",
 )
 @broker_option
 @json_option
@@ -61,7 +63,7 @@ def command(
 ) -> int:
     """Measure RUN's images, find those that are the same, look alike or show nothing, and list what to keep.
 
-    Writes curation.parquet, keep.txt, drop.jsonl and prompts.txt into a folder; of the run nothing is changed.
+    Writes curation.parquet, keep.txt, drop.jsonl and prompts.txt into a folder; the run is not changed.
     Measures are brightness, contrast, sharpness and bytes.
     """
     check_packages()

@@ -18,7 +18,7 @@ COLORS = {"ok": "green", "warning": "yellow", "wrong": "red"}
 )
 @json_option
 def command(broker: str | None, output: str | None, as_json: bool) -> int:
-    """Look at this host: versions, devices, memory, Redis, clocks, output, caches; and say what to do.
+    """Check this host: versions, devices, memory, Redis, clocks, output, caches; and say how to mend what is wrong.
 
     Exit code 2: something is wrong, and a worker here would not work.
     """

@@ -16,12 +16,13 @@ _OPTIONS = (
         "--expand/--plain-prompts",
         "expand",
         default=None,
-        help="Whether {a|b} and __names__ are alternatives.  [text, unless --combinatorial or --wildcards is given]",
+        help="Choose one of {a|b}, and a line for __name__, or leave them as text.  "
+        "[text, unless --combinatorial or --wildcards is given]",
     ),
     click.option(
         "--combinatorial",
         is_flag=True,
-        help="Every combination of alternatives, instead of one at random.",
+        help="One job per combination of alternatives, instead of a random choice.",
     ),
     click.option(
         "--wildcards",
@@ -34,7 +35,7 @@ _OPTIONS = (
         type=click.Choice(["random", "sequential", "shuffled"]),
         default="random",
         show_default=True,
-        help="sequential or shuffled: each line once before any comes again.",
+        help="How a line is chosen: at random, or each once before any again, in order or shuffled.",
     ),
     click.option(
         "--images-per-prompt",
@@ -43,14 +44,14 @@ _OPTIONS = (
         type=click.IntRange(1, 1_000_000),
         default=1,
         show_default=True,
-        help="Images per prompt, with seeds s, s+1, ...",
+        help="Images per prompt, with consecutive seeds.",
     ),
     click.option(
         "--run-seed",
         type=click.IntRange(0),
         default=0,
         show_default=True,
-        help="Seed of the random choices, and of the seeds of rows that have none.",
+        help="Seed of the random choices, and of the seeds of rows without one.",
     ),
 )
 

@@ -22,21 +22,21 @@ from promptmill.verbs.runs import answer
     default="{index:06d}-{slug}",
     show_default=True,
     metavar="TEMPLATE",
-    help="Names without suffix, of index, slug (the prompt's), id, seed and labels; / makes folders.",
+    help="File name without suffix, from index, slug (of the prompt), id, seed and labels; / makes folders.",
 )
-@click.option("--captions", is_flag=True, help="Beside each image its prompt, as NAME.txt.")
-@click.option("--copy", is_flag=True, help="Copy images of a folder, instead of linking them.")
-@click.option("--overwrite", is_flag=True, help="Replace files that are there and are something else.")
+@click.option("--captions", is_flag=True, help="Write each prompt beside its image, as NAME.txt.")
+@click.option("--copy", is_flag=True, help="Copy images instead of hard-linking them.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist and differ.")
 @click.option(
     "--openai",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Write output.jsonl and error.jsonl there, as OpenAI answers a Batch file.",
+    help="Write output.jsonl and error.jsonl into this folder, as OpenAI's Batch API does.",
 )
-@click.option("--urls", is_flag=True, help="With --openai: images by URL, instead of as base64.")
+@click.option("--urls", is_flag=True, help="With --openai: images as URLs instead of base64.")
 @click.option("--index", "indexes", type=Indexes(), help="Only the jobs of these indexes.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only the jobs with this label.")
-@click.option("--prompt", metavar="TEXT", help="Only the jobs whose prompt has this text in it.")
+@click.option("--prompt", metavar="TEXT", help="Only the jobs whose prompt contains this text.")
 @broker_option
 @json_option
 def command(
@@ -54,10 +54,11 @@ def command(
     broker: str | None,
     as_json: bool,
 ) -> int:
-    """Bring RUN's images into FOLDER, under names such as 000017-a-red-apple.png.
+    """Link or copy RUN's images into FOLDER, under names such as 000017-a-red-apple.png.
 
-    RUN is the run's folder or URL (out/RUN, gs://bucket/prefix/RUN), or its name in Redis. Images of a folder are hard
-    links: edit a copy (--copy). Jobs that share an image each have it. The same again goes on where it was stopped.
+    RUN is the run's folder or URL (out/RUN, gs://bucket/prefix/RUN), or its name in Redis. A run in a folder
+    gives hard links: use --copy before editing them. Jobs that share an image get one file each. The same command again
+    goes on where it was stopped.
     """
     from promptmill.export import Settings, export
     from promptmill.jobs_of import Wanted

@@ -10,13 +10,17 @@ from promptmill.verbs.options import broker_option
 
 @click.command("exporter")
 @broker_option
-@click.option("--port", default=9808, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
-@click.option("--address", default="0.0.0.0", show_default=True, help="Where to listen; 127.0.0.1 for this host alone.")
-@click.option("--once", is_flag=True, help="Print the metrics and end.")
+@click.option(
+    "--port", default=9808, show_default=True, type=click.IntRange(0, 65535), help="Port to serve on; 0: any free one."
+)
+@click.option(
+    "--address", default="0.0.0.0", show_default=True, help="Address to serve on; 127.0.0.1 for this host alone."
+)
+@click.option("--once", is_flag=True, help="Print the metrics once, and exit.")
 def command(broker: str | None, port: int, address: str, once: bool) -> int:
-    """Serve runs, queues and workers of a Redis as metrics on /metrics, for Prometheus, until it is stopped.
+    """Serve metrics of the runs, queues and workers in a Redis on /metrics, for Prometheus, until stopped.
 
-    One for each Redis is enough. What a worker alone knows it serves itself: promptmill worker --metrics-port.
+    One for each Redis is enough. A worker's own metrics: promptmill worker --metrics-port.
     """
     try:
         from prometheus_client import generate_latest, start_http_server

@@ -17,7 +17,7 @@ AUTHENTICATION = ("FLOWER_BASIC_AUTH", "FLOWER_AUTH", "FLOWER_AUTH_PROVIDER")
 
 @click.command("flower", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @broker_option
-@click.option("--no-password", is_flag=True, help="Let in whoever reaches the port: Flower can stop workers.")
+@click.option("--no-password", is_flag=True, help="Ask for no password. Whoever reaches the port can stop workers.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[FLOWER OPTIONS]...")
 def command(broker: str | None, no_password: bool, options: tuple[str, ...]) -> int:
     """Watch every job in a browser: Flower, which shows prompts, runs, indexes and images, at http://localhost:5555.

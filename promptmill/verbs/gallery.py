@@ -19,7 +19,7 @@ PORT = 8421
 
 @click.command("gallery")
 @click.argument("run", metavar="RUN")
-@click.option("--compare", metavar="RUN", help="Another run, to be shown beside RUN index by index.")
+@click.option("--compare", metavar="RUN", help="Another run to show beside RUN, index by index.")
 @click.option(
     "--scores",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -27,13 +27,15 @@ PORT = 8421
     help="Numbers to filter by: a .csv, .tsv, .jsonl or .parquet with a column index, and one for each score.",
 )
 @click.option("--serve", is_flag=True, help="Serve the page on this machine until Ctrl-C.")
-@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: any free port.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Port to serve on; 0: any free one."
+)
 @broker_option
 @json_option
 def command(
     run: str, compare: str | None, scores: Path | None, serve: bool, port: int, broker: str | None, as_json: bool
 ) -> int:
-    """Write a page to look at RUN with: every image, its prompt and its parameters, to search, filter and compare.
+    """Write an HTML page to browse RUN: every image, its prompt and its parameters, to search, filter and compare.
 
     RUN is the run's folder or URL (out/RUN, gs://bucket/prefix/RUN), or its name in Redis; it need not be finished. The
     page is gallery/index.html in its output, and is opened from the disk. Writing it again adds what is new.

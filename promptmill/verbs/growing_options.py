@@ -14,12 +14,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 _APPEND = click.option(
     "--append",
     is_flag=True,
-    help="Render what FILE has beside what the run has: of an edited file what is new, of another (with --run) all.",
+    help="Add FILE's jobs to the run: of an edited file the new ones; with --run, of another file all.",
 )
 _REPLACE = click.option(
     "--replace-plan",
     is_flag=True,
-    help="Make FILE the run's plan; images that it means too are kept.",
+    help="Replace the run's plan by FILE; images of jobs in both are kept.",
 )
 
 

@@ -16,11 +16,9 @@ _OPTIONS = (
     click.option(
         "--image-format",
         type=click.Choice(IMAGE_FORMAT_NAMES),
-        help="How images are written. WebP and JPEG XL are lossless without --quality.  [as the run has them; png]",
+        help="File format of the images. WebP and JPEG XL are lossless without --quality.  [as the run has them; png]",
     ),
-    click.option(
-        "--quality", type=click.IntRange(1, 100), help="Of lossy images.  [lossless where it can be, JPEG 95]"
-    ),
+    click.option("--quality", type=click.IntRange(1, 100), help="Quality of lossy images.  [lossless; JPEG 95]"),
 )
 
 

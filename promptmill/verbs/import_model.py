@@ -26,18 +26,24 @@ INSTALL = (
 @click.argument("source")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--unet", help="Another UNet for the model: a .safetensors file, a folder, or a hub id.")
-@click.option("--vae", help="Another VAE, likewise.")
+@click.option("--vae", help="Another VAE: a .safetensors file, a folder, or a hub id.")
 @click.option("--lora", "loras", multiple=True, metavar="FILE[:WEIGHT]", help="A LoRA to fuse.  [weight 1]")
 @click.option(
     "--embedding", "embeddings", multiple=True, metavar="FILE[:TOKEN]", help="A textual inversion.  [the file's name]"
 )
-@click.option("--config", help="Whose JSON and tokenizers a single file is read with: a folder or a hub id.  [SDXL]")
-@click.option("--dtype", type=click.Choice([*DTYPES]), help="What the weights are stored in.  [the source's own]")
-@click.option("--preset", help="What kind of checkpoint it is, such as lightning-4.  [by the files' names]")
-@click.option("--prediction-type", type=click.Choice(["epsilon", "v_prediction", "sample"]), help="[the source's own]")
-@click.option("--zero-snr/--no-zero-snr", default=None, help="Whether it was trained with zero terminal SNR.")
-@click.option("--revision", help="Of the hub's repository: a branch, a tag or a commit.")
-@click.option("--variant", help="Which of a folder's weights: fp16.  [the only ones, or the full ones]")
+@click.option(
+    "--config", help="Model whose configuration and tokenizers a single file gets: a folder or a hub id.  [SDXL]"
+)
+@click.option("--dtype", type=click.Choice([*DTYPES]), help="dtype to store the weights in.  [the source's own]")
+@click.option("--preset", help="Preset that the checkpoint needs, such as lightning-4.  [from the file names]")
+@click.option(
+    "--prediction-type",
+    type=click.Choice(["epsilon", "v_prediction", "sample"]),
+    help="What the UNet predicts.  [the source's own]",
+)
+@click.option("--zero-snr/--no-zero-snr", default=None, help="The checkpoint was trained with zero terminal SNR.")
+@click.option("--revision", help="Branch, tag or commit of the hub's repository.")
+@click.option("--variant", help="Variant of the weights to read, such as fp16.  [the only ones, or the full ones]")
 @json_option
 def command(folder: Path, as_json: bool, **given: Any) -> int:
     """Make a model folder of SOURCE: a hub id, a diffusers folder, or a single .safetensors file (A1111's keys).

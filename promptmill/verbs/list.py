@@ -17,9 +17,9 @@ COLUMNS = ("run", "state", "priority", *NUMBERS)
 
 @click.command("list")
 @click.argument("run", metavar="[RUN]", required=False)
-@click.option("--index", "indexes", type=Indexes(), help="Of RUN, the jobs of these indexes.")
-@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Of RUN, the jobs with this label.")
-@click.option("--prompt", metavar="TEXT", help="Of RUN, the jobs whose prompt has this text in it.")
+@click.option("--index", "indexes", type=Indexes(), help="Only the jobs of these indexes.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only the jobs with this label.")
+@click.option("--prompt", metavar="TEXT", help="Only the jobs whose prompt contains this text.")
 @broker_option
 @json_option
 def command(

@@ -8,13 +8,20 @@ from promptmill.verbs.verify import check_packages
 
 @click.command("manifest")
 @click.argument("run", metavar="RUN")
-@click.option("--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "csv"]),
+    default="jsonl",
+    show_default=True,
+    help="jsonl: one object per line.",
+)
 @broker_option
 def command(run: str, form: str, broker: str | None) -> int:
-    """Print RUN's manifest, a row per index: what was asked for and what came of it.
+    """Print RUN's manifest, one row per index: the job, and its image or failure.
 
-    RUN is the run's folder or URL, or its name in Redis. Of a run that is not packed it is made for the occasion, which
-    reads every image.
+    RUN is the run's folder or URL, or its name in Redis. For a run that is not packed it is computed now, which reads
+    every image.
     """
     check_packages()
     from promptmill.dataset.manifest_text import FORMS, rows_of_run

@@ -27,13 +27,13 @@ SHEET_IMAGES = 48
     type=click.IntRange(1, 10_000_000),
     default=10_000,
     show_default=True,
-    help="Indexes of the run per shard.",
+    help="Jobs per shard, failed ones included.",
 )
 @click.option("--shard-bytes", metavar="SIZE", help="Shards of about this size instead: 1GB, 500MB.")
 @click.option(
     "--split",
     metavar="NAME=SHARE,...",
-    help="Splits, such as train=0.98,val=0.02. All images of one prompt are in the same.",
+    help="Splits, such as train=0.98,val=0.02. All images of one prompt are in one split.",
 )
 @click.option(
     "--format",
@@ -41,13 +41,13 @@ SHEET_IMAGES = 48
     type=click.Choice(["webdataset", "parquet", "imagefolder"]),
     default="webdataset",
     show_default=True,
-    help="Tars; Parquet with the images inside; folders of images with a metadata.parquet each.",
+    help="Tars; Parquet files with the images inside; folders of images with a metadata.parquet each.",
 )
 @image_options
 @click.option(
     "--resize",
     metavar="N|WxH",
-    help="512: the longer side at most 512 pixels. 512x512: scaled to cover that, and cut in the middle.",
+    help="512: the longer side at most 512 pixels. 512x512: scaled to cover that, and center-cropped.",
 )
 @click.option(
     "--license",
@@ -62,8 +62,10 @@ SHEET_IMAGES = 48
     metavar="FILE",
     help="Numbers for the manifest: a .csv, .tsv, .jsonl or .parquet (of curate) with a column index.",
 )
-@click.option("--by-workers", is_flag=True, help="Shards are packed by the workers of --broker, one task per shard.")
-@click.option("--partial", is_flag=True, help="Also pack a run with images that are still to come.")
+@click.option(
+    "--by-workers", is_flag=True, help="Let the workers of --broker pack the shards, one Celery task per shard."
+)
+@click.option("--partial", is_flag=True, help="Pack even if some images are still to come.")
 @broker_option
 @json_option
 def command(

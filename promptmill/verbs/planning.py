@@ -33,7 +33,7 @@ _REJECTS = click.option(
     "--rejects",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write wrong rows to this file, as JSON lines.  [skipped ones to OUTPUT/RUN/rejects.jsonl]",
+    help="Write wrong rows to this file, as JSON lines.  [with --on-error skip, OUTPUT/RUN/rejects.jsonl]",
 )
 
 

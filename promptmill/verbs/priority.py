@@ -10,7 +10,7 @@ from promptmill.verbs.runs import answer, connected, find_run, run_options
 @run_options
 @click.argument("level", type=click.Choice(list(PRIORITIES)), metavar=f"[{'|'.join(PRIORITIES)}]")
 def command(run: str, level: str, broker: str | None, as_json: bool) -> int:
-    """Say when RUN's turn is: urgent runs are rendered before normal ones, from the next batch on, and low ones last.
+    """Set RUN's priority: from the next batch on, urgent runs are rendered before normal ones, and low ones last.
 
     Runs of one priority take turns.
     """

@@ -7,9 +7,9 @@ from promptmill.verbs.runs import answer, connected, find_run, run_options, run_
 
 @click.command("purge")
 @run_options
-@click.option("--force", is_flag=True, help="Also a run that is not finished.")
+@click.option("--force", is_flag=True, help="Purge even if the run is not finished.")
 def command(run: str, broker: str | None, as_json: bool, force: bool) -> int:
-    """Take RUN out of Redis, its failures and counts too. Plan and images stay in its output."""
+    """Delete RUN from Redis, with its failures and counts. Plan and images stay in its output."""
     from promptmill.producer.queue.control import purge
 
     client = connected(broker)

@@ -10,18 +10,18 @@ from promptmill.verbs.runs import answer
 @click.command("push")
 @click.argument("run", metavar="RUN")
 @click.argument("repo", metavar="USER/NAME")
-@click.option("--private", is_flag=True, help="A repository that is made anew is private.")
-@click.option("--revision", help="The branch that takes it.  [main]")
-@click.option("--dry-run", is_flag=True, help="List what would go, and reach no hub.")
+@click.option("--private", is_flag=True, help="Make the repository private, if it is created now.")
+@click.option("--revision", help="Branch to push to.  [main]")
+@click.option("--dry-run", is_flag=True, help="List what would be uploaded, without contacting the hub.")
 @broker_option
 @json_option
 def command(
     run: str, repo: str, private: bool, revision: str | None, dry_run: bool, broker: str | None, as_json: bool
 ) -> int:
-    """Put RUN's dataset into the dataset repository USER/NAME of the Hugging Face hub: shards, manifest, card.
+    """Upload RUN's shards, manifest and card to the dataset repository USER/NAME of the Hugging Face hub.
 
-    RUN is the run's folder or URL, or its name in Redis; it is packed. Shards that are there already are left out. The
-    token is that of `hf auth login`, or HF_TOKEN.
+    RUN is the run's folder or URL, or its name in Redis; it must be packed. Shards that are there already are left out.
+    The token is that of `hf auth login`, or HF_TOKEN.
     """
     import importlib.util
 

@@ -94,10 +94,10 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> int:
-    """Render prompt files here and now, on whatever JAX finds: queue, worker and all.
+    """Render prompt files on this machine, with a queue and a worker of its own.
 
-    Every row of a FILE (docs/prompt-files.md) becomes a job, or several. The flags named after a job's fields are the
-    defaults of rows that do not say otherwise. Without --broker it starts a Redis of its own. The same command again
+    Every row of a FILE (docs/prompt-files.md) becomes a job, or several. The flags named after a job's fields
+    hold for rows that do not have the field. Without --broker it starts a Redis of its own. The same command again
     renders only what is missing. Exit code 1: some jobs failed.
     """
     if given["dry_run"]:

@@ -26,19 +26,18 @@ ACTIONS = ("set aside", "restored", "rendered", "rebuilt", "left")
 @click.command("repair")
 @click.argument("run", metavar="RUN")
 @click.option(
-    "--accept", is_flag=True, help="Pack anew around images that come out otherwise, or came after the run was packed."
+    "--accept", is_flag=True, help="Repack with images that differ when rendered again, or came after packing."
 )
 @click.option("--verbose", "-v", is_flag=True, help="Show the worker's log.")
 @check_options
 @broker_option
 @json_option
 def command(run: str, accept: bool, verbose: bool, broker: str | None, as_json: bool, **given: Any) -> int:
-    """Put back what is broken or missing of RUN: plan, images, manifest and shards, as the bytes that they were.
+    """Restore what is broken or missing in RUN: plan, images, manifest and shards, with the bytes that they had.
 
     RUN is the run's folder or URL, or its name in Redis. An image comes from the shard that has it, else it is rendered
-    anew: with --broker by the workers there, without by one that is started here, which wants the flags with which the
-    run was rendered. What is in the way, or not the run's, is moved to set-aside/ in the run. Exit code 1: something
-    is left.
+    again: by the workers of --broker, or without it by one started here; give that one the image flags of the run.
+    Broken files, and files that are not the run's, are moved to set-aside/ in the run. Exit code 1: some faults remain.
     """
     check_packages()
     from promptmill.dataset.repair import repair

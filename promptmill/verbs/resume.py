@@ -12,7 +12,7 @@ from promptmill.verbs.runs import answer, connected, run_options
 @run_options
 @click.option("--output", required=True, metavar="URL", help="Where the run was submitted to.")
 def command(run: str, output: str, broker: str | None, as_json: bool) -> int:
-    """Enter what RUN still lacks, by the plan and the images in its output: no prompt file is needed.
+    """Enqueue what RUN still lacks, from the plan and the images in its output: no prompt file is needed.
 
     For a Redis that was wiped, or whose keys of the run have expired or been purged, and for a run that was cancelled.
     """

@@ -9,10 +9,10 @@ from promptmill.verbs.runs import answer, connected, find_run, run_options
 
 @click.command("retry")
 @run_options
-@click.option("--reason", metavar="TEXT", help="Those that failed for a reason with this text in it.")
-@click.option("--index", "indexes", type=Indexes(), help="Those of these indexes.")
+@click.option("--reason", metavar="TEXT", help="Only the jobs whose reason of failure contains this text.")
+@click.option("--index", "indexes", type=Indexes(), help="Only the jobs of these indexes.")
 def command(run: str, reason: str | None, indexes: tuple[range, ...] | None, broker: str | None, as_json: bool) -> int:
-    """Enter RUN's failed jobs into the queue anew, each with three deliveries as at first."""
+    """Enqueue RUN's failed jobs again, each with three new deliveries."""
     from promptmill.producer.outputs.open import open_output
     from promptmill.producer.submit import retry
 

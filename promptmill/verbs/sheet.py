@@ -18,10 +18,10 @@ from promptmill.verbs.runs import answer
     default=256,
     show_default=True,
     envvar=env("max_images"),
-    help="Of more, as many are picked evenly.",
+    help="Most images on one sheet; of more, this many are picked evenly.",
 )
 @click.option(
-    "--to", type=click.Path(path_type=Path), metavar="FILE", help="A PNG.  [contact-sheet.png in RUN's output]"
+    "--to", type=click.Path(path_type=Path), metavar="FILE", help="PNG to write.  [contact-sheet.png in RUN's output]"
 )
 @click.option("--all", "all_", is_flag=True, help="All images, on as many sheets as they take.")
 @broker_option

@@ -25,11 +25,11 @@ BAR_WIDTH = 50  # characters
 @click.command("status")
 @click.argument("run", required=False)
 @broker_option
-@click.option("--watch", is_flag=True, help="Show it anew every two seconds, until it is stopped.")
+@click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
 @click.option("--until-finished", is_flag=True, help="Watch until the runs are over.")
 @json_option
 def command(run: str | None, broker: str | None, watch: bool, until_finished: bool, as_json: bool) -> int:
-    """Show where all runs stand, or one RUN with its failures; the workers, and what waits.
+    """Show the progress of all runs, or of one RUN with its failures; the workers, and what waits in the queue.
 
     Exit code 1: the RUN is over, with failed jobs.
     """

@@ -40,7 +40,7 @@ from promptmill.verbs.planning import (
     "--max-pending",
     type=click.IntRange(1),
     metavar="N",
-    help="Keep at most N jobs in Redis, and wait for workers before entering more.  [all at once]",
+    help="Keep at most N jobs in Redis, and wait for workers before enqueueing more.  [all at once]",
 )
 @growing_options
 @dry_run_options
@@ -57,9 +57,9 @@ def command(
 ) -> int:
     """Put prompt files into the queue, for workers to render.
 
-    Every row of a FILE (docs/prompt-files.md) becomes a job, or several. The flags named after a job's fields are the
-    defaults of rows that do not say otherwise. Submitting the same again enqueues nothing twice, and of a file to which
-    rows were appended what is new. Prints the run's name.
+    Every row of a FILE (docs/prompt-files.md) becomes a job, or several. The flags named after a job's fields
+    hold for rows that do not have the field. The same command again enqueues no job twice; after rows
+    were appended to FILE it enqueues the new ones. Prints the run's name.
     """
     from promptmill.producer.broker import DEFAULT_URL, connect, eviction
     from promptmill.producer.outputs.open import open_output

@@ -8,7 +8,7 @@ from promptmill.verbs.runs import connected, find_run, run_options, tell_state
 @click.command("unpause")
 @run_options
 def command(run: str, broker: str | None, as_json: bool) -> int:
-    """Go on with RUN after `promptmill pause RUN`. (After a wiped Redis, or a cancel: `promptmill resume`.)"""
+    """Continue RUN after `promptmill pause RUN`. (After a cancel, or a wiped Redis: `promptmill resume`.)"""
     from promptmill.producer.errors import LedgerError
     from promptmill.producer.queue.control import unpause
 

@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 @click.command("verify")
 @click.argument("run", metavar="RUN")
-@click.option("--fast", is_flag=True, help="Images and shards by size, and by a bucket's own checksums, unread.")
+@click.option(
+    "--fast", is_flag=True, help="Check images and shards by size and a bucket's checksums, without reading them."
+)
 @broker_option
 @json_option
 def command(run: str, fast: bool, broker: str | None, as_json: bool) -> int:
     """Check RUN's plan, images, manifest and shards against each other, every byte by its digest.
 
     RUN is the run's folder or URL, or its name in Redis. What Redis knows of the run is held against it too. Exit code
-    0: all is well; 1: something is wrong, one line each; 2: it could not be looked at.
+    0: all is well; 1: something is wrong, one line each; 2: the run could not be read.
     """
     check_packages()
     from promptmill.dataset.verify import verify

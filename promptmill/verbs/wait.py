@@ -13,14 +13,27 @@ POLL_S = 0.5
 
 @click.command("wait")
 @run_options
-@click.option("--timeout", "timeout_s", type=click.FloatRange(0), metavar="SECONDS", help="Exit with 2 then.  [none]")
-@click.option("--webhook", metavar="URL", help="POST JSON there when it is over, or failing.")
-@click.option("--exec", "exec_", metavar="COMMAND", help="Run this in a shell then, with NOTICE_EVENT, NOTICE_RUN, ...")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Give up after this long, with exit code 2.  [never]",
+)
+@click.option(
+    "--webhook", metavar="URL", help="POST JSON to this URL when the run is over, or failing (--failure-rate)."
+)
+@click.option(
+    "--exec",
+    "exec_",
+    metavar="COMMAND",
+    help="Run this in a shell then, with NOTICE_EVENT, NOTICE_RUN, ... in its environment.",
+)
 @click.option(
     "--failure-rate",
     type=click.FloatRange(0, 1, max_open=True),
     metavar="SHARE",
-    help="Tell once, as `failing`, when more than this share of the jobs failed, such as 0.05.",
+    help="Notify once, as `failing`, when more than this share of the jobs has failed, such as 0.05.",
 )
 def command(
     run: str,
@@ -31,9 +44,9 @@ def command(
     exec_: str | None,
     failure_rate: float | None,
 ) -> int:
-    """Wait until RUN is finished or cancelled, and tell whom you want.
+    """Wait until RUN is finished or cancelled; --webhook and --exec notify others.
 
-    Exit code 1: it has failed jobs. A Redis that goes away meanwhile is waited for.
+    Exit code 1: it has failed jobs. If Redis goes away meanwhile, it waits for that too.
     """
     from promptmill.notices import Notices, is_failing
 

@@ -15,7 +15,7 @@ from promptmill.verbs.worker_options import worker_options
 @click.command("worker")
 @worker_options
 def command(**given: Any) -> None:
-    """Render jobs from the queue on all accelerators of this host, until told to stop.
+    """Render jobs from the queue on all accelerators of this host, until stopped.
 
     SIGTERM, or Ctrl-C once: claim nothing more, finish what is held, give back what takes longer than --drain.
     """

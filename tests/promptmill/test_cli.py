@@ -207,7 +207,7 @@ def test_the_same_submission_again_is_the_same_run_and_enqueues_nothing(at_redis
 
 def test_images_that_will_be_noise_are_announced(at_redis, here, promptmill):
     assert "NOISE" in promptmill("submit", "cats.txt", "--output", "out", "--model", TINY_RANDOM).err
-    assert "pocket: a tiny SDXL" in promptmill("submit", "cats.txt", "--output", "out").err
+    assert "pocket: promptmill's own tiny SDXL" in promptmill("submit", "cats.txt", "--output", "out").err
     assert "NOISE" not in promptmill("submit", "cats.txt", "--output", "out", "--model", "org/name").err
 
 
