@@ -23,14 +23,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.full_size import relative_error
-from benchmarks.peers import Peer
+from benchmarks.peers import SIDES, Peer
 from benchmarks.random_sdxl import write_random_sdxl
 from benchmarks.report import circumstances, table, write_section
 
 PACKAGES = ("jax", "flax", "torch", "diffusers")
 SECTION = "against PyTorch"
-SIDES = {"ours": "ours", "eager": "PyTorch eager", "compiled": "torch.compile"}
-ONLY = {"ours": ["ours"], "pytorch": ["eager", "compiled"], "parity": []}
+ONLY = {"ours": ["ours"], "pytorch": [side for side in SIDES if side != "ours"], "parity": []}
 # At 1024 x 1024, 2 FLOP a multiply-add, by PyTorch's counter: one UNet pass, the decoder, the text encoders.
 UNET_TFLOP, DECODER_TFLOP, TEXT_TFLOP = 6.76, 10.5, 0.11
 # What is compared, and with what.
@@ -91,7 +90,7 @@ def _settings(side: str, dtype: str, batch: int, options: argparse.Namespace) ->
 
 def _key(settings: dict[str, Any]) -> str:
     """By what a result is kept: all that it depends on."""
-    mode = f" {settings['mode']}" if settings["side"] == "compiled" else ""
+    mode = f" {settings['mode']}" if settings["side"].startswith("compiled") else ""
     shape = f"{settings['size']} pixels, {settings['steps']} steps, batch {settings['batch']}"
     return f"{settings['side']}{mode}, {settings['dtype']}, {shape}, {settings['folder']}"
 

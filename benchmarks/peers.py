@@ -1,11 +1,12 @@
-"""One side of a comparison, in a process of its own: ours, or PyTorch's pipeline, eager or compiled.
+"""One side of a comparison, in a process of its own: ours, or one of PyTorch's (SIDES).
 
     python -m benchmarks.peers '{"side": "ours", "folder": ..., "dtype": "bfloat16", "size": 1024, "steps": 20, ...}'
 
 It loads, compiles and renders once, and says how long that took as a line of JSON. Then each line on stdin has it
 render one batch and say the seconds; at the end of stdin it says the peak of the device's memory. With `"save": PATH`
 it renders once for latents and once for pixels, into that .npz file, and ends. A batch is timed from its prompts to
-uint8 pixels on the host. What PyTorch's libraries print goes to stderr.
+uint8 pixels on the host. With `"what": "unet"` or `"vae"` it calls that network alone, on `"inputs"`, an .npz file of
+benchmarks.full_size's inputs. What PyTorch's libraries print goes to stderr.
 """
 
 import json
@@ -13,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,16 @@ PROMPT = "a cat in the rain, oil painting"
 NEGATIVE = "blurry, low quality"
 GUIDANCE = 5.0
 
+SIDES = {
+    "ours": "ours",
+    "eager": "PyTorch eager",
+    "channels_last": "PyTorch, channels last",
+    "fused": "PyTorch, channels last, fused QKV",
+    "compiled": "torch.compile",
+    "compiled_fused": "torch.compile, fused QKV",
+}
+"""PyTorch attends by scaled_dot_product_attention in all of them; what is compiled has its channels last too."""
+
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
@@ -29,13 +41,15 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     started = time.perf_counter()
-    peer = (Ours if settings["side"] == "ours" else PyTorch)(settings)
+    peer = KINDS[settings.get("what", "image") == "image", settings["side"] == "ours"](settings)
     loaded = time.perf_counter()
     if "save" in settings:
         peer.save(Path(settings["save"]))
         print(json.dumps({"saved": settings["save"], "device": peer.device}), file=answers)
         return
     peer.compile()
+    if "output" in settings:
+        np.save(settings["output"], peer.render())
     compiled = time.perf_counter()
     peer.render()
     first = {"load_s": loaded - started, "compile_s": compiled - loaded, "first_s": time.perf_counter() - compiled}
@@ -102,7 +116,7 @@ class Ours:
 
 
 class PyTorch:
-    """`StableDiffusionXLPipeline` as its documentation advises: channels last, and UNet and decoder compiled."""
+    """`StableDiffusionXLPipeline`, as its documentation advises to speed it up, or as it comes (`eager`)."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         import torch
@@ -121,12 +135,11 @@ class PyTorch:
         pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         self.pipeline = pipeline.to(self.where)
-        for network in (pipeline.unet, pipeline.vae):
-            network.to(memory_format=torch.channels_last)
+        prepare(torch, settings["side"], pipeline.unet, pipeline.vae)
 
     def compile(self) -> None:
         """With the compiler what is compiled is compiled at the first call, which `compile_s` therefore holds."""
-        if self.settings["side"] != "compiled":
+        if not self.settings["side"].startswith("compiled"):
             return
         compiled = {"mode": self.settings["mode"], "fullgraph": True}
         self.pipeline.unet = self.torch.compile(self.pipeline.unet, **compiled)
@@ -159,14 +172,106 @@ class PyTorch:
         return self.torch.cuda.max_memory_allocated() if self.where == "cuda" else None
 
 
-class Peer:
-    """The other end of a peer's lines."""
+def prepare(torch: Any, side: str, *networks: Any) -> None:
+    """What a side does to PyTorch's networks once they are loaded."""
+    for network in networks:
+        if side != "eager":
+            network.to(memory_format=torch.channels_last)
+        if side in ("fused", "compiled_fused"):
+            network.fuse_qkv_projections()
+
+
+class OurPart:
+    """One of our networks alone, on the first device."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        import jax
+        import jax.numpy as jnp
+
+        from benchmarks.full_size import _float_type, _our_network
+        from promptmill.worker.checkpoint.weights import load_weights
+
+        self.device = jax.devices()[0].device_kind
+        folder, part, dtype = Path(settings["folder"]), settings["what"], settings["dtype"]
+        build, self._call = _our_network(folder, part)
+        where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        self._graph, self._state = load_weights(folder / part, build, dtype=jnp.dtype(dtype), sharding=where)
+        given = np.load(settings["inputs"])
+        self._inputs = {name: jnp.asarray(value, _float_type(value, dtype)) for name, value in given.items()}
+
+    def compile(self) -> None:
+        import jax
+        from flax import nnx
+
+        graph, call = self._graph, self._call
+        run = jax.jit(lambda state, inputs: call(nnx.merge(graph, state), inputs))
+        self._compiled = run.lower(self._state, self._inputs).compile()
+
+    def render(self) -> np.ndarray:
+        return np.asarray(self._compiled(self._state, self._inputs), np.float32)
+
+    def peak_memory(self) -> int | None:
+        return None
+
+
+class PyTorchPart:
+    """One of PyTorch's networks alone."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        import torch
+
+        from benchmarks.full_size import _their_network
+
+        self.settings, self.torch, self.part = settings, torch, settings["what"]
+        self.where = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.cuda.get_device_name() if self.where == "cuda" else "cpu"
+        dtype = getattr(torch, settings["dtype"])
+        load = _their_network(self.part, dtype)
+        self.network = load(Path(settings["folder"]) / self.part, local_files_only=True).eval().to(self.where)
+        prepare(torch, settings["side"], self.network)
+        given = {name: torch.from_numpy(value) for name, value in np.load(settings["inputs"]).items()}
+        self.inputs = {
+            name: value.to(self.where, dtype if value.is_floating_point() else None) for name, value in given.items()
+        }
+
+    def compile(self) -> None:
+        if self.settings["side"].startswith("compiled"):
+            if self.part == "vae":
+                self.network.decode = self.torch.compile(self.network.decode, mode=self.settings["mode"])
+            else:
+                self.network = self.torch.compile(self.network, mode=self.settings["mode"])
+            self.render()
+
+    def render(self) -> np.ndarray:
+        from benchmarks.full_size import _their_call
+
+        with self.torch.no_grad():
+            output: np.ndarray = _their_call(self.network, self.part, self.inputs).float().cpu().numpy()
+            return output
+
+    def peak_memory(self) -> int | None:
+        return self.torch.cuda.max_memory_allocated() if self.where == "cuda" else None
+
+
+KINDS: dict[tuple[bool, bool], Any] = {
+    (True, True): Ours,
+    (True, False): PyTorch,
+    (False, True): OurPart,
+    (False, False): PyTorchPart,
+}
+"""By whether whole images are rendered, and whether by us."""
+
+
+class Peer:
+    """The other end of a peer's lines. `command` is another program that speaks them."""
+
+    first: dict[str, Any]
+
+    def __init__(self, settings: dict[str, Any], command: Sequence[str] | None = None) -> None:
         environ = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         if settings["dtype"] == "float32":
             environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
-        command = [sys.executable, "-m", "benchmarks.peers", json.dumps(settings)]
+        command = [*(command or [sys.executable, "-m", "benchmarks.peers"]), json.dumps(settings)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ, bufsize=1
         )

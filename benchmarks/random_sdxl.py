@@ -62,6 +62,41 @@ SDXL_BASE: dict[str, dict[str, Any]] = {
         "sample_size": 1024,
     },
 }
+MID: dict[str, dict[str, Any]] = {
+    "text_encoder/config.json": {
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 6,
+        "projection_dim": 256,
+    },
+    "text_encoder_2/config.json": {
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_attention_heads": 8,
+        "num_hidden_layers": 8,
+        "projection_dim": 512,
+    },
+    "unet/config.json": {
+        "addition_time_embed_dim": 64,
+        "attention_head_dim": [2, 4, 8],
+        "block_out_channels": [128, 256, 512],
+        "cross_attention_dim": 768,
+        "layers_per_block": 2,
+        "norm_num_groups": 32,
+        "projection_class_embeddings_input_dim": 6 * 64 + 512,
+        "sample_size": 32,
+        "transformer_layers_per_block": [1, 2, 4],
+    },
+    "vae/config.json": {
+        "block_out_channels": [64, 128, 256, 256],
+        "layers_per_block": 2,
+        "norm_num_groups": 32,
+        "sample_size": 256,
+    },
+}
+"""SDXL's layout at two fifths of its width and depth: for whole images on a CPU."""
+SIZES: dict[str, dict[str, dict[str, Any]]] = {"full": SDXL_BASE, "mid": MID, "tiny": {}}
 BASENAMES = {"text_encoder": "model", "text_encoder_2": "model"}
 UNET_BASENAME = "diffusion_pytorch_model"
 # A token's embedding is small in CLIP: 0.02 in its own initialisation.
@@ -78,14 +113,14 @@ def main() -> None:
     write_random_sdxl(options.folder, shards=options.shards, seed=options.seed, tiny=options.tiny)
 
 
-def write_random_sdxl(folder: Path, *, shards: int = 1, seed: int = 0, tiny: bool = False) -> Path:
+def write_random_sdxl(folder: Path, *, shards: int = 1, seed: int = 0, tiny: bool = False, size: str = "full") -> Path:
     """Write `folder` unless it is there; what was begun lies beside it under another name until it is whole."""
     if folder.exists():
         return folder
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    changes = {} if tiny else SDXL_BASE
+    changes = SIZES["tiny" if tiny else size]
     _write_plain_files(unfinished, changes)
     for component, wanted in checkpoint_parameters(ModelConfig.from_folder(unfinished)).items():
         print(f"{component}: {sum(math.prod(wish.shape) for wish in wanted):,} weights", file=sys.stderr)

@@ -91,6 +91,19 @@ def test_against_pytorch_runs_with_the_tiny_model_and_goes_on_where_it_was_cut_s
     assert float(timed["PyTorch eager"][3]) > 0 and timed["torch.compile"][2] == "not measured"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "more"), [("unet", ["--in-turn"]), ("vae", []), ("image", ["--steps", 2])])
+def test_sides_are_compared_by_turns_on_the_same_weights(tmp_path: Path, what: str, more: list[str]) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("torch")
+    asked = ["--what", what, "--sizes", 64, "--model", "tiny", "--folder", tmp_path / "m", "--rounds", 1, *more]
+    head, ours, eager, fused = rows(run("side_by_side", *asked, "--sides", "ours", "eager", "fused"))
+    assert [row[2] for row in (ours, eager, fused)] == ["ours", "PyTorch eager", "PyTorch, channels last, fused QKV"]
+    assert head[6] == "error to eager" and float(eager[4]) == 1
+    assert float(ours[6]) < (0.01 if what == "image" else 2e-5)
+    assert float(ours[4]) > 0 and abs(float(fused[6])) < 0.01
+
+
 def test_submission_is_measured_phase_by_phase_beside_its_peer(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     said = rows(run("submit", "--sizes", 20_000, "--celery", 20, "--write", page))
