@@ -90,7 +90,7 @@ def test_render_with_nothing_configured_and_then_again(tmp_path):
     out = tmp_path / "out"
     first = render(str(EXAMPLES / "prompts.txt"), "--output", str(out), PROMPTMILL_MODEL="")
     assert first.returncode == 0, first.stderr
-    assert "pocket: a tiny SDXL" in first.stderr
+    assert "pocket: promptmill's own tiny SDXL" in first.stderr
     assert "first image after" in first.stderr
     images = Path(first.stdout.strip())
     check_images(images.parent, read_jobs([EXAMPLES / "prompts.txt"], {}))
