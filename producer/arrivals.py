@@ -31,7 +31,7 @@ class Arrivals:
 def arrivals(old: Plan, plan: Plan, takes: Callable[[int], bool], start: int, *, edited: bool) -> Arrivals:
     """What of `plan` comes to the run of the plan `old`: the indexes that it `takes`, but for rows that only moved.
 
-    `edited`: rows may have moved. New seeds are derived from indexes from `start` on. Memory is two bytes a job.
+    `edited`: rows may have moved. New seeds are derived from indexes from `start` on. Memory is two bytes per job.
     """
     new = bytearray(map(takes, range(plan.jobs)))
     if edited:

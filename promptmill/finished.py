@@ -1,6 +1,6 @@
 """A run's finished images, each once, as they land: by differences of the ledger's bitmap; nothing is listed.
 
-Memory is a bit a job and a few pages of the plan: those whose jobs finish now.
+Memory is one bit per job and a few pages of the plan: those whose jobs finish now.
 """
 
 import json
