@@ -61,16 +61,18 @@ def main() -> None:
     parser.add_argument(
         "--runs-of", nargs="*", type=int, default=[], help="jobs of runs of which --sample are rendered"
     )
+    parser.add_argument("--upload-s", type=float, default=0.0, help="a bucket that takes so much longer per image")
     parser.add_argument("--sample", type=int, default=6400)
     parser.add_argument("--sample-case", type=Case.read, default=Case(1, 64, 64))
     parser.add_argument("--write", type=Path, help="a Markdown file, into whose section the tables go")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        serve(options.cases[0], options.child)
+        serve(options.cases[0], options.child, options.upload_s)
         return
-    rows = [_row(case, jobs := _jobs_of(case, options.seconds), jobs) for case in options.cases]
-    rows += [_row(options.sample_case, size, min(options.sample, size)) for size in options.runs_of]
+    slow = options.upload_s
+    rows = [_row(case, jobs := _jobs_of(case, options.seconds), jobs, slow) for case in options.cases]
+    rows += [_row(options.sample_case, size, min(options.sample, size), slow) for size in options.runs_of]
     text = _text(rows)
     print(text)
     if options.write:
@@ -81,10 +83,10 @@ def _jobs_of(case: Case, seconds: float) -> int:
     return max(4, round(seconds / case.seconds)) * case.batch
 
 
-def _row(case: Case, size: int, sample: int) -> list[str]:
+def _row(case: Case, size: int, sample: int, upload_s: float) -> list[str]:
     """One line: a run of `size` jobs, of which `sample` are waited for."""
     print(f"{case}, {sample} of {size} jobs", file=sys.stderr)
-    told = measure(case, size, sample)
+    told = measure(case, size, sample, upload_s=upload_s)
     jobs = told["jobs"]
     stages = [f"{1e3 * told['stages'].get(stage, 0.0) / jobs:.2f}" for stage in STAGES]
     rate = case.batch / case.seconds
@@ -100,7 +102,7 @@ def _row(case: Case, size: int, sample: int) -> list[str]:
     ]
 
 
-def measure(case: Case, size: int, sample: int, devices: int = 1) -> dict[str, Any]:
+def measure(case: Case, size: int, sample: int, devices: int = 1, upload_s: float = 0.0) -> dict[str, Any]:
     """What the worker says of its devices and itself, once it has rendered `sample` jobs of a run of `size`."""
     from promptmill.embedded import embedded_server
 
@@ -116,6 +118,7 @@ def measure(case: Case, size: int, sample: int, devices: int = 1) -> dict[str, A
         )
         result, log = Path(folder) / "result.json", Path(folder) / "worker.log"
         command = [sys.executable, "-m", "benchmarks.device_busy", "--cases", str(case), "--child", str(result)]
+        command += ["--upload-s", str(upload_s)]
         with log.open("wb") as words:
             worker = subprocess.Popen(command, env=environ, stdout=words, stderr=words)
         try:
@@ -214,12 +217,13 @@ class Stages:
         observer.spent(stage, 0.0, jobs)
 
 
-def serve(case: Case, result: Path) -> None:
+def serve(case: Case, result: Path, upload_s: float) -> None:
     """In the child: a worker as `promptmill worker` starts it, with a device that sleeps; at its end, what it saw."""
     from promptmill.worker import observers
 
     stages = Stages()
     observers.timed = stages.timed
+    from promptmill.producer.outputs.gcs import Bucket
     from promptmill.worker.app import default_hostname, make_app
     from promptmill.worker.devices import Devices
     from promptmill.worker.host import Host
@@ -236,6 +240,13 @@ def serve(case: Case, result: Path) -> None:
         return claims
 
     Host.claim = timed_claim  # type: ignore[method-assign]
+    put_once = Bucket.put_once
+
+    def put_slowly(*args: Any, **more: Any) -> None:
+        time.sleep(upload_s)
+        put_once(*args, **more)
+
+    Bucket.put_once = put_slowly  # type: ignore[method-assign, assignment]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     marks: list[float] = []
     threading.Thread(target=_mark_the_start, args=(device, stages, marks), daemon=True).start()

@@ -27,6 +27,7 @@ class Fetcher:
                 self._host.fetching = None
                 now = time.monotonic()
                 busy_s, self._free_since = now - max(batch.started, self._free_since), now
+            self._host.in_flight.fetched(batch.claims)
             self._host.observer.batched(batch.claims[0].shape, len(batch.claims), batch.program.batch, busy_s)
             for rendered in images:
                 self._hand_over(rendered)

@@ -2,10 +2,13 @@
 
     with in_flight.slot(timeout_s) as slot:        the puller: room for one batch, or None
         in_flight.hold(slot, claims)               from here on their leases are renewed
+    in_flight.fetched(claims)                      the fetcher: the device is done with their batch
     with in_flight.leaving(claims):                whoever takes them to their end: the one way out
         ...
 
-A slot is free again when the puller has left its block and the last of its claims has left.
+A slot is free again when the puller has left its block and the last of its claims has left. Of all slots DEVICE_DEPTH
+are for batches that the device is not done with: so a worker claims no more than it renders next, and still goes on
+where images take longer to upload than to render.
 """
 
 import contextlib
@@ -14,6 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from promptmill.producer.queue.queue import Claim
+
+DEVICE_DEPTH = 3
+"""Batches on the device: one that it computes, and two that wait: a short one is computed sooner than one prepared."""
 
 
 @dataclass(eq=False)
@@ -24,6 +30,8 @@ class Slot:
     """How many slots it takes: one, all of them for a batch that must be alone, none for what needs no device."""
     users: int = 1
     """The puller while it fills the slot, and each claim in it."""
+    for_device: bool = True
+    """Whether the device is not done with it yet."""
 
 
 @dataclass(eq=False)
@@ -39,6 +47,7 @@ class InFlight:
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._free = slots
+        self._for_device = 0
         self._changed = threading.Condition()
         self._held: dict[int, _Held] = {}  # by the claim's identity: an entry may be claimed twice, after a long sleep
 
@@ -46,8 +55,9 @@ class InFlight:
     def slot(self, timeout_s: float) -> Iterator[Slot | None]:
         """Room for a batch, or None where there is none within the time."""
         with self._changed:
-            if self._changed.wait_for(lambda: self._free >= 1, timeout_s):
+            if self._changed.wait_for(lambda: self._free >= 1 and self._for_device < DEVICE_DEPTH, timeout_s):
                 self._free -= 1
+                self._for_device += 1
                 slot = Slot()
             else:
                 slot = None
@@ -61,7 +71,7 @@ class InFlight:
     @contextlib.contextmanager
     def beside(self) -> Iterator[Slot]:
         """Room for claims that need no device; there is always some."""
-        slot = Slot(width=0)
+        slot = Slot(width=0, for_device=False)
         try:
             yield slot
         finally:
@@ -73,6 +83,12 @@ class InFlight:
         with self._changed:
             self._held.update({id(claim): _Held(claim, slot) for claim in claims})
             slot.users += len(claims)
+
+    def fetched(self, claims: Sequence[Claim]) -> None:
+        """The device is done with these claims' batch: another may take its place there."""
+        with self._changed:
+            for slot in {self._held[id(claim)].slot for claim in claims if id(claim) in self._held}:
+                self._off_device(slot)
 
     def make_alone(self, slot: Slot, timeout_s: float) -> bool:
         """Takes all the other slots too: nothing else is in flight. False where others do not end within the time."""
@@ -118,4 +134,11 @@ class InFlight:
         slot.users -= 1
         if slot.users == 0:
             self._free += slot.width
+            self._off_device(slot)
         self._changed.notify_all()
+
+    def _off_device(self, slot: Slot) -> None:
+        if slot.for_device:
+            slot.for_device = False
+            self._for_device -= 1
+            self._changed.notify_all()

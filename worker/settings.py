@@ -126,13 +126,13 @@ class WorkerSettings:
         1, "--per-device-batch", kind="whole", low=1, high=64, help="Images per device and batch.", unset="1"
     )
     batches_in_flight: int = _row(
-        3,
+        6,
         "--batches-in-flight",
         kind="whole",
         low=1,
         high=16,
-        help="Batches held at once: one on the device, one waiting for it, one being encoded and uploaded.",
-        unset="3",
+        help="Batches held at once: at most three on the device, the others being encoded and uploaded.",
+        unset="6",
     )
     models_kept: int = _row(
         1, "--models-kept", kind="whole", low=1, help="Models whose weights stay on the devices at once.", unset="1"

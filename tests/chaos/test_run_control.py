@@ -17,7 +17,7 @@ from tests.farm import Farm, farm_of, wait_until
 
 pytestmark = pytest.mark.slow
 
-IN_FLIGHT = 3  # batches, of one image on one device: what a worker holds at most
+IN_FLIGHT = 6  # batches, of one image on one device: what a worker holds at most
 STEPS = 12
 
 

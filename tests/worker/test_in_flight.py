@@ -6,7 +6,7 @@ import pytest
 
 from promptmill.producer.job import Job
 from promptmill.producer.queue.queue import Claim
-from promptmill.worker.in_flight import InFlight
+from promptmill.worker.in_flight import DEVICE_DEPTH, InFlight
 
 
 def claim(entry: str, run: str = "r") -> Claim:
@@ -96,3 +96,34 @@ def test_a_batch_that_must_be_alone_waits_for_every_slot_and_gives_all_of_them_b
         pass
     with in_flight.slot(0) as a, in_flight.slot(0) as b, in_flight.slot(0) as c:
         assert None not in (a, b, c)
+
+
+def test_a_device_has_few_batches_waiting_whatever_is_being_uploaded():
+    claims = [claim(f"{number}-0") for number in range(DEVICE_DEPTH + 2)]
+    in_flight = InFlight(DEVICE_DEPTH + 1)
+    for one in claims[:DEVICE_DEPTH]:
+        holding(in_flight, one)
+    with in_flight.slot(0) as slot:
+        assert slot is None, "they are on the device"
+    in_flight.fetched([claims[0]])  # its images are on their way, and it is held
+    in_flight.fetched([claims[0]])  # twice is once
+    holding(in_flight, claims[DEVICE_DEPTH])
+    in_flight.fetched([claims[1]])
+    with in_flight.slot(0) as slot:
+        assert slot is None, "all slots are taken"
+    with in_flight.leaving([claims[0]]):
+        pass
+    holding(in_flight, claims[-1])
+    assert in_flight.held() == claims[1:]
+
+
+def test_a_batch_that_is_lost_leaves_its_place_on_the_device():
+    first, second = claim("1-0"), claim("2-0")
+    in_flight = InFlight(DEVICE_DEPTH)
+    for _ in range(DEVICE_DEPTH):
+        holding(in_flight, first)
+        holding(in_flight, second)
+        with in_flight.leaving([first, second]):
+            pass
+    with in_flight.slot(0) as slot:
+        assert slot is not None
