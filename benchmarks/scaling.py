@@ -23,21 +23,6 @@ from benchmarks.report import circumstances, table, write_section
 
 SECTION = "scaling"
 PACKAGES = ("jax", "flax", "celery", "redis")
-MIDDLE: dict[str, dict[str, Any]] = {
-    "text_encoder/config.json": {"hidden_size": 256, "projection_dim": 256},
-    "text_encoder_2/config.json": {"hidden_size": 512, "projection_dim": 512},
-    "unet/config.json": {
-        "addition_time_embed_dim": 256,
-        "attention_head_dim": [5, 10, 20],
-        "block_out_channels": [160, 320, 640],
-        "cross_attention_dim": 768,
-        "projection_class_embeddings_input_dim": 2048,
-        "layers_per_block": 2,
-        "norm_num_groups": 32,
-        "transformer_layers_per_block": [1, 2, 4],
-    },
-}
-"""A model of the middle: large enough that what a process costs anyway is small beside it."""
 
 
 def main() -> None:
@@ -53,7 +38,7 @@ def main() -> None:
         print(json.dumps(memory(options.child)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        model = write_random_sdxl(Path(folder) / "model", tiny=options.tiny, changes=None if options.tiny else MIDDLE)
+        model = write_random_sdxl(Path(folder) / "model", tiny=options.tiny, size="mid")
         rows = [_row(options, count, model) for count in options.devices]
     head = ["devices", "batch", "images/s offered", "images/s", "busy", "CPU, ms/job", "weights, MB", "peak / weights"]
     text = f"""
