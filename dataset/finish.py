@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from promptmill.dataset.beside import scratch_beside
 from promptmill.dataset.card import CARD, card_text, licence_in
 from promptmill.dataset.croissant import CROISSANT, croissant_text
 from promptmill.dataset.failures import put_failures
@@ -23,7 +24,6 @@ from promptmill.producer.layout import CONTACT_SHEET, FAILURES, REJECTS, RUN_JSO
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import page_names, read_run
-from promptmill.producer.scratch import scratch_folder
 
 __all__ = ["UnfinishedError", "finish"]
 
@@ -55,7 +55,7 @@ def finish(
     Transcoder(chosen)  # else refused after the manifest
     check_options(output, chosen)
     ours: list[bool] = []
-    with scratch_folder("pack") as made:
+    with scratch_beside(output, "pack") as made:
         scratch = made.folder
         placed = place_manifest(
             *(scratch / MANIFEST, output, plan, failures),

@@ -22,9 +22,43 @@ class Written:
     sha256: str
 
 
-Write = Callable[[Path, str, Iterator[Sample], Output], tuple[int, list[Written]]]
+Write = Callable[["HashedFile", str, Iterator[Sample], Output], tuple[int, list[Written]]]
 """Write a shard's file, which will have that name in the output; return how many samples there were, and what else
 of the shard was put into the output, before the file: its images, where they lie beside it."""
+
+
+class HashedFile:
+    """A file that is written from its beginning to its end, with a digest of all that was written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._sha256 = hashlib.sha256()
+        self._size = 0
+
+    def write(self, data: bytes) -> int:
+        self._sha256.update(data)
+        self._size += len(data)
+        rest = memoryview(data)
+        while len(rest):
+            rest = rest[self._file.write(rest) :]
+        return len(data)
+
+    def tell(self) -> int:
+        return self._size
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def close(self) -> None:
+        self._file.close()
 
 
 @dataclass(frozen=True)
@@ -40,7 +74,9 @@ class Format:
     """The files of a split, '' where there is one alone."""
 
 
-def _write_webdataset(file: Path, name: str, samples: Iterator[Sample], output: Output) -> tuple[int, list[Written]]:
+def _write_webdataset(
+    file: HashedFile, name: str, samples: Iterator[Sample], output: Output
+) -> tuple[int, list[Written]]:
     count = 0
 
     def members() -> Iterator[Member]:
@@ -51,16 +87,17 @@ def _write_webdataset(file: Path, name: str, samples: Iterator[Sample], output: 
             yield f"{sample.key}.{sample.extension}", sample.data
             yield f"{sample.key}.txt", sample.row["prompt"].encode()
 
-    with file.open("wb") as tar:
-        write_tar(tar, members())
+    write_tar(file.write, members())
     return count, []
 
 
-def _write_parquet(file: Path, name: str, samples: Iterator[Sample], output: Output) -> tuple[int, list[Written]]:
+def _write_parquet(file: HashedFile, name: str, samples: Iterator[Sample], output: Output) -> tuple[int, list[Written]]:
     return write_with_images(file, samples), []
 
 
-def _write_imagefolder(file: Path, name: str, samples: Iterator[Sample], output: Output) -> tuple[int, list[Written]]:
+def _write_imagefolder(
+    file: HashedFile, name: str, samples: Iterator[Sample], output: Output
+) -> tuple[int, list[Written]]:
     folder = name.rpartition("/")[0]
 
     def put(sample: Sample) -> tuple[Sample, Written]:

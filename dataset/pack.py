@@ -11,11 +11,12 @@ it as it is. To have shards built anew, take them, and `data/shards.json`, from 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from promptmill.dataset.formats import FORMATS, Written
+from promptmill.dataset.formats import FORMATS, HashedFile, Written
 from promptmill.dataset.options import PackOptions
 from promptmill.dataset.pieces import Piece, pieces
 from promptmill.dataset.rows import Rows
@@ -94,12 +95,11 @@ def put_shard(
         return known
     try:
         found = read_samples(output, rows_of(rows, piece, options), Transcoder(options))
-        samples, images = kind.write(file, name, found, output)
-        with file.open("rb") as written:
-            digest = hashlib.file_digest(written, "sha256").hexdigest()
-        size = file.stat().st_size
-        shard = Shard(name, piece.split, piece.first, piece.end, samples, size, digest, made_of, holes, tuple(images))
-        output.put_file(name, file, content_type=kind.content_type, broken=lambda existing: renew)
+        with closing(HashedFile(file)) as hashed:
+            samples, images = kind.write(hashed, name, found, output)
+        written = (samples, hashed.tell(), hashed.sha256, made_of, holes, tuple(images))
+        shard = Shard(name, piece.split, piece.first, piece.end, *written)
+        output.put_file(name, file, content_type=kind.content_type, broken=lambda existing: renew, take=True)
     finally:
         file.unlink(missing_ok=True)
     output.put_once(record_name(name), _record(asdict(shard)), broken=lambda existing: True)

@@ -17,6 +17,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 from promptmill.dataset.aside import Aside
+from promptmill.dataset.beside import scratch_beside
 from promptmill.dataset.card import CARD
 from promptmill.dataset.croissant import CROISSANT
 from promptmill.dataset.failures import failure_lines, read_failures
@@ -39,7 +40,6 @@ from promptmill.producer.layout import FAILURES, REJECTS, RUN_JSON
 from promptmill.producer.outputs.output import Output, OutputUrlError
 from promptmill.producer.plan import Plan
 from promptmill.producer.plan_files import load_plan, page_names, read_run
-from promptmill.producer.scratch import scratch_folder
 
 __all__ = ["Step", "repair"]
 
@@ -53,7 +53,7 @@ def repair(
 
     `render` is called once at most, with the indexes whose images cannot be had otherwise. Raises OutputError.
     """
-    with scratch_folder("repair") as scratch:
+    with scratch_beside(output, "repair") as scratch:
         yield from _Repair(output, render, ledger, accept, scratch.folder).steps()
 
 

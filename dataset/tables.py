@@ -5,7 +5,6 @@ The same bytes whenever they are written by the same version of pyarrow, whose n
 
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -57,8 +56,8 @@ WITH_IMAGES = _schema([pa.field("image", IMAGE), *_VALUES])
 BESIDE_IMAGES = pa.schema([pa.field("file_name", pa.string()), *_VALUES])
 
 
-def write_with_images(file: Path, samples: Iterable[Sample]) -> int:
-    """Write samples with their images as Parquet; return how many there were."""
+def write_with_images(file: Any, samples: Iterable[Sample]) -> int:
+    """Write samples with their images as Parquet; return how many there were. `file` is open, or a path."""
     compression = dict.fromkeys(_leaves(WITH_IMAGES), "zstd") | {"image.bytes": "none"}  # files are packed already
     texts = [name for name in compression if name not in ("image.bytes", "image.path")]
     count = 0
@@ -72,7 +71,7 @@ def write_with_images(file: Path, samples: Iterable[Sample]) -> int:
     return count
 
 
-def write_beside_images(file: Path, samples: Iterable[Sample]) -> None:
+def write_beside_images(file: Any, samples: Iterable[Sample]) -> None:
     """Write `metadata.parquet` of samples whose images lie beside it."""
     rows = [{"file_name": f"{sample.key}.{sample.extension}", **_said(sample)} for sample in samples]
     pq.write_table(pa.Table.from_pylist(rows, schema=BESIDE_IMAGES), file, compression="zstd")

@@ -3,11 +3,9 @@
 A shard is put once and has a record: a task that comes twice, or that nobody finished, costs time and no bytes.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptmill.producer.errors import PromptmillError
@@ -40,6 +38,7 @@ def pack_shard(url: str, options: dict[str, Any], piece: dict[str, Any], renew: 
     Returns {"shard": its name}, or {"error": a sentence}.
     """
     try:
+        from promptmill.dataset.beside import scratch_beside
         from promptmill.dataset.object_file import open_object
         from promptmill.dataset.options import PackOptions
         from promptmill.dataset.pack import put_shard
@@ -52,11 +51,11 @@ def pack_shard(url: str, options: dict[str, Any], piece: dict[str, Any], renew: 
     try:
         output = open_output(url)
         with (
-            tempfile.TemporaryDirectory(prefix="promptmill-pack-") as scratch,
+            scratch_beside(output, "pack") as scratch,
             open_object(output, MANIFEST) as file,
             Rows(file) as rows,
         ):
-            shard = put_shard(output, rows, Path(scratch), PackOptions.from_json(options), Piece(**piece), renew=renew)
+            shard = put_shard(output, rows, scratch.folder, PackOptions.from_json(options), Piece(**piece), renew=renew)
     except PromptmillError as error:
         return {"error": str(error)}
     return {"shard": shard.name}

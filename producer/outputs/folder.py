@@ -85,8 +85,24 @@ class Folder:
         metadata: Mapping[str, str] | None = None,
         ours: Callable[[Existing], bool] | None = None,
         broken: Callable[[Existing], bool] | None = None,
+        take: bool = False,
     ) -> Put:
+        if take and self._take(path, self._path(name)):
+            return Put.CREATED
         return self._put(name, Content.of_file(path), ours, broken)
+
+    def _take(self, path: Path, target: Path) -> bool:
+        """Give a file a name here too, durable. False where the name is taken, or the file is on another disk."""
+        with _folder_errors("write", target, self.root):
+            _make_directories(target.parent)
+            try:
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+                os.link(path, target)
+            except OSError:  # it is copied then, which says what is wrong
+                return False
+            _sync_directory(target.parent)
+        return True
 
     def _put(
         self,

@@ -84,6 +84,7 @@ class Bucket:
         metadata: Mapping[str, str] | None = None,
         ours: Callable[[Existing], bool] | None = None,
         broken: Callable[[Existing], bool] | None = None,
+        take: bool = False,
     ) -> Put:
         return self._put(name, Content.of_file(path), content_type, metadata, ours, broken)
 

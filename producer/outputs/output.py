@@ -153,8 +153,12 @@ class Output(Protocol):
         metadata: Mapping[str, str] | None = None,
         ours: Callable[[Existing], bool] | None = None,
         broken: Callable[[Existing], bool] | None = None,
+        take: bool = False,
     ) -> Put:
-        """`put_once` with what is in a file of this machine, of which only a piece is in memory at a time."""
+        """`put_once` with what is in a file of this machine, of which only a piece is in memory at a time.
+
+        `take`: nobody writes into the file any more, so a folder may give it its name instead of copying it.
+        """
 
     def move(self, name: str, to: str) -> None:
         """Give the object another name, which must be free; its bytes and metadata stay.

@@ -1,6 +1,7 @@
 """Shards: what they hold, that they are the same bytes again, and what is done once."""
 
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Iterator
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from promptmill.dataset.finish import finish
 from promptmill.dataset.manifest import MANIFEST, write_manifest
 from promptmill.dataset.options import PackError, PackOptions, parse_bytes, parse_splits, split_of
 from promptmill.dataset.pack import Shard, pack
 from promptmill.dataset.rows import Rows
 from promptmill.dataset.samples import ImageChangedError, job_json
+from promptmill.dataset.tar import header, write_tar
 from promptmill.producer.outputs.output import OutputConflict
 from tests.dataset.conftest import FAILED, REPEATED, Run
 
@@ -189,3 +192,29 @@ def test_wrong_splits_are_refused(text: str, problem: str):
 
 def test_splits_are_read():
     assert parse_splits("train=0.98, val=0.02") == {"train": 0.98, "val": 0.02}
+
+
+def test_headers_are_those_that_pythons_tarfile_writes():
+    for name, size in (("000000000.json", 0), ("000000017.png", 512), ("x" * 100, 8**11 - 1), ("a", 1)):
+        info = tarfile.TarInfo(name)
+        info.size, info.mtime, info.mode = size, 0, 0o644
+        assert header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [512], [1, 511, 513], [3000] * 7], ids=str)
+def test_a_tar_is_the_one_that_pythons_tarfile_writes(sizes: list[int]):
+    members = [(f"{at:09d}.bin", bytes([at]) * size) for at, size in enumerate(sizes)]
+    ours, theirs = io.BytesIO(), io.BytesIO()
+    write_tar(ours.write, members)
+    with tarfile.open(fileobj=theirs, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.mode = len(data), 0, 0o644
+            tar.addfile(info, io.BytesIO(data))
+    assert ours.getvalue() == theirs.getvalue()
+
+
+def test_nothing_is_left_beside_a_run_that_was_packed(run: Run):
+    finish(run.output, run.plan, {FAILED: "x"}, shard_size=3)
+    assert [path.name for path in run.folder.rglob(".promptmill-*")] == []
+    assert all(path.stat().st_nlink == 1 for path in run.folder.glob("data/*"))
