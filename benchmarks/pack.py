@@ -1,10 +1,11 @@
 """How fast a run is packed, in how much memory; beside plain `tar` over the same images, in one interleaved run.
 
-    python -m benchmarks.pack [--images 2000] [--many 1000 20000] [--rows 100000 1000000] [--write docs/performance.md]
+    python -m benchmarks.pack [--images 1000] [--many 1000 20000 200000] [--rows 100000 1000000 2000000]
+                              [--write docs/performance.md]
 
 Images are what a worker writes of 512x512 pixels, half of them noise, so that a PNG does not shrink to nothing; those
-of `--many`, which shows the memory of the whole of `pack`, are of 64x64. `manifest` reads every image and hashes it;
-`shards` reads them again, compares the digests, writes the shard beside, durable, under its name. The peer is `tar -cf`
+of `--many`, which shows the memory of the whole of `pack`, are of 64x64 and one colour. `manifest` reads every image and hashes it;
+`shards` reads them again, compares the digests, writes the shard, durable, under its name. The peer is `tar -cf`
 and `sync` of its file. Each row is a process of its own; the best of three rounds, rounds interleaved. `--rows` writes
 the manifest alone, of jobs without images.
 """
@@ -46,10 +47,10 @@ ROUNDS = 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--many", type=int, nargs="*", default=[1000, 20_000])
-    parser.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000])
+    parser.add_argument("--many", type=int, nargs="*", default=[1000, 20_000, 200_000])
+    parser.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000, 2_000_000])
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--write", type=Path, help="put the tables into this page")
     parser.add_argument("--child", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS)
@@ -69,8 +70,8 @@ def main() -> None:
         write_section(options.write, "packing", text)
 
 
-def make_run(folder: Path, images: int, side: int) -> int:
-    """A finished run; the bytes of its images. With side 0 it has none."""
+def make_run(folder: Path, images: int, side: int, *, plain: bool = False) -> int:
+    """A finished run; the bytes of its images, of one colour where they are `plain`. With side 0 it has none."""
     output, size = Folder(folder), 0
     rows = ({"prompt": f"a red fox in the snow, number {n}", "seed": n} for n in range(images))
     with plan_jobs(rows, PlanOptions({"model": "tiny-random", "width": side or 64, "height": side or 64})) as plan:
@@ -78,7 +79,8 @@ def make_run(folder: Path, images: int, side: int) -> int:
         for planned in plan if side else ():
             path = folder / image_name(planned.id)
             path.parent.mkdir(parents=True, exist_ok=True)
-            size += path.write_bytes(encode_png(_pixels(planned.index, side), plan.whole(planned)))
+            pixels = np.full((side, side, 3), planned.index % 255, np.uint8) if plain else _pixels(planned.index, side)
+            size += path.write_bytes(encode_png(pixels, plan.whole(planned)))
     return size
 
 
@@ -132,7 +134,7 @@ def memory(many: list[int], rows: list[int]) -> str:
     for what, counts, side in (("all", many, 64), ("manifest", rows, 0)):
         for count in counts:
             with tempfile.TemporaryDirectory() as name:
-                make_run(Path(name) / "r", count, side)
+                make_run(Path(name) / "r", count, side, plain=True)
                 told = measured(what, Path(name) / "r")
             lines.append(
                 [
