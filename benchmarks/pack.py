@@ -1,13 +1,12 @@
 """How fast a run is packed, in how much memory; beside plain `tar` over the same images, in one interleaved run.
 
-    python -m benchmarks.pack [--images 1000] [--many 1000 20000 200000] [--rows 100000 1000000 2000000]
-                              [--write docs/performance.md]
+    python -m benchmarks.pack [--images 1000] [--many 1000 20000 200000] [--rows 100000 2000000] [--write PAGE]
 
 Images are what a worker writes of 512x512 pixels, half of them noise, so that a PNG does not shrink to nothing; those
-of `--many`, which shows the memory of the whole of `pack`, are of 64x64 and one colour. `manifest` reads every image and hashes it;
-`shards` reads them again, compares the digests, writes the shard, durable, under its name. The peer is `tar -cf`
-and `sync` of its file. Each row is a process of its own; the best of three rounds, rounds interleaved. `--rows` writes
-the manifest alone, of jobs without images.
+of `--many`, which shows the memory of the whole of `pack`, are of 64x64 and one colour. `manifest` reads every image
+and hashes it; `shards` reads them again, compares the digests, writes the shard, durable, under its name. The peer is
+`tar -cf` and `sync` of its file. Each row is a process of its own; the best of three rounds, rounds interleaved.
+`--rows` writes the manifest alone, of jobs without images.
 """
 
 import argparse
