@@ -245,6 +245,7 @@ sys.meta_path.insert(0, Blocker())
 LIGHT = sorted({*of("producer"), *of("promptmill")} - HEAVY_AT_START)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", LIGHT)
 def test_the_base_install_is_enough_for(module: str):
     """One interpreter each: what the one before has loaded would hide what is missing."""

@@ -36,6 +36,7 @@ def test_image_formats_are_measured() -> None:
     assert [row[-1] for row in found[1:4]] == ["the same"] * 3 and len(found) == 8
 
 
+@pytest.mark.slow
 def test_a_random_model_is_the_same_in_one_file_and_in_shards(tmp_path: Path) -> None:
     one = write_random_sdxl(tmp_path / "one", tiny=True) / "unet"
     three = write_random_sdxl(tmp_path / "three", tiny=True, shards=3) / "unet"
@@ -119,6 +120,7 @@ def test_submission_is_measured_phase_by_phase_beside_its_peer(tmp_path: Path) -
     assert "apply_async" in page.read_text()
 
 
+@pytest.mark.slow
 def test_the_structure_is_drawn_of_an_old_commit_and_of_this_one() -> None:
     text = run("rooms", "HEAD")
     folders = {row[0]: row[1:] for row in rows(text)}
@@ -126,6 +128,7 @@ def test_the_structure_is_drawn_of_an_old_commit_and_of_this_one() -> None:
     assert "  worker/sdxl --> worker/nn\n" in text and "  producer --> worker" not in text
 
 
+@pytest.mark.slow
 def test_packing_is_measured_beside_tar() -> None:
     pytest.importorskip("pyarrow")
     text = run("pack", "--images", 20, "--side", 64, "--many", 30, "--rows", 40, "--ways", "webdataset", "parquet")
@@ -137,6 +140,7 @@ def test_packing_is_measured_beside_tar() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_gallery_is_written_opened_and_scrolled() -> None:
     numbers = {row[0]: row[1] for row in rows(run("gallery", "--images", 300, "--chromium", chromium()))}
     assert numbers["images"] == "300" and float(numbers["files"]) == 8

@@ -11,6 +11,8 @@ import redis
 
 from tests.farm import Farm, farm_of, wait_until
 
+pytestmark = pytest.mark.slow
+
 OURS = ["promptmill", "worker"]
 CELERYS = ["celery", "-A", "promptmill.worker.app", "worker", "-P", "threads"]
 

@@ -18,6 +18,8 @@ from promptmill.dataset.scores import ScoresError, read_scores
 from promptmill.producer.outputs.open import open_output
 from tests.dataset.galleries import gallery_of, make_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _no_real_bucket(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from promptmill.producer.plan import PlanOptions, plan_run
 from promptmill.producer.plan_files import load_plan
 from tests.dataset.galleries import HOSTILE, PLAIN, Watched, gallery_of, hostile_run
 
+pytestmark = pytest.mark.slow
+
 REASON = "</script><script>window.harmed = 10</script>"
 
 

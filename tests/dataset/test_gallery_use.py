@@ -13,6 +13,8 @@ from promptmill.producer.outputs.open import open_output
 from promptmill.producer.plan_files import load_plan
 from tests.dataset.galleries import Watched, colour, gallery_of, make_run
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ("a red apple", "a blue cup", "a green star", "a yellow car")
 ROWS = [
     {"prompt": prompt, "num_inference_steps": steps, "guidance_scale": scale}

@@ -16,6 +16,8 @@ from promptmill.worker.sdxl.program import Model
 from promptmill.worker.sdxl.requests import PlainRequest
 from tests.parity import cases, linear, ours
 
+pytestmark = pytest.mark.slow
+
 
 def reference(name: str) -> dict[str, np.ndarray]:
     with np.load(cases.REFERENCES / f"{name}.npz") as stored:

@@ -13,6 +13,8 @@ from promptmill.producer.job import Job
 from promptmill.worker.encode import job_id_inside
 from promptmill.worker.program import fetch
 
+pytestmark = pytest.mark.slow
+
 TINY = "tiny-random"
 COMMON: dict[str, Any] = {"model": TINY, "width": 64, "height": 64, "num_inference_steps": 3}
 

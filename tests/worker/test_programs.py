@@ -17,6 +17,8 @@ from promptmill.worker.programs import Programs, Trouble
 from promptmill.worker.sdxl.tiny import write_tiny_random
 from promptmill.worker.settings import WorkerSettings
 
+pytestmark = pytest.mark.slow
+
 OUT_OF_MEMORY = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 68719476736 bytes.")
 
 

@@ -20,6 +20,8 @@ from promptmill.worker.sdxl import requests
 from promptmill.worker.sdxl.program import Model, Program
 from promptmill.worker.sdxl.requests import PlainRequest
 
+pytestmark = pytest.mark.slow
+
 CAT = PlainRequest("a cat in the rain", 64, 64, seed=7, num_inference_steps=3, guidance_scale=5.0)
 DOG = PlainRequest("a red dog", 64, 64, seed=8, num_inference_steps=6, guidance_scale=9.0, negative_prompt="fog")
 FOX = PlainRequest("a fox at night", 64, 64, seed=9, num_inference_steps=1, guidance_scale=2.0)
