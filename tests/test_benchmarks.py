@@ -105,6 +105,7 @@ def test_sides_are_compared_by_turns_on_the_same_weights(tmp_path: Path, what: s
     assert float(ours[4]) > 0 and abs(float(fused[6])) < 0.01
 
 
+@pytest.mark.slow
 def test_submission_is_measured_phase_by_phase_beside_its_peer(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     said = rows(run("submit", "--sizes", 20_000, "--celery", 20, "--write", page))
