@@ -26,7 +26,7 @@ def test_a_row_per_combination_with_what_was_measured(promptmill, here: Path, mo
         assert row["latency_s"] > 0 and row["share"] > 0 and row["host_ms"] > 0
         assert row["images_per_s_per_device"] * 8 == pytest.approx(row["images_per_s"])
         assert row["images_per_money"] == pytest.approx(row["images_per_s_per_device"] * 1800)
-    assert 1.5 < three["tera_per_image"] / one["tera_per_image"] < 3  # the decoder does not grow with the steps
+    assert 1.2 < three["tera_per_image"] / one["tera_per_image"] < 3  # the decoder does not grow with the steps
     assert list((here / "trace").rglob("*.xplane.pb"))
 
     planned = promptmill("submit", "cats.txt", "--model", "tiny-random", "--output", "out", "--dry-run", "--json")
