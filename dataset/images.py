@@ -67,7 +67,7 @@ def look_at(data: bytes, *, decode: bool = False) -> ImageFacts:
             marks = _marks(image, data, record)
             kind = format_of(data)
             if kind is not None and not kind.container.is_whole(in_memory(data)):
-                raise ImageError("is cut: its end is missing")
+                raise ImageError("is truncated: its end is missing")
             if decode:
                 image.load()
     except UnidentifiedImageError as error:

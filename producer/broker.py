@@ -22,7 +22,7 @@ def connect(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
         client.ping()
     except redis.AuthenticationError as error:
         raise BrokerError(
-            f"Redis at {without_password(url)} wants a password, or another one: redis://:password@host:port/db"
+            f"Redis at {without_password(url)} needs a password, or another one: redis://:password@host:port/db"
         ) from error
     except (redis.RedisError, ValueError, TypeError) as error:  # the latter two: no such host name, no such option
         raise BrokerError(

@@ -89,7 +89,7 @@ def resolve_model(name: str) -> str:
     folder = _folder(name)
     if folder is not None:
         if not (folder / "model_index.json").is_file():
-            raise ModelNameError(f"{folder} is no model folder: it has no model_index.json (diffusers' layout)")
+            raise ModelNameError(f"{folder} is not a model folder: it has no model_index.json (diffusers' layout)")
         return str(folder.resolve())
     if _is_file(name):
         raise ModelNameError(
@@ -159,7 +159,7 @@ def _of_folder(folder: Path) -> tuple[Defaults, Preset | None]:
         scheduler = _read_json(folder / "scheduler" / "scheduler_config.json", missing={})
         _check_pipeline(index.get("_class_name"))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelNameError(f"{folder} is no SDXL model folder: {error}") from error
+        raise ModelNameError(f"{folder} is not an SDXL model folder: {error}") from error
     sampler, note = sampler_of(scheduler)
     defaults = Defaults(
         width=side,

@@ -47,7 +47,8 @@ def write_plan(output: Output, run: str, plan: Plan, sources: Sequence[str] = ()
         known = read_run(output)
     if known is None or known.get("digest") != plan.digest:
         raise PlanError(
-            f"run {run!r} at {output.url} has another plan: name this run otherwise (--run), or choose another output"
+            f"run {run!r} at {output.url} already holds a different plan; "
+            "pass another name with --run, or another --output"
         )
     return known
 
@@ -105,7 +106,7 @@ def load_plan(run_output: Output) -> Plan:
         page_jobs = int(run.get("jobs_per_plan_file", JOBS_PER_FILE))
         digest, shapes = _index(pages, run["settings"], heaps, page_jobs)
         if digest != run["digest"] or len(heaps) != run["jobs"]:
-            raise PlanError(f"{run_output.url}: the plan's files are not those that its {RUN_JSON} tells of")
+            raise PlanError(f"{run_output.url}: the plan's files are not those that its {RUN_JSON} lists")
         return Plan(
             pages,
             heaps,
@@ -117,7 +118,7 @@ def load_plan(run_output: Output) -> Plan:
         )
     except (KeyError, TypeError, ValueError, ImageFormatError) as error:
         heaps.close()
-        raise PlanError(f"{run_output.url}/{RUN_JSON} does not say what a run is: {error}") from error
+        raise PlanError(f"{run_output.url}/{RUN_JSON} does not describe a run: {error}") from error
     except BaseException:
         heaps.close()
         raise
@@ -134,7 +135,7 @@ class _Stored:
         try:
             return self._output.get(self._names[number])
         except ObjectNotFound as error:
-            raise PlanError(f"{self._output.url}/{self._names[number]} is gone: the plan is not whole") from error
+            raise PlanError(f"{self._output.url}/{self._names[number]} is missing: the plan is incomplete") from error
 
     def __len__(self) -> int:
         return len(self._names)

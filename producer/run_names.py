@@ -40,7 +40,7 @@ def find_name(root: Output, stem: str, plan: Plan, sources: Sequence[str], chang
     if best is not None and (kept[best] or change is not Change.NONE):
         return best
     if change is Change.APPEND:
-        raise PlanError(f"{root.url} has no run of {', '.join(sources)}: --run NAME says to which to append")
+        raise PlanError(f"{root.url} has no run of {', '.join(sources)}: name the run to append to with --run NAME")
     return default
 
 

@@ -70,7 +70,7 @@ def name_of(template: str, job: PlannedJob) -> str:
     except ValueError as error:
         raise PlanError(f"--name {template!r}: {error}") from error
     if any(part.strip(". ") == "" or len(part.encode()) > 250 for part in name.split("/")):
-        raise PlanError(f"--name: index {job.index} would be called {name[:80]!r}, which no file can be")
+        raise PlanError(f"--name: index {job.index} would be called {name[:80]!r}, which is not a valid file name")
     return name
 
 
@@ -82,7 +82,7 @@ def check_template(template: str) -> None:
         raise PlanError(f"--name {template!r}: {error}") from error
     wrong = next((name for name in names if not name or not re.fullmatch(r"[\w -]+", name)), None)
     if wrong is not None:
-        raise PlanError(f"--name {template!r}: {{{wrong}}} is none of {', '.join(OWN_NAMES)} and no label's name")
+        raise PlanError(f"--name {template!r}: {{{wrong}}} is neither one of {', '.join(OWN_NAMES)} nor a label")
     if template.startswith("/") or ".." in template.split("/"):
         raise PlanError(f"--name {template!r}: must stay within the folder")
 
@@ -175,7 +175,7 @@ class _Bringer:
     def _make_room(self, target: Path) -> None:
         if target.exists() or target.is_symlink():
             if not self._settings.overwrite:
-                raise PlanError(f"{target} is there and is something else: --overwrite replaces it")
+                raise PlanError(f"{target} exists and differs: --overwrite replaces it")
             target.unlink()
         target.parent.mkdir(parents=True, exist_ok=True)
 

@@ -126,7 +126,7 @@ def _lines(output: Output, name: str) -> list[str]:
     try:
         return unpack(output.get(name))
     except ObjectNotFound as error:
-        raise PlanError(f"{output.url}/{name} is gone: the plan is not whole") from error
+        raise PlanError(f"{output.url}/{name} is missing: the plan is incomplete") from error
 
 
 def _text(value: Any) -> str:

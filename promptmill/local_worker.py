@@ -117,7 +117,7 @@ class LocalWorker:
             while self._process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.05)
         except KeyboardInterrupt:
-            click.echo("stopping at once; what was under way is rendered again next time", err=True)
+            click.echo("stopping at once; unfinished images are rendered next time", err=True)
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -51,7 +51,9 @@ def answer_batch(
             write_whole(folder / OUTPUT, answers.lines())
         if not answers.answered + answers.failed:
             (folder / OUTPUT).unlink()
-            raise PlanError(f"{output.url}: no job has a {CUSTOM_ID}: the run is of no OpenAI Batch file")
+            raise PlanError(
+                f"{output.url}: no job has a {CUSTOM_ID}: the run was not submitted from an OpenAI Batch file"
+            )
         errors.replace(folder / ERRORS)
     finally:
         errors.unlink(missing_ok=True)

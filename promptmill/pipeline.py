@@ -132,7 +132,7 @@ def _render(program: AnyProgram, jobs: Sequence[Job]) -> Iterator[Image.Image]:
         if not finite or plain:
             raise BrokenImageError(f"seed {job.seed}: the model gave {'one colour' if finite else 'NaN'}: {job.prompt}")
         for name, text in cut.items():
-            warnings.warn(f"{name} is too long, its end was cut off: {text!r}", stacklevel=4)
+            warnings.warn(f"{name} is too long, its end was truncated: {text!r}", stacklevel=4)
         image = Image.fromarray(pixels)
         image.info[PNG_JOB_KEYWORD] = job_record(job)
         yield image

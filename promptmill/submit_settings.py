@@ -44,7 +44,7 @@ def plan_options(given: Mapping[str, Any], preset: str | None, expansion: Expans
     fields = canonical_names({name: value for name, value in named.items() if name not in (*said, *OF_ROWS)})
     matrix = {name: tuple(value) for name, value in fields.items() if _are_values(name, value)}
     if expansion is not None and (matrix or said.keys() & flags_of_expansion()):
-        raise PlanError("an expansion= says all of it: leave out the keywords that are flags of expansion")
+        raise PlanError("expansion= replaces keywords such as expand= and wildcards=: leave those out")
     if isinstance(columns := said.get("columns"), Mapping):
         said["columns"] = tuple(f"{name}={column}" for name, column in columns.items())
     whole = {**flags(), "columns": (), "labels": (), **said}

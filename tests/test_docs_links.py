@@ -12,7 +12,7 @@ from promptmill.cli import VERBS, cli
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").rglob("*.md")])
 
-COMING = {"scaling.md", "delivery.md"}  # linked, and being written
+COMING = {"delivery.md"}  # linked, and being written
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -40,7 +40,9 @@ OF_OTHERS = {
     "Midjourney": {"ar"},
     "Celery and Flower": {"pool", "basic-auth", "persistent", "url-prefix", "max-tasks"},
     "gcloud": {"accelerator-type"},
-    "benchmarks": {"write", "results"},
+    "benchmarks": {
+        flag for file in (ROOT / "benchmarks").glob("*.py") for flag in re.findall(r'"--([a-z-]+)"', file.read_text())
+    },
 }
 
 

@@ -203,7 +203,7 @@ def test_render_says_which_rows_failed_and_how_many_prompts_were_cut(tmp_path):
     assert answer.returncode == 1, answer.stderr
     assert "failed: index 1, p.csv:3: (a dog: prompt weights: " in answer.stderr
     assert "2 images rendered, 1 failed" in answer.stderr
-    assert "1 image has a prompt longer than its windows of 77 tokens: the end was cut off" in answer.stderr
+    assert "1 image has a prompt longer than its windows of 77 tokens: the end was truncated" in answer.stderr
 
 
 def test_a_model_that_is_not_there_ends_render_with_a_sentence(tmp_path):

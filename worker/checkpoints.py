@@ -67,7 +67,7 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelNotFoundError(
-            f"{name}: is neither {' nor '.join(BUILT_IN)}, nor a folder, nor a model that the hub gives: {error}"
+            f"{name}: is neither {' nor '.join(BUILT_IN)}, nor a folder, nor a model found on the hub: {error}"
         ) from error
 
 

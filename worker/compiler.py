@@ -92,4 +92,4 @@ class Compiler:
         try:
             tell(shape)
         except redis.RedisError as error:  # then the mark looks like a death, of which it takes three
-            logger.warning("Redis does not know how %s ended: %s", shape.key, error)
+            logger.warning("could not tell Redis how compiling %s ended: %s", shape.key, error)

@@ -105,7 +105,7 @@ def _algorithm(key: bytes) -> bytes:
         return b"ed25519"
     size = loaded.curve.key_size if isinstance(loaded, ec.EllipticCurvePrivateKey) else 0
     if size not in _CURVES:
-        raise CredentialsError(f"the key is of a kind that C2PA does not know: {type(loaded).__name__}")
+        raise CredentialsError(f"C2PA does not support keys of this type: {type(loaded).__name__}")
     return _CURVES[size]
 
 

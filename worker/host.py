@@ -127,12 +127,12 @@ class Host:
                 self.report.trouble(shape.key, f"out of memory: it goes on with {count(images, 'image')} per device")
                 self.finisher.release(left, f"given back, for smaller batches: {reason}")
             else:
-                logger.error("a batch of %d was lost", len(claims), exc_info=error)
+                logger.error("a batch of %d jobs failed", len(claims), exc_info=error)
                 self.finisher.retry(left, reason)
 
     def start_anew(self, claims: Sequence[Claim], why: str) -> None:
         """Give up these claims, which count as tried, give back all others, and start this process anew."""
-        logger.critical("%s: this worker starts itself anew", why)
+        logger.critical("%s: this worker restarts itself", why)
         self.stopping.set()
         self.give_up.set()
         self.finisher.retry(claims, why)

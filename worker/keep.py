@@ -69,4 +69,4 @@ class Keeper:
         finally:
             host.claiming.release()
         if count:
-            logger.warning("given back, as the answer to their claim was lost: %d jobs", count)
+            logger.warning("gave back jobs whose claim was never answered: %d", count)

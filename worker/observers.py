@@ -122,4 +122,4 @@ class Observers(Observer):
             try:
                 getattr(observer, what)(*args)
             except Exception:
-                logger.exception("%s did not take %s", type(observer).__name__, what)
+                logger.exception("observer %s failed on %s", type(observer).__name__, what)

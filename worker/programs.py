@@ -107,7 +107,7 @@ class Programs:
             self._programs.pop(shape, None)
             self._per_device[shape] = images // 2
         logger.warning(
-            "%s: out of memory with %d images per device; it goes on with %d", shape.key, images, images // 2
+            "%s: out of memory with %d images per device; continuing with %d", shape.key, images, images // 2
         )
         return True
 

@@ -61,7 +61,7 @@ class Puller:
                 logger.warning("Redis does not answer: %s", error)
                 host.stopping.wait(next(pauses))
             except Exception:
-                logger.exception("the puller goes on after this")
+                logger.exception("the puller failed, and continues")
                 host.stopping.wait(next(pauses))
             else:
                 if not worked:

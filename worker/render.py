@@ -105,7 +105,7 @@ def start(program: AnyProgram, claims: Sequence[Claim], checks: Checks) -> Batch
     for claim, cut in zip(claims, prepared.cuts, strict=True):
         for name, text in cut.items():
             where = claim.job.id, claim.run, claim.index
-            logger.warning("job %s (%s/%d): %s is too long, its end was cut off: %r", *where, name, text)
+            logger.warning("job %s (%s/%d): %s is too long, its end was truncated: %r", *where, name, text)
     result = program.run(prepared)
     return Batch(program, claims, result, prepared.cuts, time.monotonic(), checks, checks.start(result.pixels))
 
@@ -283,7 +283,7 @@ class Finisher:
                 return call()
             except (OutputUnavailable, redis.RedisError) as error:  # also a Redis that answers and takes no writes
                 pause_s = next(pauses)
-                logger.warning("again in %.1f s: %s", pause_s, error)
+                logger.warning("retrying in %.1f s: %s", pause_s, error)
                 if isinstance(error, OutputUnavailable):
                     when_away(str(error))
                 if self._give_up.wait(pause_s):

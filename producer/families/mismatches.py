@@ -92,7 +92,7 @@ def _of_model(model: str, own: Defaults, preset: str | None) -> Iterator[str]:
     if wanted and own.own_prediction_type not in (None, wanted):
         yield (
             f"--preset {preset} needs a model that predicts {wanted!r}, but {model} says {own.own_prediction_type!r}: "
-            f"import it anew with --prediction-type {wanted}"
+            f"import it again with --prediction-type {wanted}"
         )
 
 

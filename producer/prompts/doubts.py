@@ -45,7 +45,7 @@ def _shown(pattern: str) -> Detail:
 DOUBTS = (
     Doubt(
         first_unseen,
-        "characters in the prompt that nobody sees",
+        "invisible characters in the prompt",
         "the model sees them, so that it is another prompt than it looks; take them out",
     ),
     Doubt(

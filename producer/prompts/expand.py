@@ -149,7 +149,7 @@ class Expander:
         count = math.prod(counts) * images
         if count > MAX_JOBS_A_ROW:
             said = f"{count:,}" if count < MANY else f"at least {MANY:,}"
-            raise JobError("prompt", f"means {said} jobs; one row may mean {MAX_JOBS_A_ROW:,}")
+            raise JobError("prompt", f"makes {said} jobs; expected at most {MAX_JOBS_A_ROW:,} per row")
 
     def _seed(self, fields: Mapping[str, Any], image: int, index: int, images: int) -> Any:
         seed = fields.get("seed")
@@ -190,14 +190,16 @@ def _check(expansion: Expansion) -> None:
         _check_values(name, values)
     count = expansion.images_per_prompt * math.prod(len(values) for values in expansion.matrix.values())
     if count > MAX_JOBS_A_ROW:
-        raise ExpansionError(f"matrix and images per prompt mean {count:,} jobs a row; {MAX_JOBS_A_ROW:,} are the most")
+        raise ExpansionError(
+            f"matrix and images per prompt make {count:,} jobs per row, expected at most {MAX_JOBS_A_ROW:,}"
+        )
 
 
 def _check_values(name: str, values: tuple[Any, ...]) -> None:
     if name not in FIELD_NAMES or name in TEXTS:
-        raise ExpansionError(f"{name}: no field that a matrix can be of")
+        raise ExpansionError(f"{name}: is not a field that takes several values")
     if not values:
-        raise ExpansionError(f"{name}: a matrix of no values")
+        raise ExpansionError(f"{name}: has no values")
     twice = next((value for value in values if values.count(value) > 1), None)
     if twice is not None:
         raise ExpansionError(f"{name}: has {twice!r} twice")

@@ -133,7 +133,7 @@ def _a1111_sampler(text: str) -> dict[str, str]:
 
 def _sampler(name: str, known: Mapping[str, str], option: str) -> str:
     if name.lower() not in known:
-        raise JobError("sampler", f"is not here under the name {name[:40]!r} of --{option} (known: {_listed(known)})")
+        raise JobError("sampler", f"has no counterpart for --{option} {name[:40]!r} (known: {_listed(known)})")
     return known[name.lower()]
 
 

@@ -102,7 +102,7 @@ def _open(path: Path) -> TextIO:
     """
     try:
         if path.exists() and (start := _start_of(path)) and not start.startswith(_STARTS):
-            raise PlanError(f"{path} is there and is no file of rejects: name another")
+            raise PlanError(f"{path} exists and is not a file of rejects: name another")
         return path.with_name(f"{path.name}.part").open("w", encoding="utf-8")
     except OSError as error:
         raise PlanError(f"{path}: {error.strerror}") from error

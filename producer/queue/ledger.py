@@ -216,7 +216,7 @@ def _set_bits(byte: int) -> Iterator[int]:
 def name_is_taken(run: str, known: str, output: str) -> LedgerError:
     """What is said of a run's name that stands for another run, at the output that is `known`."""
     what = f"at {known}" if known != output else "with other jobs"
-    return LedgerError(f"run {run!r} is known to this Redis {what}: name this run otherwise with --run")
+    return LedgerError(f"run {run!r} is known to this Redis {what}: pass another name with --run")
 
 
 def check_priority(priority: str) -> None:

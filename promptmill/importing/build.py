@@ -27,7 +27,7 @@ def import_model(request: ImportRequest) -> dict[str, Any]:
     """Write the model folder that is asked for, whole or not at all; returns its record. Raises CheckpointError."""
     _be_quiet()
     if request.output.exists():
-        raise CheckpointError(f"{request.output}: is there already; name a folder that is not")
+        raise CheckpointError(f"{request.output}: already exists; name a new folder")
     source = load_source(request)
     record: dict[str, Any] = {"source": source.record}
     if request.unet:

@@ -40,7 +40,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header alone: eight bytes of length, then JSON. Raises CheckpointError for what is no .safetensors file."""
+    """The header alone: eight bytes of length, then JSON. Raises CheckpointError for another kind of file."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -54,7 +54,7 @@ def read_header(path: Path) -> Header:
             {name: value["dtype"] for name, value in values.items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: is no .safetensors file: {error}") from error
+        raise CheckpointError(f"{path}: is not a .safetensors file: {error}") from error
 
 
 def refuse_pickle(name: str) -> None:
@@ -73,7 +73,7 @@ def find_file(name: str, revision: str | None = None) -> Path:
     if not path.is_file():
         path = _from_hub(name, revision)
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"{name}: is no .safetensors file")
+        raise CheckpointError(f"{name}: is not a .safetensors file")
     return path
 
 
@@ -87,7 +87,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     try:
         return Path(hf_hub_download(found[1], found[2], revision=revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"{name}: is neither a file here nor one that the hub gives: {error}") from error
+        raise CheckpointError(f"{name}: is neither a file here nor one found on the hub: {error}") from error
 
 
 def is_repository(name: str) -> bool:

@@ -78,7 +78,7 @@ def _from_folder(folder: Path, record: dict[str, Any], request: ImportRequest, *
         add_watermarker=False,
     )
     if not isinstance(pipeline, PIPELINES):
-        raise CheckpointError(f"{folder}: is a {type(pipeline).__name__}, which is no SDXL model or refiner")
+        raise CheckpointError(f"{folder}: is a {type(pipeline).__name__}, which is neither SDXL nor its refiner")
     if hashed:
         record["sha256"] = {str(path.relative_to(folder)): sha256(path) for path in files}
     return Source(pipeline, folder, stored, record, {})
@@ -99,7 +99,7 @@ def _download(request: ImportRequest) -> Path:
         )
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{request.source}: is neither a file, nor a folder, nor a model that the hub gives: {error}"
+            f"{request.source}: is neither a file, nor a folder, nor a model found on the hub: {error}"
         ) from error
 
 
@@ -157,8 +157,8 @@ def _config_folder(request: ImportRequest, default: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=_JSON_ONLY))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
-            f"a single file has no configuration and no tokenizers, and the hub does not give those of {name}: "
-            f"name any SDXL model folder with --config ({error})"
+            "a single file has no configuration and no tokenizers, "
+            f"and those of {name} could not be fetched from the hub: name any SDXL model folder with --config ({error})"
         ) from error
 
 

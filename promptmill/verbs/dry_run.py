@@ -94,9 +94,9 @@ def dry_run(
     click.echo(json.dumps(said, ensure_ascii=False) if as_json else report(said, given["cost_per_device_hour"]))
     stops = (said["rejected"] and given["on_error"] == "stop") or not said["jobs"]
     if stops:
-        click.secho("the run would not begin: mend these rows, or leave them out with --on-error skip", err=True)
+        click.secho("the run would not start: correct these rows, or skip them with --on-error skip", err=True)
     if refusal := known and known.refusal:
-        click.secho(f"the run would not begin: {refusal}", err=True)
+        click.secho(f"the run would not start: {refusal}", err=True)
     return 2 if stops or refusal else 0
 
 

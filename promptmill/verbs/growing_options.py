@@ -33,7 +33,7 @@ def change_of(given: Mapping[str, Any]) -> "Change":
     from promptmill.producer.growth import Change
 
     if given["append"] and given["replace_plan"]:
-        raise click.UsageError("--append keeps the run's plan and --replace-plan does not: give one of them")
+        raise click.UsageError("--append and --replace-plan exclude each other: give one of them")
     return Change.APPEND if given["append"] else Change.REPLACE if given["replace_plan"] else Change.NONE
 
 

@@ -35,6 +35,6 @@ def encoding_of(given: Mapping[str, Any]) -> "Encoding | None":
 
     if given["image_format"] is None:
         if given["quality"] is not None:
-            raise click.UsageError("--quality is that of an --image-format: webp, jpeg or jxl")
+            raise click.UsageError("--quality needs --image-format webp, jpeg or jxl")
         return None
     return Encoding(given["image_format"], given["quality"])

@@ -80,7 +80,7 @@ def _request(folder: Path, given: dict[str, Any]) -> "ImportRequest":
     from promptmill.producer.families.presets import get_preset
 
     if folder.exists():
-        raise CheckpointError(f"{folder}: is there already; name a folder that is not")
+        raise CheckpointError(f"{folder}: already exists; name a new folder")
     loras = tuple(parse_lora(text) for text in given["loras"])
     embeddings = tuple(parse_embedding(text) for text in given["embeddings"])
     added = [*(lora.file for lora in loras), *(embedding.file for embedding in embeddings)]
@@ -158,4 +158,4 @@ def _tell(request: "ImportRequest", record: dict[str, Any]) -> None:
     if record["preset"]:
         click.echo(f"it is rendered as {record['preset']} unless flags say otherwise", err=True)
     for embedding in record["embeddings"]:
-        click.echo(f"prompts may say {embedding['tokens'][0]}", err=True)
+        click.echo(f"use it in prompts as {embedding['tokens'][0]}", err=True)

@@ -38,7 +38,7 @@ def command(
     if run is not None:
         return _list_jobs(run, indexes or (), labels_of(labels), prompt, broker, as_json)
     if indexes or labels or prompt is not None:
-        raise click.UsageError("--index, --label and --prompt want a RUN: promptmill list RUN --index 17")
+        raise click.UsageError("--index, --label and --prompt need a RUN: promptmill list RUN --index 17")
     return _list_runs(broker, as_json)
 
 

@@ -257,7 +257,7 @@ def _tell(report: Report, as_json: bool) -> None:
     else:
         click.echo(_summary(report), err=True)
     if report.cut:
-        text = f"{have(report.cut, 'image')} a prompt longer than its windows of 77 tokens: the end was cut off"
+        text = f"{have(report.cut, 'image')} a prompt longer than its windows of 77 tokens: the end was truncated"
         click.secho(f"{text}, and is in the image's record (--prompt-windows N)", err=True, fg="yellow")
     if report.contact_sheet:
         click.echo(f"{report.on_sheet}: {report.contact_sheet}", err=True)

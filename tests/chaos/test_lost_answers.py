@@ -83,7 +83,7 @@ def test_a_worker_alone_renders_what_it_never_heard_that_it_had_claimed(farm, wi
     run = farm.wait_until_finished("r", timeout_s=8 * LEASE_S)
     assert wire.lost.is_set()
     assert (run["done"], run["failed"]) == (6, 0)
-    assert "the answer to their claim was lost" in farm.log(0)
+    assert "whose claim was never answered" in farm.log(0)
 
 
 def test_a_renewal_that_hangs_is_asked_again_before_the_lease_is_over(wire, client):

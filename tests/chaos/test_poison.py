@@ -91,7 +91,7 @@ def test_a_job_that_hangs_the_device_is_given_up_and_the_worker_starts_itself_an
     (failure,) = farm.status("r")["runs"][0]["failures"]
     assert (failure["index"], "took more than 8 s" in failure["reason"]) == (1, True)
     assert worker.poll() is None, "it is the same process, begun anew"
-    assert farm.log(0).count("starts itself anew") == 3
+    assert farm.log(0).count("restarts itself") == 3
     assert farm.log(0).count("ready to claim") >= 3
 
 
@@ -102,8 +102,8 @@ def test_a_batch_too_large_for_the_device_goes_on_in_halves(farm: Farm, tmp_path
     farm.submit([f"large {n}" for n in range(12)], str(tmp_path), "r", "--steps", "2")
     run = farm.wait_until_finished("r", timeout_s=400)  # of which three compilations
     assert (run["done"], run["failed"]) == (12, 0)
-    assert "out of memory with 4 images per device; it goes on with 2" in farm.log(0)
-    assert "out of memory with 2 images per device; it goes on with 1" in farm.log(0)
+    assert "out of memory with 4 images per device; continuing with 2" in farm.log(0)
+    assert "out of memory with 2 images per device; continuing with 1" in farm.log(0)
     assert "it goes on with 1 image per device" in str(farm.status("r")["workers"][0]["problems"])
 
 

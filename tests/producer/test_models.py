@@ -112,7 +112,7 @@ def test_a_folders_size_may_be_two_sides_or_left_open(make_model):
 )
 def test_a_config_without_a_size_is_refused(make_model, sample_size: Any, blocks: Any):
     folder = make_model(sample_size, blocks)
-    with pytest.raises(ModelNameError, match="is no SDXL model folder"):
+    with pytest.raises(ModelNameError, match="is not an SDXL model folder"):
         model_defaults(str(folder))
 
 
@@ -120,14 +120,14 @@ def test_a_config_without_a_size_is_refused(make_model, sample_size: Any, blocks
 def test_a_broken_config_is_refused(make_model, content: str):
     folder = make_model()
     (folder / "unet" / "config.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(ModelNameError, match="is no SDXL model folder"):
+    with pytest.raises(ModelNameError, match="is not an SDXL model folder"):
         model_defaults(str(folder))
 
 
 def test_a_folder_with_nothing_but_an_index_is_refused(make_model):
     folder = make_model()
     (folder / "vae" / "config.json").unlink()
-    with pytest.raises(ModelNameError, match="is no SDXL model folder"):
+    with pytest.raises(ModelNameError, match="is not an SDXL model folder"):
         model_defaults(str(folder))
 
 

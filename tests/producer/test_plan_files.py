@@ -61,6 +61,7 @@ def test_run_json_says_what_the_run_is(output, small_plan_files):
         "digest": plan.digest,
         "sources": ["cats.txt"],
         "seeds_end": 6,
+        "image_format": "png",
         "settings": plan.common,
         "shapes": {jobs[0].shape.key: 4, jobs[5].shape.key: 1},
     }
@@ -78,7 +79,7 @@ def test_a_second_write_adopts_the_first(output):
 def test_another_plan_under_the_same_name_is_refused_and_changes_nothing(output, other: tuple[int, str]):
     write_plan(output, "r", plan_of(3))
     before = contents(output)
-    with pytest.raises(PlanError, match=r"run 'r' at .* has another plan: name this run otherwise"):
+    with pytest.raises(PlanError, match=r"run 'r' at .* already holds a different plan; pass another name"):
         write_plan(output, "r", plan_of(*other))
     assert contents(output) == before
 
@@ -163,7 +164,7 @@ def test_a_damaged_plan_is_refused(output, small_plan_files, damage: str):
 
 def test_a_run_json_of_another_program_is_no_plan(output):
     output.put_once("run.json", b'{"plan_files": 1}')
-    with pytest.raises(PlanError, match="does not say what a run is"):
+    with pytest.raises(PlanError, match="does not describe a run"):
         load_plan(output)
 
 

@@ -56,7 +56,7 @@ def submitted(client: redis.Redis) -> list[Job]:
         (["cats.txt", "--wdith", "64"], "No such option '--wdith'. (Did you mean one of: '--dialect', '--width'?)"),
         (["cats.txt", "--sampler", "magic"], f"promptmill: sampler: must be one of {', '.join(SAMPLERS)}; got 'magic'"),
         (["cats.txt", "--model", "./no-model"], "promptmill: no model './no-model'"),
-        (["cats.txt", "--model", "folder"], "promptmill: folder is no model folder: it has no model_index.json"),
+        (["cats.txt", "--model", "folder"], "promptmill: folder is not a model folder: it has no model_index.json"),
         (["cats.txt", "--run", "a/b"], "promptmill: run name 'a/b': use letters"),
         (["cats.txt", "--output", "cats.txt"], "cats.txt is not a folder"),
         (["cats.txt", "--output", "s3://bucket"], "promptmill: output 's3://bucket': there is no storage s3://"),

@@ -94,5 +94,5 @@ def test_what_is_wrong_is_said_at_once():
 
 
 def test_a_prompt_that_is_cut_is_told(pipeline):
-    with pytest.warns(UserWarning, match="prompt is too long, its end was cut off: ' ?cat"):
+    with pytest.warns(UserWarning, match="prompt is too long, its end was truncated: ' ?cat"):
         pipeline("cat " * 100)

@@ -43,7 +43,7 @@ def test_tiny_random_is_written_by_several_at_once_and_is_there_whole(
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=f"{tmp_path} is no model folder: it has no model_index.json"):
+    with pytest.raises(ModelNotFoundError, match=f"{tmp_path} is not a model folder: it has no model_index.json"):
         find_model(str(tmp_path))
 
 

@@ -178,4 +178,4 @@ def find_safety_checker(name: str) -> Path:
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_PATTERNS))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelNotFoundError(f"{name}: is neither a folder nor a model that the hub gives: {error}") from error
+        raise ModelNotFoundError(f"{name}: is neither a folder nor a model found on the hub: {error}") from error

@@ -73,7 +73,7 @@ class Tokenizers:
             if other.length != first.length:
                 raise ConfigError(
                     f"{folder / name}: its texts are {other.length} tokens long, but those of {names[0]} "
-                    f"{first.length}; they must agree, because both encoders' outputs are laid side by side"
+                    f"{first.length}; they must agree, because both encoders' outputs are concatenated"
                 )
 
     @property
@@ -221,7 +221,7 @@ def _check_vocabulary(folder: Path, tokenizer: CLIPTokenizer, vocab_size: int | 
     """The id of padding. ConfigError where the encoder does not know every id: it would read past its table."""
     if tokenizer.pad is None or tokenizer.start == tokenizer.end:
         raise ConfigError(
-            f"{folder}: expected a start mark, another end mark and a token for padding, "
+            f"{folder}: expected a BOS, another EOS and a padding token, "
             f"got the ids {tokenizer.start}, {tokenizer.end} and {tokenizer.pad}"
         )
     largest = tokenizer.largest_id

@@ -212,7 +212,7 @@ def test_a_one_step_lightning_that_says_epsilon_is_told_how_to_be_imported(tmp_p
     folder = make_folder(tmp_path / "one", EULER, {}, {})
     job = Job(prompt="x", model=folder, **get_preset("lightning-1").job_fields())
     (found,) = mismatches([job], "lightning-1")
-    assert found.endswith("import it anew with --prediction-type sample")
+    assert found.endswith("import it again with --prediction-type sample")
 
 
 def test_a_consistency_model_takes_guidance_as_an_input(tmp_path: Path):

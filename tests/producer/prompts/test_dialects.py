@@ -71,7 +71,7 @@ def test_kohyas_lines(plan):
         ("x --l 5 --g 4", "guidance_scale: is given twice, the second time as --g"),
         (
             "x --ss dpmsolver",
-            f"sampler: is not here under the name 'dpmsolver' of --ss (known: {', '.join(KOHYA_SAMPLERS)})",
+            f"sampler: has no counterpart for --ss 'dpmsolver' (known: {', '.join(KOHYA_SAMPLERS)})",
         ),
         ("--n blurry", "prompt: is empty"),
         ("x --d 1e17", "seed: must be written as a whole number: 1e+17 is a float, and those beyond 2^53 are rounded"),
@@ -111,7 +111,7 @@ def test_a1111s_lines(plan):
         ("--prompt x --steps 5 6", "'6': is not an option of A1111's lines (known: prompt, "),
         ("--prompt x --prompt y", "--prompt: is given twice"),
         ("--steps 5", "prompt: is missing"),
-        ("--prompt x --sampler_name Restart", "sampler: is not here under the name 'Restart' of --sampler_name (known"),
+        ("--prompt x --sampler_name Restart", "sampler: has no counterpart for --sampler_name 'Restart' (known"),
         ("--prompt x --n_iter 0", "--n_iter: must be a whole number from 1 to 1000000, got '0'"),
     ],
 )  # fmt: skip

@@ -118,7 +118,7 @@ def test_a_seed_that_cannot_be_counted_on_from_is_told(seed: Any) -> None:
     ],
 )
 def test_a_row_that_means_too_many_jobs_is_told(prompt: str, more: dict[str, Any], count: str) -> None:
-    with pytest.raises(JobError, match=f"means {count} jobs; one row may mean 1,000,000"):
+    with pytest.raises(JobError, match=f"makes {count} jobs; expected at most 1,000,000 per row"):
         jobs(prompt, combinatorial=True, **more)
 
 
@@ -133,11 +133,11 @@ def test_a_million_jobs_of_a_row_come_one_by_one() -> None:
         ({"wildcard_order": "any"}, "wildcard order 'any': expected random or sequential"),
         ({"images_per_prompt": 0}, "images per prompt must be 1 or more, got 0"),
         ({"run_seed": -1}, "run seed must be 0 or more, got -1"),
-        ({"matrix": {"steps": (1, 2)}}, "steps: no field"),
-        ({"matrix": {"prompt": ("a", "b")}}, "prompt: no field"),
-        ({"matrix": {"width": ()}}, "width: a matrix of no values"),
+        ({"matrix": {"steps": (1, 2)}}, "steps: is not a field"),
+        ({"matrix": {"prompt": ("a", "b")}}, "prompt: is not a field"),
+        ({"matrix": {"width": ()}}, "width: has no values"),
         ({"matrix": {"width": (64, 64)}}, "width: has 64 twice"),
-        ({"matrix": {"seed": tuple(range(2000))}, "images_per_prompt": 1000}, "mean 2,000,000 jobs a row"),
+        ({"matrix": {"seed": tuple(range(2000))}, "images_per_prompt": 1000}, "make 2,000,000 jobs per row"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], problem: str) -> None:

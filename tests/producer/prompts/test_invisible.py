@@ -27,7 +27,7 @@ SPACES = ("\u00a0", "\u3000", "\u2009", "\u2028")
 def planned(path: Path) -> tuple[list[str], list[str]]:
     """The plan's prompts, and what is said about them."""
     with plan_run([str(path)], PlanOptions()) as plan:
-        return [plan.whole(job).prompt for job in plan], [line for line in plan.warnings(None) if "nobody sees" in line]
+        return [plan.whole(job).prompt for job in plan], [line for line in plan.warnings(None) if "invisible" in line]
 
 
 @pytest.mark.parametrize("char", [*UNSEEN.values(), *SPACES, "\u200d", "\ufeff \u200b"])
@@ -91,7 +91,7 @@ def test_what_nobody_sees_within_a_prompt_is_said(tmp_path: Path, name: str, cha
     path.write_text(f"a red apple\na red{char} apple\na{char} pear")
     found, (told,) = planned(path)
     assert found == ["a red apple", f"a red{char} apple", f"a{char} pear"]
-    assert told.startswith("2 jobs have characters in the prompt that nobody sees, first at ")
+    assert told.startswith("2 jobs have invisible characters in the prompt, first at ")
     assert f"a.txt:2: U+{ord(char):04X} ({name}) at character 6" in told
 
 

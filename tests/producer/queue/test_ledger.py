@@ -75,9 +75,7 @@ def test_a_run_entered_again_keeps_its_counts_and_its_creation(client, ledger, e
 def test_a_name_that_stands_for_another_run_is_refused_and_keeps_it(ledger, enter, other, problem):
     enter("r")
     before = ledger.status("r")
-    with pytest.raises(
-        LedgerError, match=f"run 'r' is known to this Redis {problem}: name this run otherwise with --run"
-    ):
+    with pytest.raises(LedgerError, match=f"run 'r' is known to this Redis {problem}: pass another name with --run"):
         enter("r", **other)
     assert ledger.status("r") == before
 

@@ -85,7 +85,7 @@ def test_verifying_says_what_is_wrong_and_where(promptmill: Command, run: Run, h
     assert wrong.code == 1
     (finding,) = map(json.loads, wrong.out.splitlines())
     assert finding["name"] == str(broken.relative_to(run.folder))
-    assert finding["problem"] == "is cut: its end is missing"
+    assert finding["problem"] == "is truncated: its end is missing"
 
 
 def test_a_run_json_that_cannot_be_read_is_a_finding(promptmill: Command, run: Run, here: Path):

@@ -82,7 +82,7 @@ def test_where_rows_are_wrong_a_run_that_would_stop_ends_with_2(here, dry):
     ran = dry("bad.jsonl")
     assert ran.code == 2
     assert "wrong      bad.jsonl:2: prompt: is missing" in ran.out
-    assert "the run would not begin" in ran.err
+    assert "the run would not start" in ran.err
 
 
 def test_what_is_in_the_output_is_not_to_be_rendered(here, promptmill):
@@ -107,7 +107,7 @@ def test_of_a_run_that_has_changed_it_says_what_is_new_gone_and_kept(here, dry, 
     (here / "cats.txt").write_text("\n".join([lines[0], "edited", "a third"]))
     edited = dry("cats.txt", *submit)
     assert (edited.code, "changes    2 jobs new, 1 gone, 1 kept\n" in edited.out) == (2, True)
-    assert "the run would not begin: run 'r' at " in edited.err and "--append renders what is new" in edited.err
+    assert "the run would not start: run 'r' at " in edited.err and "--append renders what is new" in edited.err
     assert dry("cats.txt", *submit, "--append").code == 0
     (here / "dogs.txt").write_text("a dog\n")
     other = dry("dogs.txt", *submit, "--append", "--json")

@@ -87,13 +87,13 @@ def test_names_are_of_index_seed_and_labels(promptmill: Command, zoo: Path, temp
         ("{slug}", "index 0 and index 2 would both be called 'a-red-apple'; add {index}"),
         ("{kind}-{index}", "index 0 has no 'kind' (known: class, index, id, seed, slug)"),
         ("{class}-{index}", "index 3 has no 'class'"),
-        ("{index.real}", "{index.real} is none of index, slug, id, seed and no label's name"),
-        ("{}", "{} is none of "),
+        ("{index.real}", "{index.real} is neither one of index, slug, id, seed nor a label"),
+        ("{}", "{} is neither one of "),
         ("{index", "expected '}' before end of string"),
         ("{slug:06d}", "Unknown format code 'd'"),
         ("../{index}", "must stay within the folder"),
         ("/tmp/{index}", "must stay within the folder"),
-        ("{index}/", "which no file can be"),
+        ("{index}/", "which is not a valid file name"),
     ],
 )
 def test_wrong_names_are_refused_before_anything_is_written(
@@ -110,7 +110,7 @@ def test_what_is_something_else_is_left_alone(promptmill: Command, zoo: Path):
     Path("named/000000-a-red-apple.png").write_text("mine")
     ran = promptmill("export", zoo, "named")
     assert ran.code == 2
-    assert "000000-a-red-apple.png is there and is something else: --overwrite replaces it" in ran.err
+    assert "000000-a-red-apple.png exists and differs: --overwrite replaces it" in ran.err
     assert Path("named/000000-a-red-apple.png").read_text() == "mine"
     assert promptmill("export", zoo, "named", "--overwrite").code == 1
     assert Image.open("named/000000-a-red-apple.png").size == (64, 64)
@@ -199,5 +199,5 @@ def test_urls_are_of_the_output(promptmill: Command, here: Path):
 def test_another_runs_answers_are_refused(promptmill: Command, zoo: Path):
     ran = promptmill("export", zoo, "--openai", "answers")
     assert ran.code == 2
-    assert "no job has a custom_id: the run is of no OpenAI Batch file" in ran.err
+    assert "no job has a custom_id: the run was not submitted from an OpenAI Batch file" in ran.err
     assert names(Path("answers")) == []

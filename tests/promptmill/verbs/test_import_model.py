@@ -63,7 +63,7 @@ def test_without_pytorch_it_says_what_to_install(here: Path):
 def test_a_folder_that_is_there_is_left_alone(here: Path, promptmill):
     (here / "out").mkdir()
     ran = promptmill("import-model", "org/name", "out")
-    assert (ran.code, ran.err) == (2, "Error: out: is there already; name a folder that is not\n")
+    assert (ran.code, ran.err) == (2, "Error: out: already exists; name a new folder\n")
 
 
 def test_an_unknown_preset_is_answered_with_those_there_are(promptmill):
@@ -107,7 +107,7 @@ def test_an_embedding_has_its_word_after_the_colon(here: Path):
 )
 def test_what_is_no_safetensors_file_is_said_so(tmp_path: Path, content: bytes):
     (tmp_path / "x.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"x\.safetensors: is no \.safetensors file"):
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: is not a \.safetensors file"):
         read_header(tmp_path / "x.safetensors")
 
 
@@ -178,5 +178,5 @@ def test_models_and_files_of_the_hub_are_taken_from_what_was_downloaded_and_else
 
     ran = offline(here, "import-model", "org/other", "out-2")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "org/other: is neither a file, nor a folder, nor a model that the hub gives" in ran.stderr
+    assert "org/other: is neither a file, nor a folder, nor a model found on the hub" in ran.stderr
     assert "Traceback" not in ran.stderr

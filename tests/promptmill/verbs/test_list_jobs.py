@@ -79,7 +79,7 @@ def test_a_failed_job_says_why(promptmill: Command, zoo: Path, client):
 
 
 def test_wrong_words_are_told(promptmill: Command, zoo: Path):
-    assert "want a RUN" in promptmill("list", "--index", 3).err
+    assert "need a RUN" in promptmill("list", "--index", 3).err
     assert "'x' is not an index such as 17" in promptmill("list", zoo, "--index", "x").err
     assert "expected NAME=VALUE" in promptmill("list", zoo, "--label", "cat").err
     assert promptmill("list", zoo, "--prompt", "unicorn").err == f"no such job in {zoo}\n"

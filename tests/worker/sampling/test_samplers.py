@@ -174,7 +174,7 @@ def test_a_strength_begins_with_an_image_and_its_noise() -> None:
         ({"timesteps": (9, 5), "sigmas": (9.0, 0.0)}, "both given"),
         ({"timesteps": (9, 5), "sigma_schedule": "karras"}, "the karras sigma schedule makes its own"),
         ({"timesteps": (1000,)}, "timesteps must lie from 0 to 999"),
-        ({"sampler": "tcd", "timesteps": (5, 9)}, "timesteps must fall"),
+        ({"sampler": "tcd", "timesteps": (5, 9)}, "timesteps must decrease"),
         ({"sigmas": (3.0, 0.0, 0.0)}, "would divide by zero"),
         ({"denoising_start": 0.0}, "denoising_start is 0.0, expected more than 0 and less than 1"),
         ({"denoising_end": 1.5}, "denoising_end is 1.5, expected more than 0 and at most 1"),

@@ -66,7 +66,7 @@ def distilled_timesteps(settings: Settings, sampling: Sampling) -> Int[np.ndarra
     if sampling.timesteps is not None:
         timesteps = np.array(sampling.timesteps)
         if (np.diff(timesteps) >= 0).any():
-            raise RequestError(f"timesteps must fall, got {sampling.timesteps}")
+            raise RequestError(f"timesteps must decrease, got {sampling.timesteps}")
         return timesteps
     count, trained = settings.original_inference_steps, settings.num_train_timesteps
     if not 1 <= count <= trained:

@@ -20,7 +20,7 @@ def plan_ddpm(settings: Settings, sampling: Sampling) -> Plan:
     if sampling.timesteps is not None:
         timesteps = np.array(sampling.timesteps)
         if (np.diff(timesteps) >= 0).any():
-            raise RequestError(f"timesteps must fall, got {', '.join(map(str, sampling.timesteps))}")
+            raise RequestError(f"timesteps must decrease, got {', '.join(map(str, sampling.timesteps))}")
     else:
         timesteps = spaced(settings, sampling.steps).round().astype(int)
     if timesteps[0] >= settings.num_train_timesteps:

@@ -37,7 +37,9 @@ def check_dpm(settings: Settings) -> None:
     if settings.solver_type not in SOLVER_TYPES:
         raise ConfigError(f"solver_type is {settings.solver_type!r}, expected midpoint or heun")
     if settings.variance_type in ("learned", "learned_range"):
-        raise ConfigError(f"variance_type is {settings.variance_type!r}, but models of variance are not implemented")
+        raise ConfigError(
+            f"variance_type is {settings.variance_type!r}, but models that predict the variance are not implemented"
+        )
 
 
 def timesteps_and_sigmas(settings: Settings, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
