@@ -13,6 +13,7 @@ from safetensors import safe_open
 from benchmarks.random_sdxl import write_random_sdxl
 from benchmarks.report import write_section
 from tests.dataset.galleries import chromium
+from tests.fake_gcs import free_port
 
 ROOT = Path(__file__).parents[1]
 
@@ -161,3 +162,11 @@ def test_the_device_is_seen_waiting_or_busy_and_each_stage_costs_something() -> 
     (row,) = [line for line in rows(run("device_busy", "--cases", "0.1:4:64", "--seconds", 1)) if line[0] == "0.1:4:64"]
     assert row[1:4] == ["40", "40", "40"] and 0 < float(row[4].rstrip("%")) <= 100
     assert all(float(cell) > 0 for cell in row[5:])
+
+
+@pytest.mark.slow
+def test_flower_is_given_many_jobs_and_asked_for_pages(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    said = run("flower", "--jobs", 200, "--port", free_port(), "--write", page)
+    assert said.startswith("200 jobs in Flower (")
+    assert "a page of 50 rows: median " in page.read_text()
