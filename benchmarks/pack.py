@@ -10,16 +10,21 @@ and hashes it; `shards` reads them again, compares the digests, writes the shard
 """
 
 import argparse
+import io
 import json
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.report import circumstances, table, write_section
 from promptmill.dataset.finish import finish
@@ -27,11 +32,13 @@ from promptmill.dataset.manifest import MANIFEST, write_manifest
 from promptmill.dataset.options import PackOptions
 from promptmill.dataset.pack import pack
 from promptmill.dataset.rows import Rows
+from promptmill.producer.image_files import PNG_JOB_KEYWORD
+from promptmill.producer.job import Job
 from promptmill.producer.layout import image_name
 from promptmill.producer.outputs.folder import Folder
 from promptmill.producer.plan import PlanOptions, plan_jobs
 from promptmill.producer.plan_files import load_plan, write_plan
-from promptmill.worker.encode import encode_png
+from promptmill.worker.encode import encode_png, job_record
 
 WAYS: dict[str, PackOptions] = {
     "webdataset": PackOptions(shard_size=1000),
@@ -78,9 +85,27 @@ def make_run(folder: Path, images: int, side: int, *, plain: bool = False) -> in
         for planned in plan if side else ():
             path = folder / image_name(planned.id)
             path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.full((side, side, 3), planned.index % 255, np.uint8) if plain else _pixels(planned.index, side)
-            size += path.write_bytes(encode_png(pixels, plan.whole(planned)))
+            job = plan.whole(planned)
+            data = _stamped(job, side) if plain else encode_png(_pixels(planned.index, side), job)
+            size += path.write_bytes(data)
     return size
+
+
+def _stamped(job: Job, side: int) -> bytes:
+    """A PNG of one colour with the job inside, of which only the text chunk is made anew: a twentieth of the time."""
+    head, tail = _plain(side)
+    content = b"iTXt" + PNG_JOB_KEYWORD.encode() + b"\0\0\0\0\0" + job_record(job).encode()
+    return head + struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content)) + tail
+
+
+@cache
+def _plain(side: int) -> tuple[bytes, bytes]:
+    """An image without texts, before and after the place for one."""
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), (90, 120, 150)).save(file, "PNG")
+    data = file.getvalue()
+    at = data.index(b"IDAT") - 4
+    return data[:at], data[at:]
 
 
 def _pixels(seed: int, side: int) -> np.ndarray:
