@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from promptmill.producer.families.samplers import SAMPLERS
+from promptmill.producer.image_formats import PNG, Encoding
 from promptmill.producer.job import Job, Shape
 from promptmill.producer.models import POCKET, TINY_RANDOM
 from promptmill.producer.plan import Plan
@@ -204,10 +205,10 @@ def _estimate(measured: Measured, seconds: float, cost: tuple[float, float]) -> 
     )
 
 
-def image_bytes(works: Mapping[Work, int]) -> int:
-    """Of the images as PNG files: somewhat more than they are likely to take."""
+def image_bytes(works: Mapping[Work, int], encoding: Encoding = PNG) -> int:
+    """Of the images as files: somewhat more than they are likely to take."""
     pixels = sum(count * work.shape.width * work.shape.height for work, count in works.items())
-    return round(pixels * PNG_BYTES_A_PIXEL)
+    return round(pixels * PNG_BYTES_A_PIXEL * encoding.of_png)
 
 
 def describe(
@@ -225,7 +226,7 @@ def describe(
         "to_render": sum(works.values()),
         "shapes": {shape.key: count for shape, count in plan.shapes.items()},
         "compiles": len({work.shape for work in works}),
-        "image_bytes": image_bytes(works),
+        "image_bytes": image_bytes(works, plan.encoding),
         "plan_bytes": stored,
         "estimates": [{name: getattr(estimate, name) for name in Estimate.__slots__} for estimate in found],
         "rejects": [str(error) for error in plan.rejects.first],

@@ -40,6 +40,8 @@ class ImageFormat:
     """Where none is asked for, and it cannot be lossless."""
     most_exif: int | None = None
     """Bytes of EXIF that there is room for."""
+    of_png: tuple[float, float] = (1.0, 1.0)
+    """Of a PNG's bytes, without and with a quality of about 90: `benchmarks.image_formats`."""
 
     def settings(self, quality: int | None) -> dict[str, Any]:
         """Pillow's options for a quality, lossless for None where it can be."""
@@ -58,7 +60,11 @@ class ImageFormat:
 IMAGE_FORMATS = {
     "png": ImageFormat("PNG", "png", "image/png", {"compress_level": 6}, None, files.PNG),
     "webp": ImageFormat(
-        *("WEBP", "webp", "image/webp"), {"lossless": True, "quality": 20, "method": 1}, {"method": 4}, files.WEBP
+        *("WEBP", "webp", "image/webp"),
+        {"lossless": True, "quality": 20, "method": 1},
+        {"method": 4},
+        files.WEBP,
+        of_png=(0.78, 0.17),
     ),
     "jpeg": ImageFormat(
         *("JPEG", "jpg", "image/jpeg"),
@@ -66,6 +72,7 @@ IMAGE_FORMATS = {
         {"subsampling": "4:4:4", "optimize": True},
         files.JPEG,
         quality=95,
+        of_png=(0.32, 0.2),
         most_exif=65533,  # a marker's segment is 65,535 bytes with its length
     ),
     "jxl": ImageFormat(
@@ -75,6 +82,7 @@ IMAGE_FORMATS = {
         files.JXL,
         plugin="pillow_jxl",
         extra="jxl",
+        of_png=(0.75, 0.14),
     ),
 }
 
@@ -124,6 +132,11 @@ class Encoding:
     @property
     def extension(self) -> str:
         return self.row.extension
+
+    @property
+    def of_png(self) -> float:
+        """About how many bytes a file has, of those of a PNG."""
+        return self.row.of_png[self.quality is not None]
 
     def __str__(self) -> str:
         return self.format if self.quality is None else f"{self.format}:{self.quality}"

@@ -15,6 +15,7 @@ from promptmill.producer.estimate import (
     work_of,
     work_to_do,
 )
+from promptmill.producer.image_formats import Encoding
 from promptmill.producer.job import Job, Shape
 from promptmill.producer.layout import Look
 from promptmill.producer.plan import plan_jobs
@@ -117,3 +118,4 @@ def test_what_is_in_the_output_and_what_comes_twice_is_no_work():
         works = work_to_do(plan, present_of(plan, [(jobs[2].id, Look.OURS)]))
     assert works == {work_of(jobs[0]): 1, work_of(jobs[3]): 1}
     assert image_bytes(works) == math.ceil(2 * 512 * 1024 * 1.8)
+    assert image_bytes(works, Encoding("webp")) == round(2 * 512 * 1024 * 1.8 * 0.78)
