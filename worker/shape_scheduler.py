@@ -3,6 +3,7 @@
 A worker renders what it has programs for. It stays with a shape while that has work of the highest priority of those,
 and while no other shape of that priority waits for longer than TURN_S. "Waits" means on any worker: what another one
 renders is served. It makes another program where it has none for the most urgent work, or where a shape waits.
+While it has one shape to go on with, it makes the program of the next one ahead, so that it never stands still.
 """
 
 import random
@@ -14,6 +15,7 @@ from promptmill.producer.queue.queue import Ready
 from promptmill.worker.programs import Trouble
 
 TURN_S = 30.0  # a shape keeps the device for so long while others wait
+AHEAD_S = 5.0  # nobody else renders a shape that has waited for so long: its program is made ahead
 REFUSED_S = 30.0  # a model that could not be loaded is not tried again for half to all of it: not by all at once
 
 
@@ -57,7 +59,9 @@ class Turns:
         missing = [one for one in first if costs[one.shape] > Trouble.NONE]
         if len(missing) < len(first):  # there is work for what is at hand, and a shape that waits is served elsewhere?
             over = now > self._turn_ends
-            missing = [one for one in missing if one.waited_s > TURN_S and (over or costs[one.shape] < Trouble.EVICT)]
+            waits = [one for one in missing if one.waited_s > TURN_S and (over or costs[one.shape] < Trouble.EVICT)]
+            ahead = [one for one in missing if _is_cheap(one, costs)] if len(missing) == len(first) - 1 else []
+            missing = waits or ahead
         if not missing:
             return None
         died = deaths(one.shape for one in missing)
@@ -74,6 +78,11 @@ class Turns:
 
     def _take(self, shape: Shape, now: float) -> None:
         self._shape, self._turn_ends = shape, now + TURN_S
+
+
+def _is_cheap(one: Ready, costs: Mapping[Shape, Trouble]) -> bool:
+    """Whether a shape that nobody renders can be made ahead with the models that are loaded."""
+    return one.waited_s > AHEAD_S and costs[one.shape] == Trouble.COMPILE
 
 
 def _most_urgent(ready: Sequence[Ready]) -> list[Ready]:

@@ -9,7 +9,7 @@ from promptmill.producer.job import Shape
 from promptmill.producer.queue.queue import Ready
 from promptmill.worker import shape_scheduler
 from promptmill.worker.programs import Trouble
-from promptmill.worker.shape_scheduler import REFUSED_S, TURN_S, Turns
+from promptmill.worker.shape_scheduler import AHEAD_S, REFUSED_S, TURN_S, Turns
 
 A, B, C = (Shape("model", 64, 64 * n, True) for n in (1, 2, 3))
 OTHER = Shape("other", 64, 64, True)
@@ -126,7 +126,19 @@ def test_nothing_is_compiled_for_shapes_that_are_at_hand_or_served_elsewhere(clo
     own.next(ready(A))
     assert to_make(own, [], [A]) is None
     assert to_make(own, ready(A), [A]) is None
-    assert to_make(own, ready(A, B, waited_s=TURN_S - 1), [A]) is None
+    assert to_make(own, ready(A, B, waited_s=AHEAD_S - 1), [A]) is None
+
+
+def test_while_one_shape_is_rendered_the_program_of_the_next_is_made_ahead(clock):
+    """One at a time, for a model that is loaded: what is made ahead of need must not push out what is needed."""
+    own = Turns()
+    own.next(ready(A))
+    looks = ready(A) + ready(B, C, waited_s=AHEAD_S + 1)
+    assert to_make(own, looks, [A]) in (B, C)
+    assert to_make(own, looks, [A, B]) is None, "there is one to go on with"
+    for trouble in (Trouble.LOAD, Trouble.EVICT):
+        assert to_make(own, ready(A) + ready(OTHER, waited_s=AHEAD_S + 1), [A], trouble={OTHER: trouble}) is None
+    assert to_make(own, ready(B, waited_s=AHEAD_S + 1), [A]) == B, "when the first is over nothing is at hand"
 
 
 def test_a_shape_that_waits_too_long_is_compiled_beside_what_is_rendered(clock):
