@@ -221,7 +221,7 @@ def describe(
         "jobs": plan.jobs,
         "images": plan.images,
         "duplicates": plan.duplicates,
-        "cut": plan.cut,
+        "truncated": plan.cut,
         "present": present.images,
         "to_render": sum(works.values()),
         "shapes": {shape.key: count for shape, count in plan.shapes.items()},

@@ -160,7 +160,7 @@ class JobFields:
     )
     guidance_start: float | None = _row(
         None,
-        values.number(0, 1),
+        values.number(0, 1, below=True),
         "Fraction of the steps before guidance begins.",
         "0",
         off=0,

@@ -97,9 +97,10 @@ def whole(low: int, high: int, multiple_of: int = 1) -> Value:
     return Value(check, f"{words}, a multiple of {multiple_of}", "whole")
 
 
-def number(low: float, high: float) -> Value:
-    """A number from `low` to `high`."""
-    return Value(_number(low, high), f"number, {low:g} to {high:g}", "number")
+def number(low: float, high: float, *, below: bool = False) -> Value:
+    """A number from `low` to `high`, or with `below` from `low` to less than `high`."""
+    words = f"at least {low:g} and less than {high:g}" if below else f"{low:g} to {high:g}"
+    return Value(_number(low, high, below), f"number, {words}", "number")
 
 
 def fraction(*, may_be_1: bool) -> Value:
@@ -181,12 +182,13 @@ def _whole(low: int, high: int) -> Check[int]:
     return check
 
 
-def _number(low: float, high: float) -> Check[float]:
+def _number(low: float, high: float, below: bool = False) -> Check[float]:
     def check(field: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise JobError(field, f"must be a number, got {shown(value)}")
-        if not low <= value <= high:  # a NaN is neither
-            raise JobError(field, f"must be from {low:g} to {high:g}, got {shown(value)}")
+        if not low <= value <= high or (below and value == high):  # a NaN is neither
+            expected = f"at least {low:g} and less than {high:g}" if below else f"from {low:g} to {high:g}"
+            raise JobError(field, f"must be {expected}, got {shown(value)}")
         return float(value) + 0.0  # -0.0 and 0.0 are one job
 
     return check

@@ -53,20 +53,20 @@ def submit(
     replace_plan: bool = False,
     **settings: Any,
 ) -> "RunHandle":
-    """Puts jobs into the queue, for workers to render.
+    """Put jobs into the queue, for workers to render, and return a handle of the run.
 
     A job is a prompt, a mapping of the fields that a prompt file's row has, or a Job; jobs may come from a generator of
     millions. A `pathlib.Path`, or several, are prompt files; a data frame (pandas, Polars, Arrow) is read as one, and
     its columns that are no fields are labels. `output` and `broker` are URLs as for the command line, where
-    PROMPTMILL_BROKER counts too. The same jobs to the same output are the same run, and what is there is not rendered
-    again. `settings` are fields of jobs that do not say otherwise: `steps=20`, or a matrix: `steps=[20, 30]`; and the
-    command's flags by their names: `num_images_per_prompt=4`, `run_seed=7`, `prompt_column="caption"`,
+    PROMPTMILL_BROKER counts too. The same jobs to the same output are the same run, and existing images are not
+    rendered again. `settings` are fields for jobs that do not have them: `steps=20`, or several: `steps=[20, 30]`; and
+    the command's flags by their names: `num_images_per_prompt=4`, `run_seed=7`, `prompt_column="caption"`,
     `labels=["class"]`, `on_error="skip"`, `image_format="webp"`. Braces in prompts are text, unless `expand`,
     `combinatorial` or `wildcards` is given, or an `expansion`, which says all of that at once.
 
-    A run that is named and has another plan grows by jobs that were added at the end; `append` adds all that is new,
-    `replace_plan` makes these jobs the run's. `max_pending` bounds the jobs in Redis: this waits for workers before it
-    enters more.
+    A named run with another plan grows by jobs that were added at the end; `append` adds all new jobs, `replace_plan`
+    makes these jobs the run's plan. `max_pending` is the most jobs in Redis: this call waits for workers before it
+    enqueues more.
 
     Raises PromptFileErrors for wrong jobs, before anything is entered; JobError, ModelNameError, PlanError,
     LedgerError, BrokerError, OutputError.
@@ -96,7 +96,7 @@ def submit(
 
 
 class RunHandle:
-    """A run that Redis knows, to be followed. Anybody may make one of a run's name, in another process too.
+    """A run that Redis knows, to be followed. `RunHandle(name)` follows any run of this Redis, from any process.
 
     `for image in handle` and `async for image in handle` yield each finished image once, those included that were there
     before, and end when the run is finished or cancelled. What failed is in `failures()`.
@@ -118,7 +118,7 @@ class RunHandle:
         return self._output.url
 
     def status(self) -> RunStatus:
-        """Where the run stands. Raises LedgerError where it was purged, or has expired."""
+        """The run's state, counts and rate. Raises LedgerError if it was purged, or has expired."""
         return find_run(self._client, self.run)
 
     def failures(self) -> list[Failure]:
@@ -126,11 +126,14 @@ class RunHandle:
         return sorted(Ledger(self._client).failures(self.run), key=lambda failure: failure.index)
 
     def cancel(self) -> int:
-        """Cancels the run; how many images will not be rendered."""
+        """Cancel the run; return how many images will not be rendered."""
         return cancel(self._client, self.run)
 
     def wait(self, timeout: float | None = None, poll: float = POLL_S) -> RunStatus:
-        """Waits until the run is finished or cancelled, looking every `poll` seconds. Raises TimeoutError."""
+        """Wait until the run is finished or cancelled, and return its status.
+
+        Redis is asked every `poll` seconds. Raises TimeoutError after `timeout` seconds.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         while (status := self.status()).state not in OVER:
             if deadline is not None and time.monotonic() >= deadline:

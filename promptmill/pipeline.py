@@ -35,9 +35,10 @@ class BrokenImageError(PromptmillError):
 class Pipeline:
     """One model on all of this host's devices. Each shape is compiled when it is first asked for, and kept.
 
-    `model`, and what may be said of a job in a prompt file (`steps=20`, `sampler="dpm++_2m"`, `refiner=...`), as the
-    defaults of every call; `preset` as for `promptmill render`. `dtype` is "bfloat16" or "float32"; by default what
-    suits the device. Raises ModelNameError, PresetError, JobError; a call that is first to need the weights ModelError.
+    `model` is a folder or a hub id. Fields of a job, named as in a prompt file (`steps=20`, `sampler="dpm++_2m"`,
+    `refiner=...`), are the defaults of every call; `preset` is as for `promptmill render`. `dtype` is "bfloat16" or
+    "float32"; by default what suits the device. Raises ModelNameError, PresetError, JobError; the first call that needs
+    the weights may raise ModelError.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Pipeline:
     def __call__(
         self, prompt: str | Sequence[str], *, seed: int | Sequence[int] = 0, **fields: Any
     ) -> Image.Image | list[Image.Image]:
-        """An RGB image for a prompt, or a list of them for a list, in which the seeds go on from `seed`.
+        """Return a PIL image (RGB) for a prompt, or a list of them for a list, whose seeds are `seed`, `seed + 1`, ...
 
         Other fields are a job's, by the names of a prompt file. Each image's `info` holds its job. Raises JobError,
         RequestError, BrokenImageError.

@@ -73,7 +73,7 @@ class RunStatus:
     priority: str = "normal"
     pending: int = 0
     keep_s: int = KEEP_S
-    cut: int = 0
+    truncated: int = 0
     stopped_s: float = 0.0
     bursts: int = 0
     idle_s: float = 0.0
@@ -253,7 +253,7 @@ def _status(run: str, fields: Mapping[str, str]) -> RunStatus:
         priority=fields["priority"],
         pending=int(fields["queued"]),
         keep_s=int(fields["keep_s"]),
-        cut=int(fields.get("cut", 0)),
+        truncated=int(fields.get("cut", 0)),
         stopped_s=float(fields.get("stopped_s", 0)),
         bursts=int(fields.get("bursts", 0)),
         idle_s=max(float(fields["now"]) - max(float(last), float(fields.get("going_since", 0))), 0.0) if last else 0.0,

@@ -134,7 +134,10 @@ def report(said: Mapping[str, Any], cost_per_hour: tuple[float, float]) -> str:
         ("rows", f"{said['rows']:,}, {said['rejected']:,} of them wrong"),
         ("jobs", f"{said['jobs']:,}"),
         ("images", f"{said['images']:,} distinct, {count(said['duplicates'], 'duplicate job', commas=True)}"),
-        ("cut", f"{count(said['cut'], 'job', commas=True)} with a prompt longer than its windows of 77 tokens"),
+        (
+            "truncated",
+            f"{count(said['truncated'], 'job', commas=True)} with a prompt longer than its windows of 77 tokens",
+        ),
         ("to render", f"{said['to_render']:,}, {said['present']:,} are in the output"),
         *[("shape", f"{count:,} of {key}") for key, count in _most(said["shapes"])],
         ("compiles", f"{said['compiles']} in each worker, one per shape"),

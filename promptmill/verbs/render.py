@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What `render` did. Times are seconds from the start of the command; `images_per_s` is without the `stopped_s` in
-    which nothing could be rendered; `cut` counts prompts that were too long."""
+    which nothing could be rendered; `truncated` counts prompts that were too long."""
 
     run: str
     output: str
@@ -65,7 +65,7 @@ class Report:
     stopped_s: float = 0.0
     contact_sheet: str | None = None
     on_sheet: str | None = None
-    cut: int = 0
+    truncated: int = 0
     failures: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
@@ -244,7 +244,7 @@ def _report(url: str, status: RunStatus, present: int, failures: list[FailedJob]
         last_image_s=round(status.last_done - started, 2) if status.last_done and first_now else None,
         images_per_s=round(status.images_per_s, 2) if status.images_per_s and first_now else None,
         stopped_s=round(status.stopped_s, 1) if first_now else 0.0,
-        cut=status.cut,
+        truncated=status.truncated,
         failures=failures,
     )
 
@@ -256,8 +256,8 @@ def _tell(report: Report, as_json: bool) -> None:
         click.echo(f"nothing to render: {all_are} there already", err=True)
     else:
         click.echo(_summary(report), err=True)
-    if report.cut:
-        text = f"{have(report.cut, 'image')} a prompt longer than its windows of 77 tokens: the end was truncated"
+    if report.truncated:
+        text = f"{have(report.truncated, 'image')} a prompt longer than its windows of 77 tokens: the end was truncated"
         click.secho(f"{text}, and is in the image's record (--prompt-windows N)", err=True, fg="yellow")
     if report.contact_sheet:
         click.echo(f"{report.on_sheet}: {report.contact_sheet}", err=True)

@@ -103,7 +103,7 @@ def problem_of(field: str, value: Any) -> str:
         ),
         ({"guidance_end": 0.5, "guidance_scale": 1}, "guidance_end", "needs a guidance_scale above 1, got 1"),
         ({"guidance_start": 0.5, "guidance_scale": 0}, "guidance_start", "needs a guidance_scale above 1, got 0"),
-        ({"guidance_start": 1.0}, "guidance_start", "must be less than guidance_end, got 1 and 1"),
+        ({"guidance_start": 1.0}, "guidance_start", "must be at least 0 and less than 1, got 1.0"),
         (
             {"guidance_start": 0.5, "guidance_end": 0.5},
             "guidance_start",

@@ -103,7 +103,7 @@ def test_a_finished_job_has_its_image_and_is_done(bench):
     assert job_id_inside(bench.image(claim)) == claim.job.id
     with Image.open(io.BytesIO(bench.image(claim))) as image:
         assert json.loads(image.info["promptmill"])["notes"] == {"prompt_cut": {"prompt": " and so on"}}
-    assert (bench.ledger.status("r").done, bench.ledger.status("r").cut) == (1, 1)
+    assert (bench.ledger.status("r").done, bench.ledger.status("r").truncated) == (1, 1)
 
 
 @pytest.mark.parametrize(("marks", "expected"), [("xmp", ("xmp",)), ("none", ()), ("xmp,c2pa", ("xmp", "c2pa"))])

@@ -174,7 +174,7 @@ def test_prompts_that_were_cut_are_counted_with_their_images(ledger, held):
     queue.done(claims[0], cut=True)
     queue.done(claims[0], cut=True)
     queue.done(claims[1])
-    assert ledger.status("r").cut == 1
+    assert ledger.status("r").truncated == 1
 
 
 def looked_back(client: redis.Redis, seconds: float, *names: str) -> None:

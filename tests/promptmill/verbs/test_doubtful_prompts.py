@@ -23,7 +23,7 @@ def doubtful(here: Path) -> Path:
 def test_a_dry_run_says_and_counts_them(promptmill: Command, doubtful: Path):
     ran = promptmill("submit", "doubtful.txt", "--output", "out", "--dry-run", "--json")
     assert ran.code == 0, ran.err
-    assert json.loads(ran.out)["cut"] == 1
+    assert json.loads(ran.out)["truncated"] == 1
     told = [line for line in ran.err.splitlines() if line.startswith("warning: 1 job has ")]
     lines = [("kohya", 1), ("LoRA", 2), ("alternatives", 3), ("75 tokens", 4)]
     for what, line in lines:
