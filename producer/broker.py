@@ -79,6 +79,9 @@ def celery_settings(url: str) -> dict[str, Any]:
         "worker_enable_remote_control": True,
         "task_acks_late": True,
         "task_default_queue": "promptmill",
+        "accept_content": ["json"],  # a pickled message is refused: it could run anything
+        "task_serializer": "json",
+        "event_serializer": "json",
         "task_ignore_result": True,
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,

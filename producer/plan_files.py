@@ -25,6 +25,9 @@ from promptmill.producer.plan_lines import PlanReader, without_rows
 from promptmill.producer.spool import Heaps
 from promptmill.producer.words import count
 
+MAX_FILES = 100_000
+"""Of a plan: a thousand million jobs. A `run.json` that tells of more is not believed."""
+
 WRITERS = 8  # files of the plan on their way at once: a bucket takes a tenth of a second for each
 
 
@@ -61,7 +64,7 @@ def read_run(output: Output) -> dict[str, Any] | None:
         return None
     try:
         run = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         run = None
     if not isinstance(run, dict):
         raise PlanError(f"{output.url}/{RUN_JSON} is not one of promptmill's")
@@ -116,9 +119,9 @@ def load_plan(run_output: Output) -> Plan:
             page_jobs=page_jobs,
             asked=Encoding.of_run(run),
         )
-    except (KeyError, TypeError, ValueError, ImageFormatError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, ImageFormatError) as error:
         heaps.close()
-        raise PlanError(f"{run_output.url}/{RUN_JSON} does not describe a run: {error}") from error
+        raise PlanError(f"{run_output.url}/{RUN_JSON} does not describe a run: {str(error)[:200]}") from error
     except BaseException:
         heaps.close()
         raise
@@ -160,7 +163,9 @@ def _index(pages: _Stored, common: dict[str, Any], heaps: Heaps, page_jobs: int)
 def page_names(run: Mapping[str, Any]) -> list[str]:
     """The files of the plan of a `run.json`, in order."""
     names: list[str] | None = run.get("plan_names")
-    return [page_name(number) for number in range(int(run["plan_files"]))] if names is None else names
+    if not 0 <= (files := int(run["plan_files"])) <= MAX_FILES:
+        raise ValueError(f"plan_files is {files}, expected 0 to {MAX_FILES}")
+    return [page_name(number) for number in range(files)] if names is None else names
 
 
 def put_changed_pages(output: Output, names: Sequence[str], plan: Plan, from_page: int) -> list[str]:

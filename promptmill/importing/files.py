@@ -53,7 +53,7 @@ def read_header(path: Path) -> Header:
             {name: tuple(value["shape"]) for name, value in values.items()},
             {name: value["dtype"] for name, value in values.items()},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not a .safetensors file: {error}") from error
 
 

@@ -8,6 +8,8 @@ from typing import Any, Union, get_args, get_origin
 
 from promptmill.worker.errors import ConfigError
 
+MAX_WHOLE = 2**63  # no field means more, and arithmetic with floats takes no more than some hundreds of digits
+
 # In the words of JSON, not of Python.
 KINDS: dict[type, str] = {
     bool: "true or false",
@@ -35,7 +37,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is int or hint is float:
         # Python counts true as 1; JSON does not. It also reads NaN and Infinity, which are not valid JSON.
         kinds = (int, float) if hint is float else (int,)
-        return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            return False
+        return math.isfinite(value) if isinstance(value, float) else abs(value) < MAX_WHOLE
     return isinstance(value, hint) if hint in KINDS else True  # such as Any, of which nothing can be checked
 
 

@@ -84,7 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: is not valid JSON from line {error.lineno}, column {error.colno} on") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, thousands of digits, thousands of brackets
         raise ConfigError(f"{path}: is not valid JSON") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a JSON object, got {KINDS[type(values)]}")

@@ -19,6 +19,8 @@ elseif redis.call('HGET', key(run), 'state') ~= 'cancelled' then
   local waits = tonumber(index) < tonumber(redis.call('HGET', key(run), 'enqueued'))
   if failure ~= '' or (waits and redis.call('GETBIT', key(run, 'failed'), index) == 0) then return 0 end
 end
+-- Somebody else's entry: a bit there would be as many bytes as its index is eighths.
+if tonumber(index) >= count(run, 'jobs') then return 0 end
 if failure == '' then
   if mark_done(run, index) == 0 then return 0 end
   if ARGV[7] == '1' then redis.call('HINCRBY', key(run), 'cut', 1) end

@@ -182,6 +182,7 @@ def test_a_job_whose_run_was_taken_out_is_dropped(client, enter, worker):
 def test_a_job_that_cannot_be_read_is_failed_and_its_neighbours_are_claimed(client, enter, worker):
     jobs = some_jobs(1)
     enter(jobs)
+    client.hset(run_key("r"), "jobs", 8)
     client.xadd(queue_key("r", jobs[0].shape), {"i": 7, "job": '{"prompt":"x","from_the_future":1}'})
     assert indices(worker("a").claim(jobs[0].shape, 8)) == [0]
     (failure,) = Ledger(client).failures("r")
