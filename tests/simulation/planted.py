@@ -76,9 +76,6 @@ PLANTED: Mapping[str, Plant] = {
     ),
     "release without count": partial(script, "release", "p[1][4] - (1 - ARGV[2])", "p[1][4] - 1"),
     "a lease that nobody minds": partial(script, "claim", "'IDLE', lease, '-'", "'IDLE', 0, '-'"),
-    "a late image settles what waits anew": partial(
-        script, "settle", "if failure ~= '' or (waits and", "if failure ~= '' or (false and"
-    ),
     "a chunk entered twice": partial(script, "enqueue", "if said[1] ~= ARGV[2] then", "if false then"),
     "a job that kills is tried for ever": partial(attribute, queue, "MAX_DELIVERIES", 1000),
 }
