@@ -107,6 +107,12 @@ def test_sides_are_compared_by_turns_on_the_same_weights(tmp_path: Path, what: s
 
 
 @pytest.mark.slow
+def test_an_interval_of_guidance_saves_passes_and_changes_the_image() -> None:
+    found = rows(run("interval", "--model", "tiny-random", "--images", 2, "--steps", 5, "--rounds", 1))[1:]
+    assert [row[2] for row in found] == ["10", "9", "8", "9", "8", "8"]
+    assert found[0][3] == "inf" and all(0 < float(row[3]) < 60 for row in found[1:])
+
+
 def test_submission_is_measured_phase_by_phase_beside_its_peer(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     said = rows(run("submit", "--sizes", 20_000, "--celery", 20, "--write", page))
