@@ -46,9 +46,11 @@ def main() -> None:
     for what in options.what:
         for size in options.sizes:
             rows += _compare(what, size, options)
-            print(table(HEAD, rows), flush=True)
+            print(f"{what}, {size} pixels: done", file=sys.stderr)
+    text = _text(rows, options)
+    print(text)
     if options.write:
-        write_section(options.write, options.section, _text(rows, options))
+        write_section(options.write, options.section, text)
 
 
 def _options() -> argparse.Namespace:
