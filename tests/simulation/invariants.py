@@ -81,6 +81,7 @@ class Invariants:
         name = self._world.name_of(job_id)
         if self._whole.pop(name, None) is not None:
             del self._world.store.objects[name]
+            self._foreign.discard(job_id)
             self.deleted.add(job_id)
             self.excuse([job_id])
 
