@@ -19,7 +19,7 @@ Resource = dict[str, Any]
 @cache
 def rendered(overlay: str) -> tuple[Resource, ...]:
     """The overlay's resources."""
-    kubectl = program("kubectl", "1.27 or later: it comes with every cluster's tools")
+    kubectl = program("kubectl", "1.27 or later: Debian's own is too old", packaged=False)
     text = succeeds(kubectl, "kustomize", str(KUBERNETES / "overlays" / overlay))
     return tuple(yaml.safe_load_all(text))
 
