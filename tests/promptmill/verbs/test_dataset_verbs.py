@@ -132,13 +132,13 @@ def test_a_gallery_is_written_and_its_page_named(promptmill: Command, run: Run, 
 
 
 def test_curating_lists_what_to_keep_by_a_score_from_this_folder(promptmill: Command, run: Run, here: Path):
-    (here / "my_scores.py").write_text("def by_seed(images, rows):\n    return [row['seed'] for row in rows]\n")
-    ran = promptmill("curate", run.folder, "--score", "my_scores:by_seed", "--min", "by_seed=5", "--json")
+    (here / "scores_by_seed.py").write_text("def by_seed(images, rows):\n    return [row['seed'] for row in rows]\n")
+    ran = promptmill("curate", run.folder, "--score", "scores_by_seed:by_seed", "--min", "by_seed=5", "--json")
     assert ran.code == 0
     told = json.loads(ran.out)
     assert (told["to"], told["kept"]) == ("curation", 4)
     assert (here / "curation" / "keep.txt").read_text() == "5\n6\n8\n9\n"
-    wrong = promptmill("curate", run.folder, "--score", "my_scores:nothing")
+    wrong = promptmill("curate", run.folder, "--score", "scores_by_seed:nothing")
     assert wrong.code == 2 and "has no attribute 'nothing'" in wrong.err
     assert promptmill("curate", run.folder, "--min", "sharpness").code == 2
 
