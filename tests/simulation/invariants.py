@@ -49,6 +49,7 @@ class Invariants:
         self._whole: dict[str, str | None] = {}
         """Of each object's name the id of the job whose whole image it is."""
         self._foreign: set[str] = set()
+        self._were_foreign: set[str] = set()
         self.deleted: set[str] = set()
         """Ids of jobs whose image a person deleted."""
         self._renders: Counter[str] = Counter()
@@ -62,6 +63,7 @@ class Invariants:
 
     def squatted(self, job_id: str, *, foreign: bool) -> None:
         self._foreign |= {job_id} if foreign else set()
+        self._were_foreign |= {job_id} if foreign else set()
 
     def written(self, new: Stored, old: Stored | None) -> None:
         """An object was created or replaced."""
@@ -86,8 +88,8 @@ class Invariants:
             self.excuse([job_id])
 
     def is_foreign(self, job_id: str) -> bool:
-        """Whether something else lies where its image would."""
-        return job_id in self._foreign
+        """Whether something else lay where its image would, at some time."""
+        return job_id in self._were_foreign
 
     def unlucky(self, job_id: str) -> bool:
         """Whether enough happened to it that it may have been given up."""

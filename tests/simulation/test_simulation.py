@@ -18,7 +18,7 @@ from promptmill.embedded import find_server
 SEEDS = int(os.environ.get("PROMPTMILL_SIMULATION_SEEDS", "10000"))
 FIRST = int(os.environ.get("PROMPTMILL_SIMULATION_FIRST", "0"))
 FEW = 60
-FOUND_WITHIN = 400
+FOUND_WITHIN = 1000
 """Seeds within which each planted bug is found."""
 
 
