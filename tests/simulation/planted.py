@@ -75,7 +75,6 @@ PLANTED: Mapping[str, Plant] = {
         script, "settle", "if redis.call('SETBIT', key(run, 'done'), index, 1) == 1 then return 0 end", ""
     ),
     "release without count": partial(script, "release", "p[1][4] - (1 - ARGV[2])", "p[1][4] - 1"),
-    "a lease that nobody minds": partial(script, "claim", "'IDLE', lease, '-'", "'IDLE', 0, '-'"),
     "a chunk entered twice": partial(script, "enqueue", "if said[1] ~= ARGV[2] then", "if false then"),
     "a job that kills is tried for ever": partial(attribute, queue, "MAX_DELIVERIES", 1000),
 }
