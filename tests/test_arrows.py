@@ -61,7 +61,7 @@ WORKER_MAY_USE = {
             "image_formats",
             "exif",
         ),
-        *("scratch", "words", "marks"),
+        *("scratch", "words", "marks", "presence"),
         *(
             "queue.queue",
             "queue.ledger",

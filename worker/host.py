@@ -34,6 +34,7 @@ import redis
 
 from promptmill.producer.broker import client_of
 from promptmill.producer.job import Shape
+from promptmill.producer.outputs.output import OutputError
 from promptmill.producer.queue.compiling import Compiling
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.producer.queue.workers import Workers
@@ -62,7 +63,7 @@ class Host:
         self.pool = worker.pool
         self.client = client_of(settings.broker)
         consumer = f"{worker.hostname}/{secrets.token_hex(4)}"  # a restarted worker is another consumer
-        self.queue = JobQueue(self.client, consumer, lease_s=settings.lease_s)
+        self.queue = JobQueue(self.client, consumer, lease_s=settings.lease_s, has_image=self._has_image)
         # The keeper's own: a request of its that hangs is over, and asked again, before a lease runs out.
         self.keeping_client = client_of(settings.broker, timeout_s=settings.lease_s / 3)
         self.leases = JobQueue(self.keeping_client, consumer, lease_s=settings.lease_s)
@@ -96,6 +97,14 @@ class Host:
             settings=settings,
             worker=worker.hostname,
         )
+
+    def _has_image(self, claim: Claim) -> bool:
+        """Whether the job's image is in its output. Where that does not answer, it is not."""
+        try:
+            return self.finisher.has_image(claim)
+        except OutputError as error:
+            logger.warning("nobody can say whether job %s has its image: %s", claim.job.id, error)
+            return False
 
     def claim(self, shape: Shape, count: int, slot: Slot, *, pass_over: Iterable[str]) -> list[Claim]:
         """Claims for a slot, held from now on, those left out that were revoked. Raises redis.RedisError."""

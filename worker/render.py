@@ -28,6 +28,7 @@ from promptmill.producer.image_formats import Encoding, ImageFormatError
 from promptmill.producer.layout import JOB_ID_KEY, Look, image_metadata, image_name, look_inside
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Existing, Output, OutputError, OutputRefused, OutputUnavailable
+from promptmill.producer.presence import look_at
 from promptmill.producer.queue.ledger import REVOKED
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.worker.checks import Checks, Findings
@@ -224,6 +225,11 @@ class Finisher:
             logger.warning("could not give %d jobs back; their leases run out: %s", len(claims), error)
         for claim in claims:
             self._observer.retried(claim, reason)
+
+    def has_image(self, claim: Claim) -> bool:
+        """Whether the job's image is in its output, whole. Raises OutputError."""
+        name = image_name(claim.job.id, Encoding.parse(claim.encoding).row.extension)
+        return look_at(self._open(claim), name, claim.job.id) is Look.OURS
 
     def _put(self, rendered: Rendered) -> str:
         """Writes the job's image, or finds it written; where it lies. Raises OutputError, Stopping."""

@@ -12,7 +12,7 @@ A batch is of one shape and may be of several runs: of the highest priority firs
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -84,10 +84,21 @@ class Ready:
 
 
 class JobQueue:
-    """The job streams of one Redis, as one consumer sees them. Thread-safe."""
+    """The job streams of one Redis, as one consumer sees them. Thread-safe.
 
-    def __init__(self, client: redis.Redis, consumer: str = "producer", *, lease_s: float = 30.0) -> None:
+    `has_image` is asked before a job is given up: whoever took it last may have died after writing its image.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        consumer: str = "producer",
+        *,
+        lease_s: float = 30.0,
+        has_image: Callable[[Claim], bool] = lambda claim: False,
+    ) -> None:
         self._consumer = consumer
+        self._has_image = has_image
         self._lease_ms = int(lease_s * 1000)
         self._client: Any = client
         self._malformed = Malformed(client)
@@ -242,7 +253,10 @@ class JobQueue:
         run = (d.output, d.opened, b"again" in d.fields, d.encoding)
         claim = Claim(d.entry, d.shape, d.run, index, d.deliveries, job, *run)
         if d.deliveries > MAX_DELIVERIES:
-            self.failed(claim, f"given up: {MAX_DELIVERIES} workers took it and none came back")
+            if self._has_image(claim):
+                self.done(claim)
+            else:
+                self.failed(claim, f"given up: {MAX_DELIVERIES} workers took it and none came back")
             return None
         return claim
 
