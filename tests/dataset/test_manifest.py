@@ -51,7 +51,7 @@ def test_what_is_absent_is_missing_and_what_is_no_image_of_the_job_is_broken(run
     states = [str(row["state"]) for row in found]
     assert states == ["missing", "broken", "done", "done", "missing", "broken", "broken", "done", "done", "done"]
     assert "is the image of another job" in str(found[1]["reason"])
-    assert "is cut" in str(found[5]["reason"]) and "is empty" in str(found[6]["reason"])
+    assert "is truncated" in str(found[5]["reason"]) and "is empty" in str(found[6]["reason"])
 
 
 def test_it_says_what_marks_an_image_and_takes_images_of_before_there_were_marks(run: Run, tmp_path: Path):
