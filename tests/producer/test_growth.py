@@ -371,7 +371,7 @@ def test_a_moved_output_is_found_by_its_runs(named, output, tmp_path):
 def test_append_wants_a_run_that_the_file_was_submitted_to(output, named):
     with plan_of(["x"]) as plan:
         assert find_name(output, "a", plan, ["a.txt"], Change.APPEND) == named
-        with pytest.raises(PlanError, match=r"has no run of b\.txt: --run NAME"):
+        with pytest.raises(PlanError, match=r"has no run of b\.txt: name the run to append to with --run NAME"):
             find_name(output, "b", plan, ["b.txt"], Change.APPEND)
 
 

@@ -225,7 +225,7 @@ def test_a_file_of_rejects_is_written_anew_and_nothing_else_is(tmp_path):
             pass
     assert len(file.read_text().splitlines()) == 1
     file.write_text("a prompt of somebody's\n")
-    with pytest.raises(PlanError, match="is no file of rejects"):
+    with pytest.raises(PlanError, match="is not a file of rejects"):
         plan_jobs(["x"], PlanOptions(rejects=file))
     assert file.read_text() == "a prompt of somebody's\n"
 
