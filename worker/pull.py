@@ -1,5 +1,6 @@
 """The puller's thread: a shape with work and a program, a batch of claims, and off to the device."""
 
+import contextlib
 import logging
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from promptmill.producer.backoff import backoff
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.job import Shape
 from promptmill.producer.queue.queue import Claim
+from promptmill.producer.queue.workers import Workers
 from promptmill.worker.checks import Checks, load_checks
 from promptmill.worker.compiler import Compiler
 from promptmill.worker.credentials import load_signer
@@ -85,6 +87,8 @@ class Puller:
         for part in (self._compiler, self._giving_up):
             threading.Thread(target=part.run, name=type(part).__name__.lower(), daemon=True).start()
         host.report.phase("ready")
+        with contextlib.suppress(redis.RedisError):  # whoever waits for it need not wait for the keeper's next report
+            Workers(host.client).report(host.report.now())
         logger.info("ready to claim, on %d %s devices", devices.count, devices.platform)
 
     def _look_at_revokes(self) -> None:

@@ -46,8 +46,8 @@ def wait(
 
 
 def wait_for_report(worker: LocalWorker, client: redis.Redis) -> None:
-    """Wait until the worker is up, so that one that cannot start leaves no run behind. Raises WorkerFailed."""
-    while all(report.name != worker.name for report in Workers(client).alive()):
+    """Wait until the worker has its devices, so that one that cannot start leaves no run. Raises WorkerFailed."""
+    while not any(report.name == worker.name and report.state != "starting" for report in Workers(client).alive()):
         worker.watch(0)
         time.sleep(POLL_S)
 
