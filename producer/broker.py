@@ -15,6 +15,10 @@ CONNECT_TIMEOUT_S = 5.0
 SOCKET_TIMEOUT_S = 30.0  # longer than any call here takes; a dead peer is noticed all the same
 
 
+CELERY_QUEUE = "promptmill"
+"""Where Celery's own messages wait: tasks of other clients, pieces of packing. Jobs are in streams (queue/keys.py)."""
+
+
 def connect(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
     """A client of the Redis at `url`, checked by a ping. Raises BrokerError with a sentence."""
     client = client_of(url, timeout_s=timeout_s)
@@ -78,7 +82,7 @@ def celery_settings(url: str) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_enable_remote_control": True,
         "task_acks_late": True,
-        "task_default_queue": "promptmill",
+        "task_default_queue": CELERY_QUEUE,
         "accept_content": ["json"],  # a pickled message is refused: it could run anything
         "task_serializer": "json",
         "event_serializer": "json",

@@ -66,6 +66,16 @@ def test_render_says_why_its_worker_cannot_start(farm: Farm) -> None:
     assert not (farm.folder / "new").exists(), "a run that was never rendered leaves nothing"
 
 
+def test_a_name_that_has_another_plan_is_told_before_a_worker_is_started(farm: Farm) -> None:
+    output = farm.folder / "out"
+    farm.submit(["a cat"], str(output), "r")
+    (farm.folder / "dogs.txt").write_text("a dog\n")
+    words = ["promptmill", "render", str(farm.folder / "dogs.txt"), "--output", str(output), "--run", "r"]
+    ended = end_of(farm, *words, JAX_PLATFORMS="nosuch")  # with which no worker starts
+    assert ended.returncode == 2
+    assert "--append" in ended.stderr and "JAX finds no device" not in ended.stderr
+
+
 @pytest.mark.parametrize("command", [OURS, CELERYS])
 def test_ctrl_c_is_130_and_a_home_that_cannot_be_written_a_warning(farm: Farm, command: list[str]) -> None:
     farm.environ |= {"HOME": "/dev/null/x", "XDG_CACHE_HOME": "/dev/null/x"}

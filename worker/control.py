@@ -17,9 +17,6 @@ from promptmill.producer.queue.control import cancel
 from promptmill.producer.queue.ledger import Ledger
 from promptmill.producer.queue.revokes import Revokes
 
-QUEUE = "promptmill"
-"""Celery's queue of this app. A worker that does not consume from it claims no jobs either."""
-
 NO_OTHER_SIZE = (
     "promptmill's pool encodes and uploads images, and has the size of --concurrency from its start on. "
     "To have this worker claim less: cancel_consumer promptmill, and add_consumer promptmill to go on"

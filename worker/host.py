@@ -32,14 +32,13 @@ from typing import Any
 
 import redis
 
-from promptmill.producer.broker import client_of
+from promptmill.producer.broker import CELERY_QUEUE, client_of
 from promptmill.producer.job import Shape
 from promptmill.producer.outputs.output import OutputError
 from promptmill.producer.queue.compiling import Compiling
 from promptmill.producer.queue.queue import Claim, JobQueue
 from promptmill.producer.queue.workers import Workers
 from promptmill.producer.words import count
-from promptmill.worker.control import QUEUE
 from promptmill.worker.devices import is_out_of_memory
 from promptmill.worker.in_flight import InFlight, Slot
 from promptmill.worker.observers import Observer
@@ -70,7 +69,8 @@ class Host:
         self.marks = Compiling(self.keeping_client, consumer, lease_s=settings.lease_s)
         self.compiling = Compiling(self.client, consumer, lease_s=settings.lease_s)
         self.revoked = Revoked(self.keeping_client)
-        self.is_paused: Callable[[], bool] = lambda: QUEUE not in worker.app.amqp.queues.consume_from
+        # `celery control cancel_consumer promptmill`: who takes no tasks takes no jobs either.
+        self.is_paused: Callable[[], bool] = lambda: CELERY_QUEUE not in worker.app.amqp.queues.consume_from
         self.making: Shape | None = None
         """What the compiler is at; the keeper renews its mark."""
         self.observer = observer

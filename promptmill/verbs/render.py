@@ -21,6 +21,7 @@ from promptmill.producer.layout import CONTACT_SHEET
 from promptmill.producer.outputs.open import open_output
 from promptmill.producer.outputs.output import Output, OutputError
 from promptmill.producer.plan import Plan
+from promptmill.producer.plan_files import read_run
 from promptmill.producer.presence import Present, find_present
 from promptmill.producer.queue.ledger import Ledger, RunStatus
 from promptmill.producer.submit import check_output, submit
@@ -116,7 +117,7 @@ def command(
         if there.images < plan.images:
             check_output(plan, root, run, here.client)
         warn(plan, given["preset"])
-        if there.images < plan.images:
+        if there.images < plan.images and read_run(root.child(run)) is None:
             here.start()
         with placed(root.child(run), run, plan, source_names(files), change) as whole:
             found = there if whole is plan else find_present(whole, root.child(run))
@@ -150,7 +151,7 @@ class _Here:
         return connect(self.url)
 
     def start(self) -> None:
-        """Start the worker before anything is written: one that cannot start leaves no run behind."""
+        """Start the worker before a new run is written: one that cannot start leaves none behind."""
         _ = self.worker
 
     @cached_property
@@ -175,7 +176,6 @@ def _render_plan(
 ) -> Report:
     sources, run_output = source_names(files), root.child(run)
     warn_of_images(run_output.url, there.broken, there.taken, there.names)
-    plan.encoding.row.load_plugin()
     if there.images == plan.images:
         report = Report(run, run_output.url, plan.images, plan.images, 0, 0)
     else:
