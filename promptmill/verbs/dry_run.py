@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 KINDS = ("v5e", "v6e", "h100", "h200", "cpu")  # producer/estimate.py's, which is loaded lazily; a test compares
+LEAST = 0.01  # of money and device-hours: less is not told more exactly
 
 
 class Range(click.ParamType[Any]):
@@ -163,16 +164,22 @@ def _most(shapes: Mapping[str, int], most: int = 10) -> list[tuple[str, int]]:
 
 
 def _estimate_lines(estimate: Mapping[str, Any], cost_per_hour: tuple[float, float]) -> list[str]:
-    low, high = estimate["cost"]
-    price = f"{cost_per_hour[0]:g}-{cost_per_hour[1]:g} per hour"
+    cost, price = _range(estimate["cost"], _amount), _range(cost_per_hour, "{:g}".format)
     return [
         f"{estimate['device']:<10} {_time(estimate['seconds'])} on {estimate['devices']}, "
-        f"{estimate['device_hours']:,.3g} device-hours, {_money(low)}-{_money(high)} at {price}",
+        f"{_amount(estimate['device_hours'])} device-hours, {cost} at {price} per hour",
         f"           by {estimate['basis']}",
     ]
 
 
-def _money(amount: float) -> str:
+def _range(ends: Sequence[float], words: Callable[[float], str]) -> str:
+    """`1.2 to 3`; of equal ends one."""
+    return " to ".join(dict.fromkeys(map(words, ends)))
+
+
+def _amount(amount: float) -> str:
+    if amount < LEAST:
+        return f"under {LEAST:g}"
     return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"
 
 

@@ -61,7 +61,10 @@ def test_it_says_it_in_words_and_names_what_it_rests_on(dry):
     assert "images     2 distinct, 0 duplicate jobs" in ran.out
     assert "compiles   1 in each worker" in ran.out
     assert "1.36 images/s per device" in ran.out
-    assert "at 2.7-2.7 per hour" in ran.out
+    assert "at 2.7 per hour" in ran.out
+    assert "under 0.01 device-hours, under 0.01 to 0.0368 at 1.2 to 90 per hour" in dry(
+        *("cats.txt", *REAL, "--device", "v6e", "--cost-per-device-hour", "1.2-90")
+    ).out.replace("\n", " ")
 
 
 def test_live_workers_are_the_measurement_and_are_left_as_they_are(client, dry):
