@@ -108,6 +108,17 @@ class Farm:
 
 
 @contextlib.contextmanager
+def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is killed in the end."""
+    process = subprocess.Popen(command, **options)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
 def farm_of(broker: str, folder: Path) -> Iterator[Farm]:
     """A farm whose workers have one device each, and keep their compiled programs in this session's own index."""
     farm = Farm(broker, folder, {**os.environ, "XLA_FLAGS": ""})

@@ -31,7 +31,7 @@ from promptmill.producer.outputs.output import Put
 from promptmill.worker.settings import WorkerSettings
 from tests.deploy.programs import PACKAGE, program
 from tests.fake_gcs import fake_gcs_binary, free_port, wait_for_http
-from tests.farm import wait_until
+from tests.farm import running, wait_until
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -58,16 +58,6 @@ def environment(service: str, broker: str) -> dict[str, str]:
     given = {name: str(value) for name, value in SERVICES[service]["environment"].items() if value is not None}
     assert given["PROMPTMILL_BROKER"].startswith("redis://")
     return {**os.environ, "XLA_FLAGS": "", **given, "PROMPTMILL_BROKER": broker}
-
-
-@contextlib.contextmanager
-def running(command: list[str], **options: Any) -> Iterator[Process]:
-    process = subprocess.Popen(command, **options)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests import farm
 from tests.deploy.clusters import OVERLAYS, container, environment, expanded, resource
 from tests.fake_gcs import free_port
 from tests.farm import server_program, wait_until
@@ -38,12 +39,8 @@ def command(name: str, variables: dict[str, str]) -> list[str]:
 def running(words: list[str], folder: Path, variables: dict[str, str]) -> Iterator[Process]:
     with (folder / f"{Path(words[0]).name if words[1].startswith('-') else words[1]}.log").open("wb") as log:
         env = {**os.environ, "XLA_FLAGS": "", **variables}
-        process = subprocess.Popen(words, stdout=log, stderr=log, env=env, cwd=folder)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+        with farm.running(words, stdout=log, stderr=log, env=env, cwd=folder) as process:
+            yield process
 
 
 @pytest.fixture

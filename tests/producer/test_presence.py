@@ -45,13 +45,9 @@ FOREIGN = {
 }
 
 
-@pytest.fixture(params=["folder", "bucket"])
-def output(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Output:
-    if request.param == "folder":
-        return open_output(str(tmp_path / "out"))
-    fake_gcs: FakeGcs = request.getfixturevalue("fake_gcs")
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake_gcs.url)
-    return open_output(fake_gcs.create_bucket(f"b{uuid.uuid4().hex}") + "/prefix")
+@pytest.fixture
+def output(output_of_each_kind: Output) -> Output:
+    return output_of_each_kind
 
 
 @pytest.mark.parametrize("metadata", [{}, {JOB_ID_KEY: JOB.id}], ids=["copied", "as workers write it"])
