@@ -33,7 +33,7 @@ class Wire:
             def relay(self) -> None:
                 wire.relay(self)
 
-            do_GET = do_POST = do_PUT = relay
+            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = relay
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
