@@ -1,7 +1,9 @@
 """The formats of a dataset: how the samples of one shard become objects. A new one is a function and a row."""
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,21 +29,36 @@ Write = Callable[["HashedFile", str, Iterator[Sample], Output], tuple[int, list[
 of the shard was put into the output, before the file: its images, where they lie beside it."""
 
 
+_BEING_HASHED = 4
+"""Pieces that wait for their digest: they are in memory."""
+
+
 class HashedFile:
-    """A file that is written from its beginning to its end, with a digest of all that was written."""
+    """A file that is written from its beginning to its end, with a digest of all that was written.
+
+    A thread of its own hashes what is written meanwhile: the digest is as long in the making as the copy.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=0)
         self._sha256 = hashlib.sha256()
+        self._hasher = ThreadPoolExecutor(1, "digest")
+        self._hashing: deque[Future[None]] = deque()
         self._size = 0
 
     def write(self, data: bytes) -> int:
-        self._sha256.update(data)
+        """Write bytes that nobody changes any more."""
+        self._hash_all_but(_BEING_HASHED - 1)
+        self._hashing.append(self._hasher.submit(self._sha256.update, data))
         self._size += len(data)
         rest = memoryview(data)
         while len(rest):
             rest = rest[self._file.write(rest) :]
         return len(data)
+
+    def _hash_all_but(self, pieces: int) -> None:
+        while len(self._hashing) > pieces:
+            self._hashing.popleft().result()
 
     def tell(self) -> int:
         return self._size
@@ -51,6 +68,7 @@ class HashedFile:
 
     @property
     def sha256(self) -> str:
+        self._hash_all_but(0)
         return self._sha256.hexdigest()
 
     @property
@@ -58,6 +76,7 @@ class HashedFile:
         return self._file.closed
 
     def close(self) -> None:
+        self._hasher.shutdown()
         self._file.close()
 
 

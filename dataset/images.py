@@ -101,9 +101,11 @@ def xmp_of(image: Image.Image, data: bytes) -> bytes | None:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content; of pixels, which would be copied, no content."""
     kind = format_of(data)
     for box in kind.container.boxes(in_memory(data)) if kind else ():
-        yield box.kind, data[box.start : box.start + box.length]
+        pixels = kind is not None and box.kind in kind.container.pixels
+        yield box.kind, b"" if pixels else data[box.start : box.start + box.length]
 
 
 def _marks(image: Image.Image, data: bytes, record: Any) -> tuple[str, ...]:

@@ -16,18 +16,31 @@ MODE = 0o644
 Member = tuple[str, bytes]
 
 _BLOCK, _RECORD = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
+_LARGE_BYTES = 64 << 10
+_MOST_SMALL = 100
+"""Pieces written at once."""
+
 _NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)
 """Fields of a header: POSIX.1-2001, ustar Interchange Format."""
 
 
 def write_tar(write: Callable[[bytes], object], members: Iterable[Member]) -> None:
     """Write the members in the order in which they come. Names are ASCII, at most 100 characters."""
-    size = 0
+    small, size = [], 0  # what is small goes along with what comes next; an image is written as it is, not copied
     for name, data in members:
-        padded = b"".join((header(name, len(data)), data, bytes(-len(data) % _BLOCK)))
-        write(padded)
-        size += len(padded)
-    write(bytes(2 * _BLOCK + -(size + 2 * _BLOCK) % _RECORD))
+        small.append(header(name, len(data)))
+        if len(data) < _LARGE_BYTES:
+            small.append(data)
+        else:
+            write(b"".join(small))
+            write(data)
+            small.clear()
+        small.append(bytes(-len(data) % _BLOCK))
+        size += _BLOCK + len(data) + -len(data) % _BLOCK
+        if len(small) > _MOST_SMALL:
+            write(b"".join(small))
+            small.clear()
+    write(b"".join([*small, bytes(2 * _BLOCK + -(size + 2 * _BLOCK) % _RECORD)]))
 
 
 def header(name: str, size: int) -> bytes:

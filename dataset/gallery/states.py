@@ -20,7 +20,7 @@ _STATES = {Look.OURS: DONE, Look.BROKEN: BROKEN, Look.FOREIGN: BROKEN}
 @dataclass(frozen=True)
 class States:
     """Per index: MISSING, DONE or BROKEN; and a number of 32 bits that is another one when the image is another one,
-    rendered anew under its name, as far as a listing tells: by its checksum in a bucket, by its size in a folder."""
+    rendered anew under its name, as far as a listing tells: by checksum in a bucket, by size and time in a folder."""
 
     states: bytearray
     versions: Sequence[int]
@@ -43,4 +43,4 @@ def image_states(output: Output, plan: Plan) -> States:
 
 
 def _version(listed: Listed) -> int:
-    return crc32(f"{listed.size} {listed.crc32c}".encode())
+    return crc32(f"{listed.size} {listed.crc32c or listed.changed}".encode())

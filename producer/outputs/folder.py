@@ -188,7 +188,8 @@ class Folder:
         with _folder_errors("list", self.root, self.root):
             for name, entry in _walk(self.root, "", prefix):
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile, or a link to nothing
-                    yield Listed(name, entry.stat().st_size)
+                    found = entry.stat()
+                    yield Listed(name, found.st_size, changed=found.st_mtime_ns)
 
     def children(self, prefix: str = "") -> Iterator[str]:
         with _folder_errors("list", self.root, self.root):

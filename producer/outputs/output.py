@@ -76,6 +76,8 @@ class Listed:
     intact: bool | None = None
     crc32c: str | None = None
     """The bucket's own checksum of what is there, big-endian in base64; a folder has none."""
+    changed: int | None = field(default=None, compare=False)
+    """When a folder's file was written, nanoseconds since the epoch."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """What a gallery's files are: thumbnails, rows as scripts, the same bytes again."""
 
 import json
+import os
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -104,12 +107,13 @@ def test_writing_goes_on_where_it_was_stopped_and_takes_in_what_came(run: Run, m
     written(run)
     whole = files_in(run.folder / "gallery")
     image = run.folder / image_name(next(iter(run.plan.at([9]))).id)
-    data = image.read_bytes()
+    data, changed = image.read_bytes(), image.stat().st_mtime_ns
     image.unlink()
     (run.folder / "gallery/sprites/00001.webp").unlink()
     assert [made.kept for made in written(run)] == [False, True, False]
     assert values_in((run.folder / "gallery/data/00002.js").read_text())[1]["states"] == "dm"  # type: ignore[index]
     image.write_bytes(data)
+    os.utime(image, ns=(changed, changed))
     assert [made.kept for made in written(run)] == [True, True, False]
     assert files_in(run.folder / "gallery") == whole
 
@@ -123,6 +127,23 @@ def test_an_image_that_was_rendered_anew_under_its_name_has_a_new_thumbnail(run:
     with Image.open(run.folder / "gallery/sprites/00000.webp") as sprite:
         red, green, blue = sprite.convert("RGB").getpixel((SIDE // 2, SIDE // 2))  # type: ignore[misc]
     assert red > 240 and green < 20 and blue < 20
+
+
+def padded(png: bytes, size: int) -> bytes:
+    """The same image as a file of that many bytes."""
+    chunk = b"paDd" + bytes(size - len(png) - 12)
+    return png[:-12] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[-12:]
+
+
+def test_an_image_of_the_same_size_has_a_new_thumbnail_too(run: Run):
+    path = run.folder / image_name(next(iter(run.plan.at([0]))).id)
+    job = run.plan.whole(next(iter(run.plan.at([0]))))
+    for shown in ((255, 0, 0), (0, 0, 255)):
+        path.write_bytes(padded(encode_png(np.full((64, 64, 3), shown, np.uint8), job), 3000))
+        assert [made.kept for made in written(run)] == [False]
+    with Image.open(run.folder / "gallery/sprites/00000.webp") as sprite:
+        red, _, blue = sprite.convert("RGB").getpixel((SIDE // 2, SIDE // 2))  # type: ignore[misc]
+    assert red < 20 and blue > 240
 
 
 def test_an_image_that_cannot_be_read_is_told(run: Run):

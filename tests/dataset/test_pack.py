@@ -201,7 +201,9 @@ def test_headers_are_those_that_pythons_tarfile_writes():
         assert header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
 
 
-@pytest.mark.parametrize("sizes", [[], [0], [512], [1, 511, 513], [3000] * 7], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [[], [0], [512], [1, 511, 513], [3000] * 7, [10] * 150, [70_000, 5, 65_536, 65_535]], ids=str
+)
 def test_a_tar_is_the_one_that_pythons_tarfile_writes(sizes: list[int]):
     members = [(f"{at:09d}.bin", bytes([at]) * size) for at, size in enumerate(sizes)]
     ours, theirs = io.BytesIO(), io.BytesIO()
