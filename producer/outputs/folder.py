@@ -139,7 +139,7 @@ class Folder:
                 free = _publish(source, target)
             except FileNotFoundError as error:
                 raise ObjectNotFound(f"there is no {source}") from error
-            if not free:
+            if not free and not _is_second_name(source, target):
                 raise OutputConflict(f"cannot move {source}: {target} is taken; both are left as they are")
             source.unlink(missing_ok=True)  # a link is a second name; where there are none, it was renamed
             for directory in (target.parent, source.parent):
@@ -340,6 +340,11 @@ def _publish(temporary: Path, target: Path) -> bool:
             raise
         return _rename_if_free(temporary, target)
     return True
+
+
+def _is_second_name(source: Path, target: Path) -> bool:
+    """Whether an earlier try to move the file was killed between its two steps."""
+    return source != target and os.path.samestat(source.lstat(), target.lstat())
 
 
 def _rename_if_free(temporary: Path, target: Path) -> bool:

@@ -40,7 +40,8 @@ ONE_REQUEST_BYTES = 8 << 20
 
 # Of an object that others replace at the same time.
 _REPLACING_TRIES = 5
-
+# Of an object whose bytes do not match their checksum: Google's client does not ask again.
+_DOWNLOAD_TRIES = 4
 # Connecting, and waiting for an answer.
 _REQUEST_TIMEOUT_SECONDS = (10, 60)
 # How long the client repeats a request that failed in a way that passes.
@@ -49,6 +50,10 @@ _RETRY_SECONDS = 120
 _READ_BYTES = 4 << 20
 # A person waits for this one.
 _CHECK_RETRY_SECONDS = 10
+
+
+class _SessionForgotten(Exception):
+    """The server knows no more of an upload in pieces, which may be over: its last answer may have been lost."""
 
 
 @dataclass(frozen=True)
@@ -121,18 +126,18 @@ class Bucket:
             try:
                 self._upload(blob, where, content, content_type, generation)
                 return Put.REPLACED if generation else Put.CREATED
-            except PreconditionFailed as refused:
+            except (PreconditionFailed, _SessionForgotten) as refused:
                 # Another writer was first, or we were, and the answer to our first try was lost on its way.
-                there = self._find(name)
-                if there is None:
+                there, generation = self._find(name), 0
+                if there is None and isinstance(refused, PreconditionFailed):
                     raise OutputError(f"cannot write {where}: the server says it exists, yet it does not") from refused
         raise OutputUnavailable(f"cannot write {where}: others write there all the time")
 
     def _upload(self, blob: Any, where: str, content: Content, content_type: str, generation: int) -> None:
-        """Raises PreconditionFailed where another generation of the object is there than this one; 0: none."""
-        from google.api_core.exceptions import PreconditionFailed
+        """Raises PreconditionFailed where the object is of another generation (0: none); _SessionForgotten."""
+        from google.api_core.exceptions import GoogleAPICallError, PreconditionFailed
 
-        refused: PreconditionFailed | None = None
+        refused: Exception | None = None
         with self._errors(f"write {where}"), content.open() as file:
             try:
                 blob.upload_from_file(
@@ -146,6 +151,10 @@ class Bucket:
                 )
             except PreconditionFailed as error:
                 refused = error
+            except GoogleAPICallError as error:
+                if error.code not in (404, 410) or error.response.request.method != "PUT":  # POST: no such bucket
+                    raise
+                refused = _SessionForgotten(str(error))
         if refused is not None:
             raise refused
 
@@ -157,18 +166,20 @@ class Bucket:
         if found is None:
             raise ObjectNotFound(f"there is no {where}")
         taken = OutputConflict(f"cannot move {where}: {to} is taken; both are left as they are")
-        if self.exists(to):  # Google holds the precondition of a rewrite too, fake-gcs-server does not
-            raise taken
         source, target = self._blob(name, found.generation), self._blob(to)
         target.metadata, target.content_type = found.metadata, found.content_type
         options = {"timeout": _REQUEST_TIMEOUT_SECONDS, "retry": _retry()}
+        # Google holds the precondition of a rewrite too, fake-gcs-server does not.
+        copied = self._is_copied(found, to, taken)
         with self._errors(f"move {where}"):
             try:
-                token, _, _ = target.rewrite(source, if_generation_match=0, **options)
-                while token:  # the larger ones take several requests
+                token = None
+                while not copied:  # the larger ones take several requests
                     token, _, _ = target.rewrite(source, token=token, if_generation_match=0, **options)
-            except PreconditionFailed as error:
-                raise taken from error
+                    copied = token is None
+            except PreconditionFailed as error:  # another writer was first, or we were, and nobody heard the answer
+                if not self._is_copied(found, to, taken):
+                    raise taken from error
             except NotFound as error:
                 raise ObjectNotFound(f"{where} was deleted or written anew while it was moved") from error
             try:
@@ -177,6 +188,17 @@ class Bucket:
                 pass  # somebody else was faster, or our first try was, whose answer was lost
             except PreconditionFailed as error:
                 raise ObjectNotFound(f"{where} was written anew while it was moved") from error
+
+    def _is_copied(self, found: Any, to: str, taken: OutputConflict) -> bool:
+        """Whether an earlier try to move what was `found` has copied it. Raises `taken` where something else is."""
+        there = self._find(to)
+        if there is None:
+            return False
+        if there.name == found.name or any(
+            getattr(there, told) != getattr(found, told) for told in ("size", "crc32c", "metadata")
+        ):
+            raise taken
+        return True
 
     def get(self, name: str) -> bytes:
         return self._read(name)
@@ -286,17 +308,11 @@ class Bucket:
         blob = self._blob(name, generation)
         with self._errors(f"read gs://{self.bucket}/{blob.name}"):
             try:
-                data: bytes = blob.download_as_bytes(
-                    start=part and part[0],
-                    end=part and part[0] + part[1] - 1,
-                    timeout=_REQUEST_TIMEOUT_SECONDS,
-                    retry=_retry(),
-                )
+                return _download(blob, part)
             except RequestRangeNotSatisfiable:  # it ends before
                 return b""
             except NotFound as error:
                 raise ObjectNotFound(f"there is no gs://{self.bucket}/{blob.name}") from error
-        return data
 
     @contextlib.contextmanager
     def _errors(self, doing: str) -> Iterator[None]:
@@ -311,11 +327,26 @@ class Bucket:
             _raise_output_error(error, doing, self.bucket)
 
 
+def _download(blob: Any, part: tuple[int, int] | None) -> bytes:
+    """The object's bytes, or a part's. Those that do not match the checksum of the whole are asked for again."""
+    from google.cloud.storage.exceptions import DataCorruption
+
+    start, end = (None, None) if part is None else (part[0], part[0] + part[1] - 1)
+    for tries_left in reversed(range(_DOWNLOAD_TRIES)):
+        try:
+            data: bytes = blob.download_as_bytes(start=start, end=end, timeout=_REQUEST_TIMEOUT_SECONDS, retry=_retry())
+            return data
+        except DataCorruption:
+            if not tries_left:
+                raise
+    raise AssertionError("unreachable")
+
+
 def _raise_output_error(error: Exception, doing: str, bucket: str) -> NoReturn:
     """Say in the user's terms what Google's client said in its own."""
     from google.api_core import exceptions as api
     from google.auth.exceptions import GoogleAuthError, TransportError
-    from google.cloud.storage.exceptions import InvalidResponse
+    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 
     if isinstance(error, api.NotFound):
         raise OutputRefused(f'cannot {doing}: bucket "{bucket}" does not exist or cannot be seen') from error
@@ -329,6 +360,8 @@ def _raise_output_error(error: Exception, doing: str, bucket: str) -> NoReturn:
     if isinstance(error, api.ClientError) and not isinstance(error, api.TooManyRequests):
         raise OutputError(f"cannot {doing}: {error.message}") from error
     cause = getattr(error, "cause", None) or error  # of a RetryError: what the last try met
+    if isinstance(cause, DataCorruption):  # which says so in ten lines
+        cause = "the bytes that came do not match their checksum"
     if isinstance(cause, InvalidResponse):
         cause = f"HTTP status {cause.response.status_code}"
     server = _emulator() or "Google Cloud Storage"

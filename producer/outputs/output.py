@@ -165,11 +165,12 @@ class Output(Protocol):
     def move(self, name: str, to: str) -> None:
         """Give the object another name, which must be free; its bytes and metadata stay.
 
-        A bucket copies and then deletes: a process that dies in between leaves it under both names.
+        A bucket copies and then deletes: a process that dies in between leaves it under both names, and the same call
+        again goes on from there.
 
         Raises:
             ObjectNotFound: there is no object of that name, or another one by now: it stays.
-            OutputConflict: the new name is taken. Both are left as they are.
+            OutputConflict: the new name is taken by something else. Both are left as they are.
         """
 
     def get(self, name: str) -> bytes:

@@ -271,6 +271,24 @@ def test_nothing_is_moved_onto_what_is_there(output: Output) -> None:
     assert not output.exists("four")
 
 
+def test_a_move_that_was_killed_between_its_two_steps_goes_on(output: Output) -> None:
+    output.put_once("one", b"text", metadata={"job_id": "7"})
+    if isinstance(output, Folder):
+        os.link(output.root / "one", output.root / "two")
+    else:
+        output.put_once("two", b"text", metadata={"job_id": "7"})
+    output.move("one", "two")
+    assert list(output.list()) == ["two"]
+    assert output.get("two") == b"text"
+
+
+def test_an_object_is_not_moved_onto_itself(output: Output) -> None:
+    output.put_once("one", b"text")
+    with pytest.raises(OutputConflict, match="one is taken; both are left as they are"):
+        output.move("one", "one")
+    assert output.get("one") == b"text"
+
+
 def test_of_many_who_move_an_object_one_does(output: Output) -> None:
     output.put_once("one", b"text")
 
