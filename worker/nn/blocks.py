@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from promptmill.worker.nn.layers import Conv, GroupNorm, Linear, upsample_2x
+from promptmill.worker.nn.layers import Conv, GroupNorm, Linear, fold_upsampling, upsample_2x
 
 
 class ResnetBlock(nnx.Module):
@@ -42,9 +42,18 @@ class Upsample(nnx.Module):
     def __init__(self, width: int) -> None:
         self.conv = Conv(width, width)
 
-    def __call__(self, x: Float[Array, "B H W C"], size: tuple[int, int] | None = None) -> Float[Array, "B H2 W2 C"]:
-        x = upsample_2x(x)
-        if size is not None:
+    def folded(self) -> Float[Array, "2 2 C O4"]:
+        """The kernel of the upsampled convolution, for `__call__` in a loop to take from outside of it."""
+        return fold_upsampling(self.conv.kernel[...])
+
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        size: tuple[int, int] | None = None,
+        folded: Float[Array, "2 2 C O4"] | None = None,
+    ) -> Float[Array, "B H2 W2 C"]:
+        _, height, width, _ = x.shape
+        if size not in (None, (2 * height, 2 * width)):
             # Nearest neighbour to 2n - 1 places takes the same source pixels as to 2n, less the last.
-            x = x[:, : size[0], : size[1]]
-        return self.conv(x)
+            return self.conv(upsample_2x(x)[:, : size[0], : size[1]])
+        return self.conv.upsampled(x, self.folded() if folded is None else folded)

@@ -3,6 +3,7 @@
 It runs once a device, on that device's part of the batch, and never looks at another's.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -20,6 +21,9 @@ from promptmill.worker.sdxl.condition import encode_windows, used_keys
 from promptmill.worker.sdxl.config import ModelConfig
 from promptmill.worker.sdxl.unet import Conditioning
 from promptmill.worker.text.prompts import Tokens
+
+Denoise = Callable[..., Float[Array, "B h w C"]]
+"""`UNet.denoise`, of latents, timesteps and conditioning."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +107,16 @@ def sample(unet: nnx.Module, condition: Condition, inputs: Inputs) -> Float[Arra
     guidance = inputs.guidance_scale, inputs.guidance_rescale
     passes = condition.context.shape[1]
     given = condition_unet(unet, condition, inputs.guidance_scale)
+    denoise = partial(unet.denoise, folded=unet.folded())
 
     def body(index: Int[Array, ""], carry: Any) -> Any:
         state, generator = carry
         row, noise = row_at(inputs.tables, index), None
         latents = scale_input(row, state)
         if inputs.guides is None:
-            prediction = predict(unet, latents, row.timestep, given, *guidance, passes=passes)
+            prediction = predict(denoise, latents, row.timestep, given, *guidance, passes=passes)
         else:
-            prediction = predict_in_turn(unet, latents, row.timestep, given, *guidance, inputs.guides[:, index])
+            prediction = predict_in_turn(denoise, latents, row.timestep, given, *guidance, inputs.guides[:, index])
         if generator is not None:
             drawn, noise = draw(generator, height, width, channels)
             generator = jnp.where(row.draws[:, None] > 0, drawn, generator)
@@ -142,7 +147,7 @@ def condition_unet(unet: nnx.Module, condition: Condition, guidance_scale: Float
 
 
 def predict(
-    unet: nnx.Module,
+    denoise: Denoise,
     latents: Float[Array, "B h w C"],
     timestep: Float[Array, " B"],
     given: Conditioning,
@@ -154,14 +159,14 @@ def predict(
     """The UNet's prediction in float32, all N passes as one batch, joined by classifier-free guidance."""
     each_pass = partial(jnp.repeat, repeats=passes, axis=0)  # B ... -> (B N) ...
     model_input = each_pass(latents.astype(given.added.dtype))
-    predicted = unet.denoise(model_input, each_pass(timestep), given).astype(jnp.float32)
+    predicted = denoise(model_input, each_pass(timestep), given).astype(jnp.float32)
     if passes == 1:
         return predicted
     return guide(predicted[0::2], predicted[1::2], guidance_scale, guidance_rescale)
 
 
 def predict_in_turn(
-    unet: nnx.Module,
+    denoise: Denoise,
     latents: Float[Array, "B h w C"],
     timestep: Float[Array, " B"],
     given: Conditioning,
@@ -179,7 +184,7 @@ def predict_in_turn(
     model_input = latents.astype(given.added.dtype)
 
     def run(own: Conditioning) -> Float[Array, "B h w C"]:
-        return jnp.asarray(unet.denoise(model_input, timestep, own), jnp.float32)
+        return jnp.asarray(denoise(model_input, timestep, own), jnp.float32)
 
     def pass_over(own: Conditioning) -> Float[Array, "B h w C"]:
         return jnp.zeros(latents.shape, jnp.float32)

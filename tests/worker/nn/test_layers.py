@@ -1,5 +1,6 @@
 """Norms keep their precision, and odd sizes come back."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,6 +27,20 @@ def test_up_after_down_has_the_size_from_before(size: tuple[int, int]) -> None:
     x = jnp.ones((1, *size, 2))
     smaller = Downsample(2)(x)
     assert Upsample(2)(smaller, size=size).shape == x.shape
+
+
+@pytest.mark.parametrize("size", [None, (6, 10), (5, 10), (6, 9)], ids=str)
+def test_an_upsampled_convolution_is_the_convolution_of_what_was_upsampled(size: tuple[int, int] | None) -> None:
+    x, kernel, bias = (rng(shape) for shape in [(2, 3, 5, 4), (3, 3, 4, 4), (4,)])
+    module = Upsample(4)
+    module.conv.kernel[...], module.conv.bias[...] = kernel, bias
+    height, width = size or (6, 10)
+    expected = module.conv(upsample_2x(x)[:, :height, :width])
+    np.testing.assert_allclose(module(x, size=size), expected, atol=1e-5)
+
+
+def rng(shape: tuple[int, ...]) -> jax.Array:
+    return jax.random.normal(jax.random.key(len(shape)), shape)
 
 
 def test_upsampling_repeats_each_pixel() -> None:
