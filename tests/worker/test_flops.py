@@ -66,12 +66,17 @@ def test_xla_counts_the_same_where_each_loop_runs_once(
     monkeypatch.setattr(flops, "_times", lambda equation, trips: 1.0)
     once = count_flops(jaxpr, trips=trips)
     assert once == pytest.approx(program_of_three.lowered().cost_analysis()["flops"], rel=0.1)
-    assert trips == 1 and whole > 1.5 * once  # three images' decoders are a loop
+    assert trips == 1 and whole > 1.3 * once  # three images' decoders are a loop
 
 
 @pytest.mark.parametrize(("size", "unet", "decoder"), [(1024, 6.76, 10.5), (512, 1.59, 2.5)])
 def test_sdxl_at_full_size_costs_what_pytorchs_counter_says(size: int, unet: float, decoder: float) -> None:
-    """One pass of the UNet at 1024 x 1024: 6.76 * 10^12, the decoder 10.5, the text encoders 0.11."""
+    """One pass of the UNet at 1024 x 1024: 6.76 * 10^12, the decoder 10.5, the text encoders 0.11.
+
+    Less what an upsampling convolution need not multiply: 5 of 9 weights, for each channel in and out and each pixel.
+    """
+    unet -= sum(2 * 5 * width**2 * (size // 8 // scale) ** 2 for width, scale in [(1280, 2), (640, 1)]) / 1e12
+    decoder -= sum(2 * 5 * width**2 * (size // scale) ** 2 for width, scale in [(512, 4), (512, 2), (256, 1)]) / 1e12
     weights, inputs, graphs = abstract_model(Kind(size, size, guided=False), PlainRequest("a cat", size, size))
     jaxpr = jax.make_jaxpr(partial(generate, SDXL_BASE, graphs, Kind(size, size, False).stage))(weights, inputs)
     none, one, two = (count_flops(jaxpr, trips=trips) / 1e12 for trips in (0, 1, 2))
