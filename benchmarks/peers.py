@@ -271,6 +271,8 @@ class Peer:
         environ = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         if settings["dtype"] == "float32":
             environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+        if "xla_flags" in settings:
+            environ["XLA_FLAGS"] = settings["xla_flags"]
         command = [*(command or [sys.executable, "-m", "benchmarks.peers"]), json.dumps(settings)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ, bufsize=1

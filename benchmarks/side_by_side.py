@@ -3,7 +3,7 @@
     python -m benchmarks.side_by_side --make-flax ENV --in-turn
     python -m benchmarks.side_by_side --what image --model mid --sizes 256 --flax-python ENV/bin/python
     python -m benchmarks.side_by_side --what image --sizes 1024 --dtype bfloat16      on a GPU, as it is
-
+    python -m benchmarks.side_by_side --model mid --sides ours eager --xla-flags=--xla_cpu_prefer_vector_width=512
 
 `--what` is one call of the UNet or of the VAE's decoder, or a whole guided image. Every side is a process of its own.
 Where all fit into memory they take turns call by call; else, and with `--in-turn`, each round starts them one after
@@ -29,7 +29,7 @@ from benchmarks.random_sdxl import SIZES, write_random_sdxl
 from benchmarks.report import circumstances, table, write_section
 
 PACKAGES = ("jax", "flax", "torch", "diffusers")
-FLAX = "flax"
+OURS, FLAX = "ours", "flax"
 FLAX_PACKAGES = ("diffusers==0.39.0", "transformers==4.57.6", "flax<0.12", "jax<0.8", "safetensors", "pillow")
 BASE = "eager"
 HEAD = ["what", "pixels", "side", "s", "s / eager", "eager / it", "error to eager", "first call, s"]
@@ -58,6 +58,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--what", nargs="+", choices=("unet", "vae", "image"), default=["unet", "vae"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512], help="pixels of the square image")
     parser.add_argument("--sides", nargs="+", choices=[*SIDES, FLAX], default=[*SIDES, FLAX])
+    parser.add_argument("--xla-flags", action="append", default=[], help="ours once more under these XLA_FLAGS")
     parser.add_argument("--model", choices=SIZES, default="full", help="random weights, written to --folder")
     parser.add_argument("--folder", type=Path, help="default: in the temporary folder")
     parser.add_argument("--dtype", default="float32")
@@ -74,6 +75,7 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     name = "sdxl-random" if options.model == "full" else f"sdxl-random-{options.model}"
     options.folder = options.folder or Path(tempfile.gettempdir()) / name
+    options.sides += [f"{OURS} {flags}" for flags in options.xla_flags]
     if not (options.flax_python or options.make_flax):
         options.sides = [side for side in options.sides if side != FLAX]
     return options
@@ -89,11 +91,12 @@ def _compare(what: str, size: int, options: argparse.Namespace) -> list[list[str
 
 
 def _settings(side: str, what: str, size: int, scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
-    asked = {"side": side, "what": what, "size": size, "folder": str(options.folder.absolute())}
+    name, _, flags = side.partition(" ")
+    asked = {"side": name, "what": what, "size": size, "folder": str(options.folder.absolute())}
     texts = {"prompt": PROMPT, "negative": NEGATIVE, "guidance": GUIDANCE}
     more = {"dtype": options.dtype, "batch": options.batch, "steps": options.steps, "mode": options.mode}
     files = {"inputs": str(scratch / "inputs.npz"), "output": str(scratch / f"{side}.npy")}
-    return {**asked, **texts, **more, **files}
+    return {**asked, **texts, **more, **files, **({"xla_flags": flags} if flags else {})}
 
 
 def _start(side: str, settings: dict[str, Any], options: argparse.Namespace) -> Peer | None:
@@ -150,7 +153,7 @@ def _row(what: str, size: int, side: str, seconds: Times, first: dict[str, Any],
     files = [scratch / f"{name}.npy" for name in (side, BASE)]
     error = relative_error(*map(np.load, files)) if all(file.exists() for file in files) else None
     called = f"{first[side]['compile_s'] + first[side]['first_s']:.1f}"
-    name = SIDES.get(side, "Flax, diffusers 0.39.0")
+    name = "Flax, diffusers 0.39.0" if side == FLAX else SIDES.get(side, side)
     spread = f"{statistics.median(own):.2f} ({min(own):.2f}-{max(own):.2f})"
     return [what, str(size), name, spread, *shown, "-" if error is None or side == BASE else f"{error:.1e}", called]
 
