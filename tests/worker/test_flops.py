@@ -56,6 +56,7 @@ def test_each_device_counts() -> None:
     assert count_flops(traced.jaxpr, trips=1) == PRODUCT * devices.count == PRODUCT * 8
 
 
+@pytest.mark.slow
 def test_xla_counts_the_same_where_each_loop_runs_once(
     program_of_three: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +70,7 @@ def test_xla_counts_the_same_where_each_loop_runs_once(
     assert trips == 1 and whole > 1.3 * once  # three images' decoders are a loop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "unet", "decoder"), [(1024, 6.76, 10.5), (512, 1.59, 2.5)])
 def test_sdxl_at_full_size_costs_what_pytorchs_counter_says(size: int, unet: float, decoder: float) -> None:
     """One pass of the UNet at 1024 x 1024: 6.76 * 10^12, the decoder 10.5, the text encoders 0.11.

@@ -11,6 +11,7 @@ from promptmill.worker import bench
 from promptmill.worker.ceilings import PEAKS, ceiling_of
 
 
+@pytest.mark.slow
 def test_a_row_per_combination_with_what_was_measured(promptmill, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
     words = ["--model", "tiny-random", "--steps", "1,3", "--per-device-batch", "1", "--repeats", "2", "--price", "2"]

@@ -34,6 +34,7 @@ def render(program: Program, requests: Sequence[PlainRequest]) -> np.ndarray:
     return fetch(program.run(program.prepare(requests)), len(requests)).pixels
 
 
+@pytest.mark.slow
 def test_all_steps_or_none_are_what_the_other_programs_render(in_part: Program, one_device: Model) -> None:
     guided = one_device.compile(width=64, height=64, guided=True, per_device_batch=2)
     plain = one_device.compile(width=64, height=64, guided=False, per_device_batch=2)
@@ -46,6 +47,7 @@ def test_all_steps_or_none_are_what_the_other_programs_render(in_part: Program, 
         guided.prepare([LATE])
 
 
+@pytest.mark.slow
 def test_an_image_has_the_same_bits_whoever_is_guided_beside_it(in_part: Program) -> None:
     for request in (LATE, MIDDLE, NEVER):
         (alone,) = render(in_part, [request])
@@ -53,6 +55,7 @@ def test_an_image_has_the_same_bits_whoever_is_guided_beside_it(in_part: Program
             assert np.array_equal(render(in_part, [neighbour, request])[1], alone)
 
 
+@pytest.mark.slow
 def test_another_interval_does_not_compile_anew(in_part: Program) -> None:
     render(in_part, [CAT])
     with counted_compilations() as compiled:
