@@ -10,7 +10,7 @@ from promptmill.dataset.beside import scratch_beside
 from promptmill.dataset.card import CARD, card_text, licence_in
 from promptmill.dataset.croissant import CROISSANT, croissant_text
 from promptmill.dataset.failures import put_failures
-from promptmill.dataset.manifest import MANIFEST
+from promptmill.dataset.manifest import MANIFEST, Groups
 from promptmill.dataset.options import SHARD_SIZE, PackOptions
 from promptmill.dataset.pack import RECORD, SHARDS_JSON, Shard, check_options, pack
 from promptmill.dataset.packed_manifest import UnfinishedError, file_sha256, place_manifest
@@ -39,16 +39,18 @@ def finish(
     licence: str = "unknown",
     scores: Scores | None = None,
     draw: Callable[[], object] = lambda: None,
+    look: Callable[[], Groups | None] = lambda: None,
     help_pack: Callable[[Rows, bool], object] = lambda rows, renew: None,
     progress: Callable[[Shard], None] = lambda shard: None,
 ) -> dict[str, int]:
     """Write manifest, shards, card and seal of a run; return how many rows have each state. What is there stays.
 
     `shard_size` alone is short for options of that size; `licence` is the card's; `draw` may put a contact sheet there
-    for it, and `help_pack` have others put shards there. `scores` become columns of the manifest; without them, those
-    of before stay. A run that was packed with less is packed on (packed_manifest.py). Raises UnfinishedError where
-    images are still to come, unless it may be `partial`; PackError for options that cannot be; OutputConflict where
-    those of other images, or other shards, lie there; ImageChangedError, ScoresError, OutputError, PlanError.
+    for it, `look` have others look at the images, and `help_pack` have others put shards there. `scores` become columns
+    of the manifest; without them, those of before stay. A run that was packed with less is packed on
+    (packed_manifest.py). Raises UnfinishedError where images are still to come, unless it may be `partial`; PackError
+    for options that cannot be; OutputConflict where those of other images, or other shards, lie there;
+    ImageChangedError, ScoresError, OutputError, PlanError.
     """
     as_rendered = PackOptions(shard_size=SHARD_SIZE if shard_size is None else shard_size)
     chosen = options or replace(as_rendered, image_format=plan.encoding.format)
@@ -61,6 +63,7 @@ def finish(
             *(scratch / MANIFEST, output, plan, failures),
             partial=partial,
             scores=scores,
+            look=look,
             before_renewing=lambda: ours.append(has_own_card(output)),
         )
         with Rows(scratch / MANIFEST) as rows:

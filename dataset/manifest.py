@@ -30,14 +30,20 @@ import pyarrow.parquet as pq
 from promptmill.dataset.images import ImageError, ImageFacts, look_at
 from promptmill.dataset.parallel import READERS
 from promptmill.dataset.scores import Scores, finite
+from promptmill.producer.errors import PlanError
+from promptmill.producer.image_formats import Encoding
 from promptmill.producer.job import Job, canonical_json
-from promptmill.producer.layout import RENDER_S_KEY, WORKER_KEY
+from promptmill.producer.layout import RENDER_S_KEY, RUN_JSON, WORKER_KEY
 from promptmill.producer.outputs.output import ObjectNotFound, Output
 from promptmill.producer.plan import Plan
-from promptmill.producer.plan_lines import PlannedJob
+from promptmill.producer.plan_builder import unpack
+from promptmill.producer.plan_files import page_names, read_run
+from promptmill.producer.plan_lines import PlannedJob, PlanReader
+from promptmill.producer.spool import Heaps
 
 MANIFEST = "manifest.parquet"
 Row = dict[str, Any]
+Groups = Iterable[list[Row]]
 
 _SCALARS: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
@@ -84,13 +90,29 @@ NO_SCORES: Scores = MappingProxyType({})
 
 
 def write_manifest(
-    file: Path, output: Output, plan: Plan, failures: Mapping[int, str], scores: Scores = NO_SCORES
+    file: Path,
+    output: Output,
+    plan: Plan,
+    failures: Mapping[int, str],
+    scores: Scores = NO_SCORES,
+    looked: Groups | None = None,
 ) -> dict[str, int]:
     """Write the run's manifest as Parquet, one row group per plan file; return how many rows have each state.
 
-    `output` is the run's own. `failures` are the reasons that the ledger knows, by index.
+    `output` is the run's own. `failures` are the reasons that the ledger knows, by index. `looked`: rows by others, who
+    know of no failures.
     """
-    return write_rows(file, manifest_rows(output, plan, failures), scores)
+    if looked is None:
+        return write_rows(file, manifest_rows(output, plan, failures), scores)
+    return write_rows(file, (with_failures(rows, failures) for rows in looked), scores)
+
+
+def with_failures(rows: list[Row], failures: Mapping[int, str]) -> list[Row]:
+    """The rows, those without an image failed where a reason is known."""
+    for row in rows:
+        if row["state"] == "missing" and row["index"] in failures:
+            row.update(state="failed", reason=failures[row["index"]])
+    return rows
 
 
 def write_rows(file: Path, groups: Iterable[Sequence[Row]], scores: Scores) -> dict[str, int]:
@@ -112,6 +134,21 @@ def manifest_rows(output: Output, plan: Plan, failures: Mapping[int, str]) -> It
         jobs = iter(plan)
         while page := list(islice(jobs, plan.page_jobs)):
             yield list(readers.map(lambda job: _row(output, plan, job, failures), page))
+
+
+def page_rows(output: Output, number: int) -> list[Row]:
+    """The rows of one plan file of a run, without the others; it knows no failures. Raises OutputError, PlanError."""
+    run = read_run(output)
+    if run is None:
+        raise PlanError(f"{output.url} has no {RUN_JSON}: no run was submitted there, or not all of it")
+    common, reader = run["settings"], PlanReader(run["settings"])
+    jobs = [reader.job(line, False) for line in unpack(output.get(page_names(run)[number]))]
+    made = {"digest": run["digest"], "shape_keys": (), "page_jobs": len(jobs), "asked": Encoding.of_run(run)}
+    with (
+        Plan((), Heaps(), common=common, **made) as plan,
+        ThreadPoolExecutor(READERS, "manifest") as readers,
+    ):
+        return list(readers.map(lambda job: _row(output, plan, job, {}), jobs))
 
 
 def planned_row(planned: PlannedJob, job: Job) -> Row:

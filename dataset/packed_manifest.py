@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from promptmill.dataset.manifest import MANIFEST, write_manifest, write_rows
+from promptmill.dataset.manifest import MANIFEST, Groups, write_manifest, write_rows
 from promptmill.dataset.pack import RECORD
 from promptmill.dataset.rows import Rows
 from promptmill.dataset.scores import SCORES, Scores, stored_scores, write_scores
@@ -51,11 +51,13 @@ def place_manifest(
     *,
     partial: bool,
     scores: Scores | None,
+    look: Callable[[], Groups | None] = lambda: None,
     before_renewing: Callable[[], object] = lambda: None,
 ) -> Placed:
     """Put the run's manifest into a file and into the output. What is there and complete stays.
 
-    `scores` None: those that the run was packed with. `before_renewing` is called before anything is replaced. Raises
+    `scores` None: those that the run was packed with. `look` may have others look
+    at the images. `before_renewing` is called before anything is replaced. Raises
     UnfinishedError, OutputConflict, ScoresError, OutputError, PlanError.
     """
     known = stored_scores(output, plan.jobs)
@@ -63,7 +65,7 @@ def place_manifest(
     if there is not None and (scores is None or _same(scores, known)):
         return there
     chosen = known if scores is None else scores
-    counts = _with_scores(file, chosen) if there else write_manifest(file, output, plan, failures, chosen)
+    counts = _with_scores(file, chosen) if there else write_manifest(file, output, plan, failures, chosen, look())
     missing = counts.get("missing", 0)
     if missing and not partial:
         raise UnfinishedError(f"{output.url}: {missing} of {count(plan.jobs, 'job')} have neither image nor failure")

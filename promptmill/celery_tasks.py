@@ -2,6 +2,7 @@
 
 from celery import shared_task
 
-from promptmill.shard_tasks import TASK_NAME, pack_shard
+from promptmill import manifest_tasks, shard_tasks
 
-shared_task(name=TASK_NAME, ignore_result=False, acks_late=True)(pack_shard)
+shared_task(name=shard_tasks.TASK_NAME, ignore_result=False, acks_late=True)(shard_tasks.pack_shard)
+shared_task(name=manifest_tasks.TASK_NAME, ignore_result=False, acks_late=True)(manifest_tasks.look_at_images)

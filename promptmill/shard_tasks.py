@@ -28,8 +28,8 @@ class NoWorkersError(PromptmillError):
     """No worker answers."""
 
 
-class ShardTaskError(PromptmillError):
-    """A worker could not pack a shard; the text is the worker's."""
+class TaskError(PromptmillError):
+    """A worker could not do its part; the text is the worker's."""
 
 
 def pack_shard(url: str, options: dict[str, Any], piece: dict[str, Any], renew: bool = False) -> dict[str, str]:
@@ -61,6 +61,19 @@ def pack_shard(url: str, options: dict[str, Any], piece: dict[str, Any], renew: 
     return {"shard": shard.name}
 
 
+def worker_app(broker: str) -> Any:
+    """A Celery app that sends tasks to the workers of a broker. Raises NoWorkersError."""
+    from celery import Celery
+
+    from promptmill.producer.broker import celery_settings
+
+    app = Celery("promptmill-pack")
+    app.conf.update(celery_settings(broker), result_backend=celery_settings(broker)["broker_url"])
+    if not app.control.ping(timeout=PING_S):
+        raise NoWorkersError("no worker answers: start `promptmill worker`, or pack without --by-workers")
+    return app
+
+
 def pack_by_workers(
     broker: str,
     output: "Output",
@@ -72,16 +85,9 @@ def pack_by_workers(
 ) -> None:
     """Have the workers of a broker pack the pieces; return when they are done, or stalled.
 
-    Raises NoWorkersError, ShardTaskError.
+    Raises NoWorkersError, TaskError.
     """
-    from celery import Celery
-
-    from promptmill.producer.broker import celery_settings
-
-    app = Celery("promptmill-pack")
-    app.conf.update(celery_settings(broker), result_backend=celery_settings(broker)["broker_url"])
-    if not app.control.ping(timeout=PING_S):
-        raise NoWorkersError("no worker answers: start `promptmill worker`, or pack without --by-workers")
+    app = worker_app(broker)
     waiting = [
         app.send_task(TASK_NAME, (output.url, options.to_json(), asdict(piece), renew), ignore_result=False)
         for piece in pieces
@@ -92,7 +98,7 @@ def pack_by_workers(
         for result in done:
             answer = result.get(propagate=False)
             if not isinstance(answer, dict) or "error" in answer:
-                raise ShardTaskError(answer["error"] if isinstance(answer, dict) else f"a worker failed: {answer}")
+                raise TaskError(answer["error"] if isinstance(answer, dict) else f"a worker failed: {answer}")
             tell(answer["shard"])
         if done:
             heard = time.monotonic()

@@ -12,6 +12,9 @@ from promptmill.verbs.options import broker_option, json_option
 from promptmill.verbs.runs import answer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from promptmill.dataset.manifest import Row
     from promptmill.dataset.options import PackOptions
     from promptmill.dataset.rows import Rows
     from promptmill.producer.outputs.output import Output
@@ -63,7 +66,9 @@ SHEET_IMAGES = 48
     help="Numbers for the manifest: a .csv, .tsv, .jsonl or .parquet (of curate) with a column index.",
 )
 @click.option(
-    "--by-workers", is_flag=True, help="Let the workers of --broker pack the shards, one Celery task per shard."
+    "--by-workers",
+    is_flag=True,
+    help="Let the workers of --broker do it: one Celery task per plan file, whose images are looked at, and per shard.",
 )
 @click.option("--partial", is_flag=True, help="Pack even if some images are still to come.")
 @broker_option
@@ -118,6 +123,9 @@ def command(
         if by_workers:
             _by_workers(broker, output, options, rows, renew)
 
+    def look() -> "Iterator[list[Row]] | None":
+        return _looked(broker, output, len(plan.pages)) if by_workers else None
+
     with load_plan(output) as plan:
         options = replace(options, image_format=(asked or plan.encoding).format)
         failures = failures_of(output, broker)
@@ -127,6 +135,7 @@ def command(
             partial=partial,
             licence=licence,
             scores=None if scores is None else read_scores(scores, plan.jobs),
+            look=look,
             help_pack=help_pack,
             draw=lambda: _draw_sheet(output, plan),
             progress=tell,
@@ -146,6 +155,17 @@ def _draw_sheet(output: "Output", plan: "Plan") -> None:
     indexes = [job.index for job in plan.at(picked) if output.exists(plan.image_name(job.id))]
     if indexes and not output.exists(CONTACT_SHEET):
         write_sheet(output, make_sheet(output, plan, indexes))
+
+
+def _looked(broker: str | None, output: "Output", pages: int) -> "Iterator[list[Row]]":
+    from promptmill.manifest_tasks import rows_by_workers
+    from promptmill.producer.broker import DEFAULT_URL
+    from promptmill.producer.layout import page_name
+
+    def tell(page: int) -> None:
+        click.echo(f"{page_name(page)}: looked at by a worker", err=True)
+
+    return rows_by_workers(broker or DEFAULT_URL, output, pages, tell)
 
 
 def _by_workers(broker: str | None, output: "Output", options: "PackOptions", rows: "Rows", renew: bool) -> None:
