@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 from urllib.parse import quote, unquote, urlsplit
 
+from promptmill.dataset.gallery.shown import shown
 from promptmill.dataset.gallery.writer import INDEX, content_type
 from promptmill.producer.layout import job_of
 from promptmill.producer.outputs.output import ObjectNotFound, Output, OutputError
@@ -51,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         for served, output in self.runs.items():
             name = path.removeprefix(f"{served}/")
             if name != path and (NAMES.fullmatch(name) or job_of(name)):
-                return self._give(output, name, _FOREVER if asked.query or job_of(name) else _ANEW)
+                return self._give(output, name, _FOREVER if asked.query else _ANEW)
         return self._refuse(HTTPStatus.NOT_FOUND)
 
     def log_message(self, format: str, *args: object) -> None:
@@ -64,7 +65,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(HTTPStatus.NOT_FOUND)
         except OutputError:
             return self._refuse(HTTPStatus.BAD_GATEWAY)
-        return self._answer(HTTPStatus.OK, data, {"Content-Type": content_type(name), "Cache-Control": keep})
+        data, kind = shown(data, content_type(name), self.headers.get("Accept", ""))
+        headers = {"Content-Type": kind, "Cache-Control": keep, "Vary": "Accept"}
+        return self._answer(HTTPStatus.OK, data, headers)
 
     def _redirect(self, to: str) -> None:
         self._answer(HTTPStatus.FOUND, b"", {"Location": to})

@@ -57,11 +57,18 @@ function bigImage([run, row]) {
     const reason = element("p", { class: "reason", dir: "auto" }, `${row.state}${row.more.reason ? `: ${row.more.reason}` : ""}`);
     return element("figure", {}, reason, caption);
   }
-  const source = run.at + row.file;
+  const source = `${run.at}${row.file}?${row.chunk.digest}`; // another address where the image is another one
   const image = element("img", { src: source, alt: row.prompt });
   image.style.maxWidth = `${Math.max(row.kind.values.get("width"), SMALLEST)}px`;
-  image.addEventListener("error", () => image.replaceWith(element("p", { class: "reason" }, `${row.file} cannot be read`)));
+  image.addEventListener("error", () => image.replaceWith(element("p", { class: "reason" }, ...unreadable(row, source))));
   return element("figure", {}, element("a", { href: source, target: "_blank", rel: "noopener" }, image), caption);
+}
+
+/** Why an image is not to be seen, as children of an element. */
+function unreadable(row, source) {
+  if (row.chunk.extension !== "jxl") return [`${row.file} cannot be read`];
+  const link = element("a", { href: source, download: "" }, row.file);
+  return [link, " cannot be shown: it is damaged, or this browser shows no JPEG XL, of which `promptmill gallery --serve` gives it a WebP."];
 }
 
 /** A line per thing that is known, with a value per run; what differs is marked. */
