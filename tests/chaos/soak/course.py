@@ -114,7 +114,7 @@ class Soak:
         if self._exporter is None or self._exporter.code is not None:
             argv = ["exporter", "--port", str(self._port), "--address", "127.0.0.1"]
             self._exporter = self._zygote.start(argv, self._folder / "exporter.log")
-        elif killing and self._chance.random() < 0.1 * TICK_S:
+        elif killing and self._chance.random() < 0.2 * TICK_S:
             self._exporter.signal(signal.SIGKILL)
             self._tally.faults["SIGKILL exporter"] += 1
 

@@ -24,8 +24,8 @@ from promptmill.producer.queue.ledger import Ledger
 from tests.chaos.soak.tally import Tally
 from tests.chaos.soak.zygote import Child, Zygote
 
-KILLS_PER_COMMAND = 3
-KILL_SHARE = 0.7
+KILLS_PER_COMMAND = 5
+KILL_SHARE = 0.8
 """Of the calls of a command that may still be killed."""
 LOOK_EVERY_S = 0.5
 AGAIN_S = 0.3

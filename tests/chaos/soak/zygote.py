@@ -7,6 +7,7 @@ what it started. Workers note what they begin to render in the file SOAK_LOG: ti
 """
 
 import contextlib
+import faulthandler
 import importlib
 import json
 import os
@@ -22,13 +23,13 @@ from queue import SimpleQueue
 from typing import Any
 
 PRELOADED = (
-    "celery.apps.worker", "google.cloud.storage", "pyarrow.parquet", "promptmill.cli", "promptmill.dataset.finish",
-    "promptmill.dataset.verify", "promptmill.export", "promptmill.exporter", "promptmill.producer.submit",
-    "promptmill.verbs.export", "promptmill.verbs.exporter", "promptmill.verbs.pack", "promptmill.verbs.planning",
-    "promptmill.verbs.resume", "promptmill.verbs.submit", "promptmill.verbs.verify", "promptmill.verbs.worker",
-    "promptmill.worker.app", "promptmill.worker.fetch", "promptmill.worker.keep", "promptmill.worker.metrics_server",
-    "promptmill.worker.pull",
+    "celery.apps.worker", "google.cloud.storage", "PIL.Image", "promptmill.cli", "promptmill.exporter",
+    "promptmill.producer.submit", "promptmill.verbs.export", "promptmill.verbs.exporter", "promptmill.verbs.pack",
+    "promptmill.verbs.planning", "promptmill.verbs.resume", "promptmill.verbs.submit", "promptmill.verbs.verify",
+    "promptmill.verbs.worker", "promptmill.worker.app", "promptmill.worker.fetch", "promptmill.worker.keep",
+    "promptmill.worker.metrics_server", "promptmill.worker.pull",
 )  # fmt: skip
+"""Not pyarrow: it starts a thread of its allocator, and children forked beside it hang."""
 REAP_EVERY_S = 0.02
 
 
@@ -113,6 +114,7 @@ def _run(argv: Sequence[str], log: str) -> int:
     nothing, said = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for source, target in ((nothing, 0), (said, 1), (said, 2)):
         os.dup2(source, target)
+    faulthandler.register(signal.SIGUSR1)  # to see where one hangs
     sys.argv = ["promptmill", *argv]
     try:
         main()
@@ -153,6 +155,7 @@ def serve() -> None:
         importlib.import_module(module)
     _note_what_begins()
     _trace_the_model(os.environ["PROMPTMILL_MODEL"])
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a child of a process with threads may hang"
     living: set[int] = set()
     rest = b""
     while True:
