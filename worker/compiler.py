@@ -12,10 +12,12 @@ from collections.abc import Callable
 
 import redis
 
+from promptmill.producer.backoff import backoff
 from promptmill.producer.job import Shape
 from promptmill.producer.words import count
 from promptmill.worker.errors import RequestError
 from promptmill.worker.host import Host
+from promptmill.worker.render import FIRST_PAUSE_S, MAX_PAUSE_S
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,13 @@ class Compiler:
             host.report.compiling(None)
 
     def _tell(self, tell: Callable[[Shape], None], shape: Shape) -> None:
-        try:
-            tell(shape)
-        except redis.RedisError as error:  # then the mark looks like a death, of which it takes three
-            logger.warning("could not tell Redis how compiling %s ended: %s", shape.key, error)
+        """However long Redis is away: a mark that stays and is renewed no more looks like a death."""
+        for pause_s in backoff(first_s=FIRST_PAUSE_S, most_s=MAX_PAUSE_S):
+            try:
+                tell(shape)
+            except redis.RedisError as error:
+                logger.warning("could not tell Redis how compiling %s ended: %s", shape.key, error)
+                if self._host.give_up.wait(pause_s):
+                    return
+            else:
+                return

@@ -37,6 +37,7 @@ class Keeper:
                     self._reported = now
             except redis.RedisError as error:
                 logger.warning("leases could not be renewed: %s", error)
+                host.compiling.was_away()
             self._watch()
             if host.is_orphaned() and not host.stopping.is_set():
                 logger.warning("the process that started this worker is gone: stopping")

@@ -7,10 +7,12 @@
 
 A worker enters itself before it begins, renews its mark as it renews leases, and takes it away however its attempt
 ends, but by its death. So a mark that is not renewed is a death; and so is one of which there is a newer one of the
-same name, since a name has one worker at a time. Once a worker has the shape's program, all marks go: the shape is
-proven.
+same name, since a name has one worker at a time. While Redis is away nobody can renew: for a lease after that a mark
+says nothing, be it that Redis was started anew, or that this worker did not reach it (`was_away`). Once a worker has
+the shape's program, all marks go: the shape is proven.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,7 @@ from promptmill.producer.queue.scripts import Script
 MAX_DEATHS = 3
 """A shape that so many workers died of is given up: its jobs are failed."""
 
+FOR_EVER_S = 1e9
 FORGIVEN_S = 60  # after it was given up; jobs that are submitted then have another three tries
 UNMADE_S = 600  # after this without a word from anybody, the time that jobs have waited for a program counts anew
 
@@ -49,7 +52,7 @@ class Compiling:
     def __init__(self, client: redis.Redis, consumer: str, *, lease_s: float = 30.0) -> None:
         self._redis: Any = client
         self._consumer = consumer
-        self._lease_ms = int(lease_s * 1000)
+        self._lease_s, self._trusted_from = lease_s, 0.0  # time.monotonic()
         self._look, self._renew = Script(client, "compiling_look"), Script(client, "compiling_renew")
 
     def begin(self, shape: Shape) -> Attempt:
@@ -63,6 +66,10 @@ class Compiling:
     def renew(self, shape: Shape) -> None:
         """This worker is still at it."""
         self._renew(shape.key, self._consumer)
+
+    def was_away(self) -> None:
+        """Redis did not answer, or took no writes: others could not renew their marks either."""
+        self._trusted_from = time.monotonic() + self._lease_s
 
     def succeeded(self, shape: Shape) -> None:
         """The shape is proven."""
@@ -85,5 +92,6 @@ class Compiling:
         self._redis.expire(compiling_key(shape), FORGIVEN_S)
 
     def _ask(self, shape: Shape, *, begin: bool) -> Attempt:
-        deaths, others, begun = self._look(shape.key, self._consumer, self._lease_ms, int(begin), MAX_DEATHS)
+        lease_s = self._lease_s if time.monotonic() >= self._trusted_from else FOR_EVER_S
+        deaths, others, begun = self._look(shape.key, self._consumer, int(lease_s * 1000), int(begin), MAX_DEATHS)
         return Attempt(deaths, others, bool(begun))

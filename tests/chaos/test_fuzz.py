@@ -5,8 +5,10 @@ grow without bound, or write anywhere.
 """
 
 import json
+import pickle
 import random
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import redis
 from safetensors.numpy import save
 
 from promptmill.importing.errors import CheckpointError
-from promptmill.importing.files import read_header
+from promptmill.importing.files import find_file, read_header
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.job import Job
 from promptmill.producer.outputs.folder import open_folder
@@ -181,3 +183,35 @@ def test_checkpoints_and_lora_files(tmp_path: Path, times: int):
                 continue
 
     many(times, read)
+
+
+class Bomb:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".ckpt", ".pt", ".pth", ".safetensors"])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_no_checkpoint_is_unpickled_whatever_it_is_called(tmp_path: Path, suffix: str, protocol: int):
+    """Not by a worker, and not by `import-model`."""
+    touched, file = tmp_path / "touched", tmp_path / "unet" / f"diffusion_pytorch_model{suffix}"
+    file.parent.mkdir()
+    pickle.loads(pickle.dumps(Bomb(touched), protocol))
+    assert touched.exists(), "such a file would do it"
+    touched.unlink()
+    bare, zipped = pickle.dumps(Bomb(touched), protocol), tmp_path / "zipped"
+    with zipfile.ZipFile(zipped, "w") as archive:  # as torch has saved since 1.6
+        archive.writestr("archive/data.pkl", bare)
+        archive.writestr("archive/version", "3")
+    for data in (bare, zipped.read_bytes()):
+        file.write_bytes(data)
+        with pytest.raises(ModelError):
+            find_tensors(file.parent)
+        with pytest.raises(CheckpointError):
+            read_header(find_file(str(file)))
+        assert not touched.exists()

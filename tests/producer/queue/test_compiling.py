@@ -1,11 +1,18 @@
 """Marks of who is at a shape's program, and the deaths that they tell of. On a real Redis."""
 
+import threading
+from types import SimpleNamespace
+from typing import Any
+
 import redis
 
+from promptmill.producer.broker import connect
 from promptmill.producer.job import Shape
 from promptmill.producer.queue.compiling import MAX_DEATHS, Compiling
 from promptmill.producer.queue.keys import compiling_key
+from promptmill.worker.compiler import Compiler
 from tests.farm import wait_until
+from tests.mortal_redis import MortalRedis
 
 SHAPE = Shape("model", 64, 64, True)
 LEASE_S = 0.05
@@ -34,6 +41,32 @@ def test_a_mark_that_is_not_renewed_is_a_death(client: redis.Redis):
     assert as_worker(client, "two/1").deaths([SHAPE]) == {SHAPE: 0}
     two.renew(SHAPE)
     assert as_worker(client, "two/2").deaths([SHAPE]) == {SHAPE: 0}, "only a mark that is there is renewed"
+
+
+def test_a_redis_that_was_away_for_longer_than_the_lease_has_killed_nobody(mortal_redis: MortalRedis):
+    client = connect(mortal_redis.url)
+    one, two = as_worker(client, "one/1", 1.0), as_worker(client, "two/1", 2.0)
+    one.begin(SHAPE)
+    client.hset(compiling_key(SHAPE), "one/1", 1)  # it was seen long ago
+    wait_until(lambda: two.deaths([SHAPE]) == {SHAPE: 1}, "this Redis is up for longer than a lease")
+    two.was_away()
+    assert two.deaths([SHAPE]) == {SHAPE: 0}, "this worker did not reach it"
+    mortal_redis.kill()
+    mortal_redis.start()
+    assert as_worker(client, "three/1").deaths([SHAPE]) == {SHAPE: 0}, "it was started anew"
+
+
+def test_a_worker_tells_how_compiling_ended_when_redis_is_back(mortal_redis: MortalRedis):
+    client = connect(mortal_redis.url)
+    one = as_worker(client, "one/1")
+    one.begin(SHAPE)
+    host: Any = SimpleNamespace(give_up=threading.Event())
+    mortal_redis.kill()
+    telling = threading.Thread(target=Compiler(host)._tell, args=(one.ended, SHAPE))
+    telling.start()
+    mortal_redis.start()
+    telling.join(60)
+    assert not client.exists(compiling_key(SHAPE))
 
 
 def test_a_successor_of_the_same_name_need_not_wait(client: redis.Redis):
