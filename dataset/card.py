@@ -66,13 +66,28 @@ def patterns(summary: Summary) -> dict[str, str]:
     return {split: kind.pattern(split if summary.options.splits else "") for split in summary.splits}
 
 
+def data_files(summary: Summary) -> dict[str, str | list[str]]:
+    """The files of each split that has images: a pattern, or the names where a shard has none.
+
+    `datasets` reads no dataset of which one file has no sample.
+    """
+    kind, found = FORMATS[summary.options.format], dict[str, str | list[str]]()
+    for split, pattern in patterns(summary).items():
+        shards = [shard for shard in summary.index["shards"] if shard["split"] == split]
+        full = [kind.of_shard(shard["name"]) for shard in shards if shard["samples"]]
+        if full:
+            found[split] = pattern if len(full) == len(shards) else full
+    return found
+
+
 def _head(summary: Summary, licence: str) -> dict[str, Any]:
     """The fields that the hub knows: huggingface.co/docs/hub/datasets-cards."""
     size = next((name for limit, name in SIZES if summary.samples < limit), "n>10M")
-    files = [{"split": split, "path": path} for split, path in patterns(summary).items()]
+    files = data_files(summary)
     splits = [
         {"name": name, "num_bytes": split["bytes"], "num_examples": split["samples"]}
         for name, split in summary.splits.items()
+        if split["samples"]
     ]
     info = {"splits": splits, "download_size": summary.bytes, "dataset_size": summary.bytes}
     if summary.options.format != "webdataset":  # of tars, `datasets` finds out by itself
@@ -83,7 +98,9 @@ def _head(summary: Summary, licence: str) -> dict[str, Any]:
         "task_categories": ["text-to-image"],
         "size_categories": [size],
         "tags": ["synthetic", "image", "text", summary.options.format, "promptmill"],
-        "configs": [{"config_name": "default", "data_files": files}],
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": split, "path": path} for split, path in files.items()]}
+        ],
         "dataset_info": info,
     }
 
@@ -95,7 +112,7 @@ def _what(summary: Summary) -> str:
 
 
 def _loading(summary: Summary) -> str:
-    split = next(iter(summary.splits), ONLY_SPLIT)
+    split = next(iter(data_files(summary)), ONLY_SPLIT)
     return f"""```python
 from datasets import load_dataset
 

@@ -91,6 +91,8 @@ class Format:
     """What `datasets.load_dataset` calls it."""
     pattern: Callable[[str], str]
     """The files of a split, '' where there is one alone."""
+    of_shard: Callable[[str], str] = str
+    """The files of one shard, by its name."""
 
 
 def _write_webdataset(
@@ -149,10 +151,14 @@ def _folders(split: str) -> str:
     return f"data/{split}{'/' if split else ''}[0-9]*/*"
 
 
+def _beside(name: str) -> str:
+    return f"{name.rpartition('/')[0]}/*"
+
+
 PARQUET = "application/vnd.apache.parquet"
 
 FORMATS = {
     "webdataset": Format(_file("tar"), "application/x-tar", _write_webdataset, "webdataset", _files("tar")),
     "parquet": Format(_file("parquet"), PARQUET, _write_parquet, "parquet", _files("parquet")),
-    "imagefolder": Format(_folder, PARQUET, _write_imagefolder, "imagefolder", _folders),
+    "imagefolder": Format(_folder, PARQUET, _write_imagefolder, "imagefolder", _folders, _beside),
 }

@@ -12,7 +12,7 @@ def find_run_output(run: str, broker: str | None) -> "Output":
 
     Raises PlanError for a folder or URL without a run, LedgerError for a name that Redis does not know.
     """
-    from promptmill.producer.errors import LedgerError, PlanError
+    from promptmill.producer.errors import BrokerError, LedgerError, PlanError
     from promptmill.producer.layout import RUN_JSON
     from promptmill.producer.outputs.open import open_output
     from promptmill.producer.plan_files import read_run
@@ -28,6 +28,8 @@ def find_run_output(run: str, broker: str | None) -> "Output":
         return open_output(find_run(connected(broker), run).output).child(run)
     except LedgerError as error:
         raise LedgerError(f"{error}; nor is it a folder with a {RUN_JSON}") from error
+    except BrokerError as error:
+        raise BrokerError(f"{output.url} has no {RUN_JSON}, and as the name of a run: {error}") from error
 
 
 def find_any_run_output(run: str, broker: str | None) -> "Output":

@@ -59,6 +59,19 @@ def test_hugging_face_reads_the_splits_of_tars(run: Run, datasets: Any, streamin
         agree(run, samples, indexes_of(run, name, HALVES))
 
 
+@pytest.mark.parametrize("format", ["webdataset", "parquet", "imagefolder"])
+@pytest.mark.parametrize("missing", ["a shard", "the first shard", "a split"])
+def test_hugging_face_reads_the_others_where_shards_have_no_image(run: Run, datasets: Any, format: str, missing: str):
+    val = set(indexes_of(run, "val", HALVES))
+    without = {"a shard": {2, 7}, "the first shard": {0}, "a split": val}[missing]  # 7 is the same job as 2
+    for index in without:
+        (run.folder / run.plan.image_name(next(iter(run.plan.at([index]))).id)).unlink(missing_ok=True)
+    options = PackOptions(format=format, shard_size=1, splits=HALVES if missing == "a split" else {})
+    finish(run.output, run.plan, dict.fromkeys([*without, FAILED], "the dog ate it"), options=options)
+    found = datasets.load_dataset(str(run.folder))
+    assert {name: len(split) for name, split in found.items()} == {"train": len(run.pixels.keys() - without)}
+
+
 def test_webdataset_reads_tars(run: Run):
     webdataset = pytest.importorskip("webdataset")
     packed(run)

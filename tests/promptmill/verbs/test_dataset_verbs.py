@@ -121,6 +121,12 @@ def test_a_run_is_found_by_its_name_in_redis(promptmill: Command, at_redis: str,
     assert unknown.code == 2 and "nor is it a folder with a run.json" in unknown.err
 
 
+def test_a_name_that_is_no_folder_either_is_told_where_there_is_no_redis(promptmill: Command, here: Path):
+    ran = promptmill("pack", "dogs", "--broker", "redis://localhost:1/0")
+    assert ran.code == 2
+    assert f"{here / 'dogs'} has no run.json, and as the name of a run: no Redis at" in ran.err
+
+
 def test_a_gallery_is_written_and_its_page_named(promptmill: Command, run: Run, here: Path):
     made = promptmill("gallery", run.folder)
     page = run.folder / "gallery" / "index.html"
