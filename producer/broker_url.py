@@ -18,6 +18,11 @@ _OPTION = re.compile(r"(db|virtual_host|protocol|ssl_(?!password)\w+)=[^@]*")
 
 def check_url(url: str) -> None:
     """Raise BrokerError for what is not the URL of a Redis; not with the parser's own text, which quotes passwords."""
+    if url.partition("://")[0].endswith(("sentinel", "cluster")):
+        raise BrokerError(
+            f"broker {without_password(url)!r}: Sentinel and Redis Cluster are not supported; give {FORMS}, "
+            "of one name that leads to the primary: a managed Redis has one, and HAProxy makes one"
+        )
     try:
         parts = urlsplit(url)
         _ = parts.port

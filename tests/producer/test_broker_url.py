@@ -99,3 +99,12 @@ def test_a_redis_that_drops_keys_is_warned_about(client: redis.Redis, policy: st
     finally:
         client.config_set("maxmemory", "0")
         client.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.mark.parametrize("scheme", ["sentinel", "redis+sentinel", "redis+cluster"])
+def test_sentinel_and_cluster_are_refused_with_what_to_do(scheme: str) -> None:
+    with pytest.raises(
+        BrokerError, match=r"Sentinel and Redis Cluster are not supported.*leads to the primary"
+    ) as told:
+        check_url(f"{scheme}://:secret@host:26379/0")
+    assert "secret" not in str(told.value)

@@ -171,7 +171,7 @@ class Run:
         tally, output = self._shared.tally, self.output
         reasons = read_failures(output)
         names = set(output.list("images/"))
-        exported = Counter(path.suffix for path in (self._shared.folder / self.name).iterdir())
+        exported = Counter(path.suffix for path in (self._shared.folder / self.name).glob("*"))
         with load_plan(output) as plan:
             for job in plan:
                 name = image_name(job.id)

@@ -44,14 +44,14 @@ class Tally:
         """As a person reads it: lists of times as what they spread over, and how many processes were killed in all."""
         told = dict(vars(self))
         for name in ("after_sigkill_s", "after_sigterm_s"):
-            told[name] = _spread(told[name])
+            told[name] = spread(told[name])
         for name in ("faults", "failed", "uploads", "written_over", "rendered_again"):
             told[name] = dict(getattr(self, name).most_common())
         sigkills = sum(count for what, count in self.faults.items() if what.startswith("SIGKILL"))
         return {**told, "sigkills": sigkills, "minutes": round(self.minutes, 1)}
 
 
-def _spread(seconds: list[float]) -> dict[str, float]:
+def spread(seconds: list[float]) -> dict[str, float]:
     if not seconds:
         return {}
     ranked = sorted(seconds)
