@@ -43,11 +43,11 @@ class Records:
         return "".join(line for _, line in self._lines.held).rstrip("\r\n")
 
     def __iter__(self) -> Iterator[list[str] | PromptFileError]:
-        lines, reader = self._lines, self._reader
+        lines = self._lines
         while True:
             lines.held.clear()
             try:
-                cells = next(reader)
+                cells = next(self._reader)
             except StopIteration:
                 return
             except csv.Error as error:
@@ -59,6 +59,12 @@ class Records:
                 lines.wrong.clear()
             elif cells and (cells[0].strip() or any(cell.strip() for cell in cells)):
                 yield cells
+
+    def split_by(self, delimiter: str) -> list[str]:
+        """The record under way, by another delimiter; so are those that come."""
+        self._delimiter = delimiter
+        self._reader = csv.reader(self._lines, delimiter=delimiter, strict=True)
+        return next(csv.reader([self.text], delimiter=delimiter))
 
     def _as_it_stands(self) -> list[str] | None:
         """The cells of a TSV's line whose quotes are text, or None."""

@@ -30,11 +30,16 @@ from promptmill.producer.words import count
 BATCH = 1000  # rows of a Parquet file in memory
 _READ_BYTES = 1 << 20  # of a column of a Parquet file
 
+OTHER_DELIMITERS = (";", "\t")
+
 _JSON_TYPES = (str, int, bool, type(None))
 
 
 def read_csv(name: str, file: BinaryIO, reading: Reading) -> Iterator[Row | PromptFileError]:
-    """RFC 4180: commas, `"` around what has commas or line ends. The first row names the columns."""
+    """RFC 4180: commas, `"` around what has commas or line ends. The first row names the columns.
+
+    Where it has none, but semicolons or tabs, those separate: Excel writes them where a comma is the decimal point.
+    """
     return _separated(name, file, reading, ",")
 
 
@@ -52,6 +57,8 @@ def _separated(name: str, file: BinaryIO, reading: Reading, delimiter: str) -> I
         elif isinstance(record, PromptFileError):
             raise record
         else:
+            other = next((each for each in OTHER_DELIMITERS if len(record) == 1 and each in record[0]), None)
+            record = records.split_by(other) if other and delimiter == "," else record
             columns = _columns(name, records.line, record, reading, cell_converter)
             records.width = len(record)
 

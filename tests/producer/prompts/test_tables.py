@@ -56,6 +56,18 @@ def test_a_table_as_excel_writes_it(write: Write, encoding: str) -> None:
     assert said(read(path)) == [({"prompt": 'a "red" äpple', "seed": 7}, {})]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_csv_without_commas_is_separated_as_excel_does_it(write: Write, delimiter: str) -> None:
+    wide = '\ufeffprompt;seed;class\r\n"a ""red"", round; one";7;x\r\n"two\nlines";8;\r\n'
+    path = write(wide.replace(";", delimiter).encode())
+    first = {"prompt": f'a "red", round{delimiter} one', "seed": 7}
+    assert said(read(path)) == [(first, {"class": "x"}), ({"prompt": "two\nlines", "seed": 8}, {})]
+
+
+def test_a_csv_of_prompts_alone_may_have_semicolons_in_them(write: Write) -> None:
+    assert said(read(write("prompt\na cat; asleep\n"))) == [({"prompt": "a cat; asleep"}, {})]
+
+
 # --- quotes ----------------------------------------------------------------------------------------------
 
 
