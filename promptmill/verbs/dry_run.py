@@ -93,12 +93,17 @@ def dry_run(
         changes = dataclasses.asdict(known) if known else None
         said = {"run": name, "changes": changes, **estimate.describe(plan, present, works, found, plan.packed_bytes)}
     click.echo(json.dumps(said, ensure_ascii=False) if as_json else report(said, given["cost_per_device_hour"]))
-    stops = (said["rejected"] and given["on_error"] == "stop") or not said["jobs"]
-    if stops:
-        click.secho("the run would not start: correct these rows, or skip them with --on-error skip", err=True)
-    if refusal := known and known.refusal:
+    refusals = [_refusal(said, given["on_error"]), known and known.refusal]
+    for refusal in filter(None, refusals):
         click.secho(f"the run would not start: {refusal}", err=True)
-    return 2 if stops or refusal else 0
+    return 2 if any(refusals) else 0
+
+
+def _refusal(said: Mapping[str, Any], on_error: str) -> str | None:
+    """What is wrong with the rows."""
+    if said["rejected"] and on_error == "stop":
+        return "correct these rows, or skip them with --on-error skip"
+    return None if said["jobs"] else "there are no prompts"
 
 
 def _measured(broker: str | None, given: Mapping[str, Any]) -> "Measured | None":

@@ -88,6 +88,12 @@ def test_where_rows_are_wrong_a_run_that_would_stop_ends_with_2(here, dry):
     assert "the run would not start" in ran.err
 
 
+def test_a_table_of_a_header_alone_has_no_prompts(here, dry):
+    (here / "header.csv").write_text("prompt,steps\n")
+    ran = dry("header.csv")
+    assert (ran.code, ran.err.splitlines()[-1]) == (2, "the run would not start: there are no prompts")
+
+
 def test_what_is_in_the_output_is_not_to_be_rendered(here, promptmill):
     (job, _) = read_jobs([here / "cats.txt"], {})
     Folder(here / "out").child("r").put_once(image_name(job.id), image_of(job))
