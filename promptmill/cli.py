@@ -217,6 +217,7 @@ def _origin(error: click.ClickException) -> str:
 
 def main() -> None:
     """The console script. Every error that the user can mend is one sentence and exit code 2."""
+    _open_closed_streams()
     import redis
 
     from promptmill.producer.errors import PromptmillError
@@ -240,6 +241,14 @@ def main() -> None:
         click.echo(f"promptmill: {error}", err=True)
         _leave(str(error))
     sys.exit(code or 0)
+
+
+def _open_closed_streams() -> None:
+    """Let a standard stream that the shell closed (`2>&-`) be the null device, or a file would get its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def _leave(problem: str) -> NoReturn:

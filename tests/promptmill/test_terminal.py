@@ -29,6 +29,20 @@ def test_a_mistyped_verb_is_told_the_nearest(promptmill: Command, typed: str, to
     assert f"Error: {told}\n" in ran.err
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "2>&- >&-", "<&- >&- 2>&-"])
+def test_a_standard_stream_that_the_shell_closed_is_not_missed(here: Path, closed: str) -> None:
+    program = Path(sys.executable).with_name("promptmill")
+    command = f"{program} submit cats.txt --output out --dry-run --json {closed}"
+    assert subprocess.run(["sh", "-c", command], cwd=here).returncode == 0
+
+
+def test_a_closed_standard_input_has_no_prompts(here: Path) -> None:
+    program = Path(sys.executable).with_name("promptmill")
+    command = f"{program} submit - --output out --dry-run <&-"
+    ran = subprocess.run(["sh", "-c", command], cwd=here, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr.splitlines()[-1]) == (2, "the run would not start: there are no prompts")
+
+
 def completions(words: str) -> list[str]:
     """What the shell is offered after `words`, by click's own protocol for bash."""
     environ = {**os.environ, "_PROMPTMILL_COMPLETE": "bash_complete", "COMP_WORDS": words}
