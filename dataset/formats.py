@@ -47,7 +47,8 @@ class HashedFile:
         self._size = 0
 
     def write(self, data: bytes) -> int:
-        """Write bytes that nobody changes any more."""
+        """Write bytes; of a buffer that its owner may use again, a copy is hashed."""
+        data = bytes(data)
         self._hash_all_but(_BEING_HASHED - 1)
         self._hashing.append(self._hasher.submit(self._sha256.update, data))
         self._size += len(data)
