@@ -65,7 +65,6 @@ class Soak:
             **os.environ,
             "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "soak"),
             "JAX_PLATFORMS": "cpu",
-            "OPENBLAS_NUM_THREADS": "1",  # a thread that is there before the fork is none of the child's
             "PROMPTMILL_BATCHES_IN_FLIGHT": "2",
             "PROMPTMILL_BROKER": redis_url,
             "PROMPTMILL_DRAIN": "2",

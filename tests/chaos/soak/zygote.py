@@ -53,7 +53,9 @@ class Zygote:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen([sys.executable, "-m", __name__], env=dict(environ), **pipes)
+        # A thread that is there before the fork is none of the child's.
+        environ = {**environ, "OPENBLAS_NUM_THREADS": "1"}
+        self._process = subprocess.Popen([sys.executable, "-m", __name__], env=environ, **pipes)
         self._started: SimpleQueue[Child] = SimpleQueue()
         self._children: dict[int, Child] = {}
         threading.Thread(target=self._hear, daemon=True).start()
