@@ -5,13 +5,16 @@ import dataclasses
 import click
 
 from promptmill.producer.words import count
-from promptmill.verbs.runs import answer, connected, run_options
+from promptmill.verbs.options import broker_option, json_option
+from promptmill.verbs.runs import answer, connected
 
 
 @click.command("resume")
-@run_options
-@click.option("--output", required=True, metavar="URL", help="Where the run was submitted to.")
-def command(run: str, output: str, broker: str | None, as_json: bool) -> int:
+@click.argument("run")
+@click.option("--output", metavar="URL", help="Where the run was submitted to.  [of RUN, where that is a path or URL]")
+@broker_option
+@json_option
+def command(run: str, output: str | None, broker: str | None, as_json: bool) -> int:
     """Enqueue what RUN still lacks, from the plan and the images in its output: no prompt file is needed.
 
     For a Redis that was wiped, or whose keys of the run have expired or been purged, and for a run that was cancelled.
@@ -19,6 +22,10 @@ def command(run: str, output: str, broker: str | None, as_json: bool) -> int:
     from promptmill.producer.outputs.open import open_output
     from promptmill.producer.submit import resume
 
+    if output is None:
+        output, _, run = run.rstrip("/").rpartition("/")
+    if not output:
+        raise click.UsageError(f"name the run's folder or URL, such as out/{run}, or give --output")
     client, root = connected(broker), open_output(output)
     root.reach()
     result = resume(root, run, client)

@@ -1,10 +1,11 @@
 """What the verbs about runs share: how they find a run, and how they answer."""
 
 import difflib
+import functools
 import json
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -28,10 +29,33 @@ T = TypeVar("T")
 
 
 def run_options(function: F) -> F:
-    """The argument RUN, --broker and --json: of each verb that is about one run."""
+    """The argument RUN, --broker and --json: of each verb that is about one run in Redis."""
+
+    @functools.wraps(function)
+    def with_name(*args: Any, run: str, broker: str | None, **given: Any) -> Any:
+        return function(*args, run=name_in_redis(run, broker), broker=broker, **given)
+
     for option in (json_option, broker_option, click.argument("run")):
-        function = option(function)
-    return function
+        with_name = option(with_name)
+    return cast("F", with_name)
+
+
+def name_in_redis(run: str, broker: str | None) -> str:
+    """The name of a run that is given by it, or by its folder or URL.
+
+    Raises LedgerError where Redis does not know the name, or knows it of a run that lies elsewhere.
+    """
+    from promptmill.producer.errors import LedgerError
+    from promptmill.producer.outputs.open import open_output
+
+    if "/" not in run:
+        return run
+    url = open_output(run).url.rstrip("/")
+    name = url.rpartition("/")[2]
+    known = run_url(find_run(connected(broker), name))
+    if known != url:
+        raise LedgerError(f"run {name!r} in this Redis is at {known}, not at {url}")
+    return name
 
 
 def connected(broker: str | None) -> "redis.Redis":

@@ -11,7 +11,7 @@ from promptmill.producer.words import count
 from promptmill.verbs.failures import FailedJob, Planned, by_reason, failed_jobs, shown_of
 from promptmill.verbs.options import broker_option, json_option
 from promptmill.verbs.rates import Rates, duration
-from promptmill.verbs.runs import OVER, find_run, go_on_without_redis, run_url, watching
+from promptmill.verbs.runs import OVER, find_run, go_on_without_redis, name_in_redis, run_url, watching
 from promptmill.verbs.waiting import lines as waiting_lines
 from promptmill.verbs.waiting import queues
 
@@ -34,6 +34,7 @@ def command(run: str | None, broker: str | None, watch: bool, until_finished: bo
     Exit code 1: the RUN is over, with failed jobs.
     """
     client, rates, watch = watching(broker), Rates(), watch or until_finished
+    run = name_in_redis(run, broker) if run else None
     failures = Failures(client, whole=as_json)
     data = collect(client, run, failures)
     while True:

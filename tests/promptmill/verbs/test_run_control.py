@@ -138,6 +138,18 @@ def test_a_cancelled_run_can_be_taken_up_again(client, run, here, promptmill):
     assert Ledger(client).status("cats").state == "finished"
 
 
+def test_a_run_is_known_by_its_folder_as_well(client, run, here, promptmill):
+    assert promptmill("pause", "out/cats/").err == "cats: paused, 2 of 2 images to go\n"
+    assert promptmill("status", "./out/cats").out.startswith("cats (paused): 0 of 2 images")
+    elsewhere = promptmill("cancel", "other/cats")
+    assert (elsewhere.code, "in this Redis is at " in elsewhere.err) == (2, True)
+    assert Ledger(client).status("cats").state == "paused"
+    promptmill("cancel", "out/cats")
+    assert promptmill("purge", "out/cats").code == 0
+    assert said(promptmill("resume", "out/cats", "--json"))["enqueued"] == 2
+    assert "name the run's folder or URL, such as out/cats, or give --output" in promptmill("resume", "cats").err
+
+
 # --- pause, unpause, priority
 
 
