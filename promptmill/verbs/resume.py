@@ -22,7 +22,7 @@ def command(run: str, output: str | None, broker: str | None, as_json: bool) -> 
     from promptmill.producer.outputs.open import open_output
     from promptmill.producer.submit import resume
 
-    if output is None:
+    if output is None or "/" in run:
         output, _, run = run.rstrip("/").rpartition("/")
     if not output:
         raise click.UsageError(f"name the run's folder or URL, such as out/{run}, or give --output")
