@@ -92,3 +92,13 @@ def test_a_worker_that_is_told_to_stop_ends_with_0(farm: Farm) -> None:
     farm.wait_until_ready(0)
     worker.terminate()
     assert worker.wait(timeout=120) == 0
+
+
+@pytest.mark.parametrize("command", [OURS, CELERYS])
+def test_a_worker_listens_to_no_other_however_it_is_started(
+    farm: Farm, client: redis.Redis, command: list[str]
+) -> None:
+    farm.start_worker(sys.executable, "-m", *command, "-l", "INFO")
+    farm.wait_until_ready(0)
+    wait_until(lambda: client.keys("_kombu.binding.celery.pidbox"), "its consumer is there")
+    assert client.keys("_kombu.binding.celeryev*") == []

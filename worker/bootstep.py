@@ -59,6 +59,9 @@ class PullJobs(bootsteps.StartStopStep):
             # Not an exception of Celery's: those end in a traceback, and this is a sentence for whoever typed it.
             say(NO_OTHER_POOL.format(parent.pool_cls.__module__.rpartition(".")[2]))
             raise SystemExit(CANNOT_WORK)
+        # No worker needs all others' events, and a killed one leaves its queue of them behind. Celery hands these
+        # options to its consumer after this step is made.
+        parent.options["without_gossip"] = True
         self._host: Any = None
         self._signal: str | None = None
         signals.worker_shutting_down.connect(self._hear, weak=False)

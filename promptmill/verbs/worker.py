@@ -44,7 +44,6 @@ def command(**given: Any) -> None:
         pool_cls="threads",
         loglevel=settings.loglevel,
         task_events=True,
-        without_gossip=True,  # no worker needs all others' events, and a killed one leaves its queue of them behind
         quiet=True,
     )
     worker.start()
