@@ -4,9 +4,13 @@ What is listed here is the public face; whatever else can be imported may move. 
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+# Not typing's, and nothing else that Python has not loaded: under `-m` a user's `typing.py` would be found first.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from promptmill.api import RunHandle, submit
     from promptmill.finished import FinishedImage
     from promptmill.pipeline import BrokenImageError, Pipeline
@@ -69,7 +73,7 @@ _ELSEWHERE = {
 """Where a name is at home; the others are errors, in producer.errors."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import what the package offers when it is asked for: the command line must not wait for JAX."""
     if name == "__version__":
         from importlib.metadata import version

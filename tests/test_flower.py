@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import re
+import socket
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -72,6 +74,15 @@ def _is_up(url: str) -> bool:
         return bool(urllib.request.urlopen(f"{url}/healthcheck", timeout=5).status == 200)
     except OSError:
         return False
+
+
+def test_a_port_that_is_taken_is_told(redis_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = ["--address", "127.0.0.1", "--port", str(taken.getsockname()[1])]
+        command = [sys.executable, "-m", "promptmill", "flower", "--broker", redis_url, "--no-password", *where]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, "Traceback" in ran.stderr) == (2, False)
+    assert "Flower cannot listen: " in ran.stderr and "--port and --address say where" in ran.stderr
 
 
 def test_tasks_show_prompt_run_index_and_image(flower: Flower) -> None:

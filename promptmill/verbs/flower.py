@@ -37,7 +37,10 @@ def command(broker: str | None, no_password: bool, options: tuple[str, ...]) -> 
         options = (*options, f"--basic-auth={USER}:{password}")
         click.echo(f"log in as {USER} with the password {password} (--basic-auth USER:PASSWORD for your own)", err=True)
     config = Path(apps.__file__).with_name("flower_config.py")
-    apps.app.start(["flower", f"--conf={config}", *options])
+    try:
+        apps.app.start(["flower", f"--conf={config}", *options])
+    except OSError as error:
+        raise click.ClickException(f"Flower cannot listen: {error}; --port and --address say where") from error
     return 0
 
 

@@ -1,11 +1,12 @@
 """A real Prometheus beside a real farm: every query of the board is answered, and an alert fires and is over."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import yaml
 from tests.deploy.programs import MONITORING, PACKAGE, program
 from tests.deploy.test_board import QUERIES
 from tests.fake_gcs import free_port, wait_for_http
-from tests.farm import Farm, farm_of, wait_until
+from tests.farm import Farm, farm_of, running, wait_until
 
 SILENT = {"promptmill_device_memory_bytes", "promptmill_run_eta_seconds", "promptmill_run_images_per_second"}
 """What a CPU, and a run of a second, do not tell."""
@@ -52,13 +53,14 @@ class Prometheus:
         return {alert["labels"]["alertname"] for alert in self._get("alerts")["alerts"] if alert["state"] == "firing"}
 
 
-def configuration(folder: Path, exporter: int, worker: int) -> Path:
+def configuration(folder: Path, exporter: int, workers: Sequence[int]) -> Path:
     """Ours, with the addresses of this test, every second, and alerts that do not wait."""
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    jobs = {"exporter": exporter, "worker": worker}
+    ports = {"exporter": [exporter], "worker": workers}
+    targets = {name: [f"127.0.0.1:{port}" for port in those] for name, those in ports.items()}
     config["scrape_configs"] = [
-        {"job_name": one["job_name"], "static_configs": [{"targets": [f"127.0.0.1:{jobs[one['job_name']]}"]}]}
+        {"job_name": one["job_name"], "static_configs": [{"targets": targets[one["job_name"]]}]}
         for one in config["scrape_configs"]
     ]
     rules = yaml.safe_load((MONITORING / "alerts.yml").read_text())
@@ -74,26 +76,27 @@ def configuration(folder: Path, exporter: int, worker: int) -> Path:
 def exporter(farm: Farm) -> Iterator[int]:
     port = free_port()
     command = [sys.executable, "-m", "promptmill", "exporter", "--address", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(command, env=farm.environ, stderr=subprocess.DEVNULL)
-    yield port
-    process.kill()
-    process.wait()
+    with running(command, env=farm.environ, stderr=subprocess.DEVNULL):
+        yield port
 
 
 @pytest.fixture
 def prometheus(farm: Farm, exporter: int, tmp_path: Path) -> Iterator[Prometheus]:
-    port, worker = free_port(), free_port()
+    worker = free_port()
     farm.environ["PROMPTMILL_METRICS_PORT"] = str(worker)
-    config = configuration(tmp_path, exporter, worker)
+    with prometheus_of(tmp_path, exporter, [worker]) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def prometheus_of(folder: Path, exporter: int, workers: Sequence[int]) -> Iterator[Prometheus]:
+    """A real one that asks these ports."""
+    port, config = free_port(), configuration(folder, exporter, workers)
     command = [program("prometheus", PACKAGE), f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}"]
-    command += [f"--storage.tsdb.path={tmp_path / 'tsdb'}", "--log.level=error"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
+    command += [f"--storage.tsdb.path={folder / 'tsdb'}", "--log.level=error"]
+    with running(command, stderr=subprocess.DEVNULL) as process:
         wait_for_http(f"http://127.0.0.1:{port}/-/ready", process)
         yield Prometheus(port)
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.slow
