@@ -32,7 +32,7 @@ from benchmarks.report import circumstances, table, write_section
 SECTION = "device busy"
 PACKAGES = ("jax", "celery", "redis", "pillow", "tokenizers")
 CASES = ("2:8:512", "1:32:256", "0.5:8:256", "1:64:64", "0.1:8:64")
-STAGES = ("claim", "prepare", "encode", "upload", "settle")
+STAGES = ("claim", "tokenise", "fetch", "encode", "upload", "settle")
 POLL_S = 0.2
 WAIT_S = 900.0
 
@@ -187,10 +187,14 @@ class SleepingDevice:
 
 @dataclass(frozen=True)
 class _Later:
-    """An array that is there when its batch is: all that `jax.device_get` asks for."""
+    """An array that is there when its batch is: all that JAX asks for."""
 
     done: threading.Event
     values: np.ndarray
+
+    def block_until_ready(self) -> "_Later":
+        self.done.wait()
+        return self
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         self.done.wait()

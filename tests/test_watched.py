@@ -102,6 +102,7 @@ def test_all_that_watch_tell_the_same(farm: Farm, exporter: int, flower: Flower,
 
 def assert_one_story(run: dict[str, Any], last: dict[str, Any], flower: Flower, prometheus: Prometheus) -> None:
     counts = {name: run[name] for name in ("images", "done", "failed")}
+    assert counts == {"images": JOBS, "done": JOBS - BROKEN - REVOKED, "failed": BROKEN + REVOKED}
     assert {name: last[name] for name in counts} == counts, "status --until-finished"
     for image in ("done", "failed", "left"):
         expected = counts.get(image, 0)

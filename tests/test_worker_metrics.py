@@ -72,6 +72,12 @@ def test_a_workers_metrics_tell_what_the_ledger_tells(farm: Farm, tmp_path: Path
     found = values(text)
     assert found["promptmill_jobs_total", "succeeded"] == 10
     assert found["promptmill_job_seconds_count",] == 10
+    batches = found["promptmill_stage_seconds_count", "device"]
+    for stage in ("tokenise", "device", "fetch"):
+        assert found["promptmill_stage_jobs_total", stage] == 10
+        assert 0 < found["promptmill_stage_seconds_count", stage] == batches
+    busy = found["promptmill_device_busy_seconds_total",]
+    assert found["promptmill_stage_seconds_sum", "device"] == pytest.approx(busy)
     for stage in ("encode", "upload", "settle"):
         assert found["promptmill_stage_jobs_total", stage] == found["promptmill_stage_seconds_count", stage] == 10
     assert found["promptmill_stage_jobs_total", "claim"] == 11

@@ -3,6 +3,7 @@
 import time
 
 from promptmill.worker.host import Host
+from promptmill.worker.observers import timed
 from promptmill.worker.render import Rendered
 
 
@@ -19,15 +20,19 @@ class Fetcher:
             batch = self._host.on_device.get()
             self._host.fetching = batch, time.monotonic()
             try:
-                images = batch.fetch()
+                batch.wait()
+                rendered_at = time.monotonic()
+                with timed(self._host.observer, "fetch", len(batch.claims)):
+                    images = batch.fetch()
             except Exception as error:  # noqa: BLE001 - an XLA error, say: the next batch goes on
                 self._host.lose(batch.program, batch.claims, error)
+                self._free_since = time.monotonic()
                 continue
             finally:
                 self._host.fetching = None
-                now = time.monotonic()
-                busy_s, self._free_since = now - max(batch.started, self._free_since), now
             self._host.in_flight.fetched(batch.claims)
+            busy_s, self._free_since = rendered_at - max(batch.started, self._free_since), rendered_at
+            self._host.observer.spent("device", busy_s, len(batch.claims))
             self._host.observer.batched(batch.claims[0].shape, len(batch.claims), batch.program.batch, busy_s)
             for rendered in images:
                 self._hand_over(rendered)

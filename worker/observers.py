@@ -30,8 +30,8 @@ from promptmill.producer.queue.queue import Claim
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("claim", "prepare", "encode", "upload", "settle")
-"""Of a job's way through a worker, beside the device: from Redis, tokens and noise, a file, the output, Redis again."""
+STAGES = ("claim", "tokenise", "device", "fetch", "encode", "upload", "settle")
+"""Of a job's way through a worker: from Redis, tokens and noise, rendered, to the host, a file, the output, Redis."""
 
 
 class Observer:

@@ -49,6 +49,11 @@ class AnyProgram(Protocol):
         """What is compiled, as jaxprs, each with the trips that its loop takes for this batch. Traced anew."""
 
 
+def wait_for(result: Result) -> None:
+    """Until the devices have a batch. Raises what XLA raises where they failed."""
+    jax.block_until_ready(result)
+
+
 def fetch(result: Result, count: int) -> Result:
     """Wait for a batch, and copy its first `count` images here: numpy arrays."""
     return Result(*(part[:count] for part in jax.device_get(result)))

@@ -200,5 +200,5 @@ class Puller:
             return self._dispatch(program, fit) if fit else None
 
     def _dispatch(self, program: AnyProgram, claims: list[Claim]) -> Batch:
-        with timed(self._host.observer, "prepare", len(claims)):
+        with timed(self._host.observer, "tokenise", len(claims)):
             return start(program, claims, self._checks)

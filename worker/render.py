@@ -38,7 +38,7 @@ from promptmill.worker.errors import RequestError
 from promptmill.worker.observers import Observer, timed
 from promptmill.worker.output_trouble import Blame, OutputTrouble
 from promptmill.worker.post_processing import treat
-from promptmill.worker.program import AnyProgram, Result, fetch
+from promptmill.worker.program import AnyProgram, Result, fetch, wait_for
 from promptmill.worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -80,8 +80,12 @@ class Batch:
     asked: Mapping[str, Any]
     """What the checks were asked, by name."""
 
+    def wait(self) -> None:
+        """Until the device has rendered it. Raises what XLA raises where it failed."""
+        wait_for(self.result)
+
     def fetch(self) -> list[Rendered]:
-        """Waits for the device. One for each claim."""
+        """One for each claim, of a batch that was waited for."""
         images = fetch(self.result, len(self.claims))
         findings = self.checks.finish(self.asked, images.pixels)
         return [
