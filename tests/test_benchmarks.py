@@ -141,7 +141,8 @@ def test_packing_is_measured_beside_tar() -> None:
     pytest.importorskip("pyarrow")
     text = run("pack", "--images", 20, "--side", 64, "--many", 30, "--rows", 40, "--ways", "webdataset", "parquet")
     ways = [row for row in rows(text) if len(row) == 7]
-    assert [row[0] for row in ways[1:]] == ["tar", "webdataset", "parquet"]
+    tars = ["tar", "tar, sha256sum of it", "tar, sha256sum of it and of each image"]
+    assert [row[0] for row in ways[1:]] == [*tars, "webdataset", "parquet"]
     assert [row[:2] for row in rows(text) if len(row) == 4][1:] == [
         ["pack", "30"],
         ["manifest alone, no images", "40"],
