@@ -222,12 +222,19 @@ class OurPart:
 
 def once_per_image(unet: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """What `generate` computes outside of its loop over steps; `one_step` is what it does in there."""
-    conditioning = unet.condition(*(inputs[name] for name in ("context", "pooled", "time_ids")))
-    return {name: inputs[name] for name in ("latents", "timestep")} | {"given": conditioning, "folded": unet.folded()}
+    from promptmill.worker.nn.blocks import fold_upsamplers, upsamplers
+
+    fold_upsamplers(unet)
+    given = unet.condition(*(inputs[name] for name in ("context", "pooled", "time_ids")))
+    return {**inputs, "given": given, "folded": [each.folded for each in upsamplers(unet)]}
 
 
 def one_step(unet: Any, inputs: dict[str, Any]) -> Any:
-    return unet.denoise(**inputs)
+    from promptmill.worker.nn.blocks import upsamplers
+
+    for each, kernel in zip(upsamplers(unet), inputs["folded"], strict=True):
+        each.folded = kernel
+    return unet.denoise(inputs["latents"], inputs["timestep"], inputs["given"])
 
 
 class PyTorchPart:

@@ -41,19 +41,25 @@ class Upsample(nnx.Module):
 
     def __init__(self, width: int) -> None:
         self.conv = Conv(width, width)
+        self.folded: Float[Array, "2 2 C O4"] | None = nnx.data(None)
 
-    def folded(self) -> Float[Array, "2 2 C O4"]:
-        """The kernel of the upsampled convolution, for `__call__` in a loop to take from outside of it."""
-        return fold_upsampling(self.conv.kernel[...])
+    def fold(self) -> None:
+        """Make the kernel that `__call__` works with; without this each call makes it."""
+        self.folded = fold_upsampling(self.conv.kernel[...])
 
-    def __call__(
-        self,
-        x: Float[Array, "B H W C"],
-        size: tuple[int, int] | None = None,
-        folded: Float[Array, "2 2 C O4"] | None = None,
-    ) -> Float[Array, "B H2 W2 C"]:
+    def __call__(self, x: Float[Array, "B H W C"], size: tuple[int, int] | None = None) -> Float[Array, "B H2 W2 C"]:
         _, height, width, _ = x.shape
         if size not in (None, (2 * height, 2 * width)):
             # Nearest neighbour to 2n - 1 places takes the same source pixels as to 2n, less the last.
             return self.conv(upsample_2x(x)[:, : size[0], : size[1]])
-        return self.conv.upsampled(x, self.folded() if folded is None else folded)
+        return self.conv.upsampled(x, fold_upsampling(self.conv.kernel[...]) if self.folded is None else self.folded)
+
+
+def upsamplers(net: nnx.Module) -> list[Upsample]:
+    return [module for _, module in nnx.iter_modules(net) if isinstance(module, Upsample)]
+
+
+def fold_upsamplers(net: nnx.Module) -> None:
+    """Fold all of a network's kernels here, outside of the loops in which it is called."""
+    for upsampler in upsamplers(net):
+        upsampler.fold()

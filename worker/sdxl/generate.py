@@ -3,7 +3,6 @@
 It runs once a device, on that device's part of the batch, and never looks at another's.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -14,6 +13,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from promptmill.worker.nn.blocks import fold_upsamplers
 from promptmill.worker.program import Result
 from promptmill.worker.sampling.samplers import Table, initial_state, row_at, scale_input, step
 from promptmill.worker.sampling.twister import draw
@@ -21,9 +21,6 @@ from promptmill.worker.sdxl.condition import encode_windows, used_keys
 from promptmill.worker.sdxl.config import ModelConfig
 from promptmill.worker.sdxl.unet import Conditioning
 from promptmill.worker.text.prompts import Tokens
-
-Denoise = Callable[..., Float[Array, "B h w C"]]
-"""`UNet.denoise`, of latents, timesteps and conditioning."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,8 @@ def generate(
 ) -> Result | Float[Array, "B h w C"]:
     """Render one device's part of a batch. All but `weights` and `inputs` is static."""
     nets = {name: nnx.merge(graph, weights[name]) for name, graph in graphs.items()}
+    for net in nets.values():
+        fold_upsamplers(net)
     latents = sample(nets["unet"], encode_text(nets, inputs), inputs)
     if stage.end == "latents":
         return latents
@@ -107,16 +106,15 @@ def sample(unet: nnx.Module, condition: Condition, inputs: Inputs) -> Float[Arra
     guidance = inputs.guidance_scale, inputs.guidance_rescale
     passes = condition.context.shape[1]
     given = condition_unet(unet, condition, inputs.guidance_scale)
-    denoise = partial(unet.denoise, folded=unet.folded())
 
     def body(index: Int[Array, ""], carry: Any) -> Any:
         state, generator = carry
         row, noise = row_at(inputs.tables, index), None
         latents = scale_input(row, state)
         if inputs.guides is None:
-            prediction = predict(denoise, latents, row.timestep, given, *guidance, passes=passes)
+            prediction = predict(unet, latents, row.timestep, given, *guidance, passes=passes)
         else:
-            prediction = predict_in_turn(denoise, latents, row.timestep, given, *guidance, inputs.guides[:, index])
+            prediction = predict_in_turn(unet, latents, row.timestep, given, *guidance, inputs.guides[:, index])
         if generator is not None:
             drawn, noise = draw(generator, height, width, channels)
             generator = jnp.where(row.draws[:, None] > 0, drawn, generator)
@@ -147,7 +145,7 @@ def condition_unet(unet: nnx.Module, condition: Condition, guidance_scale: Float
 
 
 def predict(
-    denoise: Denoise,
+    unet: nnx.Module,
     latents: Float[Array, "B h w C"],
     timestep: Float[Array, " B"],
     given: Conditioning,
@@ -159,14 +157,14 @@ def predict(
     """The UNet's prediction in float32, all N passes as one batch, joined by classifier-free guidance."""
     each_pass = partial(jnp.repeat, repeats=passes, axis=0)  # B ... -> (B N) ...
     model_input = each_pass(latents.astype(given.added.dtype))
-    predicted = denoise(model_input, each_pass(timestep), given).astype(jnp.float32)
+    predicted = unet.denoise(model_input, each_pass(timestep), given).astype(jnp.float32)
     if passes == 1:
         return predicted
     return guide(predicted[0::2], predicted[1::2], guidance_scale, guidance_rescale)
 
 
 def predict_in_turn(
-    denoise: Denoise,
+    unet: nnx.Module,
     latents: Float[Array, "B h w C"],
     timestep: Float[Array, " B"],
     given: Conditioning,
@@ -184,7 +182,7 @@ def predict_in_turn(
     model_input = latents.astype(given.added.dtype)
 
     def run(own: Conditioning) -> Float[Array, "B h w C"]:
-        return jnp.asarray(denoise(model_input, timestep, own), jnp.float32)
+        return jnp.asarray(unet.denoise(model_input, timestep, own), jnp.float32)
 
     def pass_over(own: Conditioning) -> Float[Array, "B h w C"]:
         return jnp.zeros(latents.shape, jnp.float32)

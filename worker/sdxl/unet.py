@@ -26,10 +26,6 @@ LevelText = list[list[KeysValues]]
 """The text's keys and values for one level of the UNet: of each attention, of each of its blocks."""
 
 
-Folded = list[Float[Array, "2 2 _ _"] | None]
-"""Of each up block, what its upsampler's convolution works with (`fold_upsampling`); None where it has none."""
-
-
 class Conditioning(NamedTuple):
     """All that the UNet makes of its conditioning and that no step changes: computed once per image."""
 
@@ -132,13 +128,12 @@ class UpBlock(_Level):
         skips: list[Float[Array, "B _ _ _"]],
         time: Float[Array, "B T"],
         text: LevelText,
-        folded: Float[Array, "2 2 O O4"] | None,
     ) -> Float[Array, "B H2 W2 O"]:
         """Takes its skips off the end of `skips`; the next one left says to which size it upsamples."""
         for index in range(len(self.resnets)):
             x = self.layer(index, jnp.concatenate([x, skips.pop()], axis=-1), time, text)
         if self.upsamplers is not None:
-            x = self.upsamplers[0](x, size=skips[-1].shape[1:3], folded=folded)
+            x = self.upsamplers[0](x, size=skips[-1].shape[1:3])
         return x
 
 
@@ -195,18 +190,10 @@ class UNet(nnx.Module):
             self._embed_guidance(guidance, context.dtype),
         )
 
-    def folded(self) -> Folded:
-        """The kernels that upsampling convolutions work with: the same at all steps of all images."""
-        return [up.upsamplers and up.upsamplers[0].folded() for up in self.up_blocks]
-
     def denoise(
-        self,
-        latents: Float[Array, "B H W C"],
-        timestep: Float[Array, " B"],
-        given: Conditioning,
-        folded: Folded | None = None,
+        self, latents: Float[Array, "B H W C"], timestep: Float[Array, " B"], given: Conditioning
     ) -> Float[Array, "B H W C"]:
-        """One step's prediction. `folded` from outside of a loop is computed once, and else here."""
+        """One step's prediction."""
         waves = self._waves(timestep, self.config.block_out_channels[0]).astype(given.added.dtype)
         time = self.time_embedding(waves, given.guidance) + given.added
         x = self.conv_in(latents)
@@ -214,8 +201,8 @@ class UNet(nnx.Module):
         for down, text in zip(self.down_blocks, given.down, strict=True):
             skips += down(skips[-1], time, text)
         x = self.mid_block(skips[-1], time, given.mid)
-        for up, text, kernel in zip(self.up_blocks, given.up, folded or self.folded(), strict=True):
-            x = up(x, skips, time, text, kernel)
+        for up, text in zip(self.up_blocks, given.up, strict=True):
+            x = up(x, skips, time, text)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
 
     def _embed_guidance(self, guidance: Float[Array, " B"] | None, dtype: jnp.dtype) -> Float[Array, "B I"] | None:

@@ -83,6 +83,13 @@ def test_no_step_computes_what_all_steps_share(half: Jaxpr) -> None:
     assert not anew
 
 
+def test_no_image_decodes_with_what_all_images_share(half: Jaxpr) -> None:
+    """The decoder's loop is over images: its kernels are folded before."""
+    (decoder,) = (equation for equation in half.eqns if equation.primitive.name == "scan")
+    added = [e for e in operations(decoder.params["jaxpr"].jaxpr) if e.primitive.name == "concatenate"]
+    assert not [e for e in added if len(aval(e.outvars[0]).shape) == 4 and aval(e.outvars[0]).shape[:2] == (2, 2)]
+
+
 def test_each_step_is_one_pass_of_the_network(half: Jaxpr, model: Model) -> None:
     body = steps_of(half).params["body_jaxpr"].jaxpr
     count = Counter(equation.primitive.name for equation in operations(body))
