@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.report import ROOT, circumstances, table, write_section
-from promptmill.worker.nn import layers
+from promptmill.worker.nn import blocks, layers
 
 PAGE = ROOT / "docs" / "performance.md"
 ROUNDS = 15
@@ -37,6 +37,9 @@ def pairs() -> Iterator[tuple[str, tuple[int, ...], float, Layer, Layer, Referen
     yield "Linear 1280", (1, 1024, 1280), 0, layers.Linear(1280, 1280), nnx.Linear(1280, 1280, rngs=rngs), None
     conv = nnx.Conv(320, 320, (3, 3), padding=((1, 1), (1, 1)), rngs=rngs)
     yield "Conv 3x3 320", (1, 64, 64, 320), 0, layers.Conv(320, 320), conv, None
+    for side, width in ((32, 512), (64, 512), (128, 256)):
+        shape, plain = (1, side, side, width), Upsampled(width, rngs)
+        yield f"Upsample {width}, {side} x {side}", shape, 0, blocks.Upsample(width), plain, None
     for mean in (0, 30):
         shape, ours = (1, 1024, 1280), layers.LayerNorm(1280, eps=1e-5)
         fast, slow = nnx.LayerNorm(1280, epsilon=1e-5, rngs=rngs), nnx.LayerNorm(1280, epsilon=1e-5, **norms)
@@ -62,10 +65,19 @@ def group_norm(x: np.ndarray) -> np.ndarray:
     return np.asarray(centred / np.sqrt(np.square(centred).mean((1, 3), keepdims=True) + 1e-5)).reshape(x.shape)
 
 
+class Upsampled(nnx.Module):
+    """Nearest neighbour, then a convolution, as it is written down."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs) -> None:
+        self.conv = nnx.Conv(width, width, (3, 3), padding=((1, 1), (1, 1)), rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.conv(layers.upsample_2x(x))
+
+
 def of_same_weights(ours: Any, theirs: Any) -> None:
     """Give our layer the weights of nnx's."""
-    for name, value in nnx.to_pure_dict(nnx.state(theirs, nnx.Param)).items():
-        getattr(ours, name)[...] = value
+    nnx.update(ours, nnx.state(theirs, nnx.Param))
 
 
 def seconds(layer: Any, x: jax.Array) -> float:

@@ -6,7 +6,6 @@ they fit into the result backend. Nothing of it stays, and a task that comes twi
 
 import base64
 import json
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import zstandard
 
 from promptmill.producer.errors import PromptmillError
-from promptmill.shard_tasks import LOOK_S, STALLED_S, TaskError, worker_app
+from promptmill.worker_tasks import STALLED_S, answer_of, wait_for, worker_app
 
 if TYPE_CHECKING:
     from promptmill.dataset.manifest import Row
@@ -69,23 +68,11 @@ def rows_by_workers(
         while sent < min(page + IN_FLIGHT, pages):
             waiting.append(app.send_task(TASK_NAME, (output.url, sent), ignore_result=False))
             sent += 1
-        answer = _answer(waiting.popleft(), patience_s)
-        if answer is None:
-            patience_s = 0.0  # nobody is there any more
-        else:
+        result = waiting.popleft()
+        if wait_for(result, patience_s):
+            answer = answer_of(result)
             tell(page)
-        yield page_rows(output, page) if answer is None else unpacked_rows(answer)
-
-
-def _answer(result: Any, patience_s: float) -> str | None:
-    """The task's rows; None where nobody gives any. Raises TaskError."""
-    deadline = time.monotonic() + patience_s
-    while not result.ready():
-        if time.monotonic() > deadline:
-            return None
-        time.sleep(LOOK_S)
-    answer = result.get(propagate=False)
-    result.forget()
-    if not isinstance(answer, dict) or "error" in answer:
-        raise TaskError(answer["error"] if isinstance(answer, dict) else f"a worker failed: {answer}")
-    return str(answer["rows"])
+            yield unpacked_rows(answer["rows"])
+        else:
+            patience_s = 0.0  # nobody is there any more
+            yield page_rows(output, page)

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from promptmill.producer.errors import PromptmillError
+from promptmill.worker_tasks import LOOK_S, STALLED_S, answer_of, worker_app
 
 if TYPE_CHECKING:
     from promptmill.dataset.options import PackOptions
@@ -16,20 +17,6 @@ if TYPE_CHECKING:
     from promptmill.producer.outputs.output import Output
 
 TASK_NAME = "promptmill.pack_shard"
-
-STALLED_S = 600.0
-"""After so many seconds without any shard the sender packs what is left itself: a task went down with its worker."""
-
-PING_S = 3.0
-LOOK_S = 0.2
-
-
-class NoWorkersError(PromptmillError):
-    """No worker answers."""
-
-
-class TaskError(PromptmillError):
-    """A worker could not do its part; the text is the worker's."""
 
 
 def pack_shard(url: str, options: dict[str, Any], piece: dict[str, Any], renew: bool = False) -> dict[str, str]:
@@ -61,19 +48,6 @@ def pack_shard(url: str, options: dict[str, Any], piece: dict[str, Any], renew: 
     return {"shard": shard.name}
 
 
-def worker_app(broker: str) -> Any:
-    """A Celery app that sends tasks to the workers of a broker. Raises NoWorkersError."""
-    from celery import Celery
-
-    from promptmill.producer.broker import celery_settings
-
-    app = Celery("promptmill-pack")
-    app.conf.update(celery_settings(broker), result_backend=celery_settings(broker)["broker_url"])
-    if not app.control.ping(timeout=PING_S):
-        raise NoWorkersError("no worker answers: start `promptmill worker`, or pack without --by-workers")
-    return app
-
-
 def pack_by_workers(
     broker: str,
     output: "Output",
@@ -96,10 +70,7 @@ def pack_by_workers(
     while waiting and time.monotonic() - heard < STALLED_S:
         done = [result for result in waiting if result.ready()]
         for result in done:
-            answer = result.get(propagate=False)
-            if not isinstance(answer, dict) or "error" in answer:
-                raise TaskError(answer["error"] if isinstance(answer, dict) else f"a worker failed: {answer}")
-            tell(answer["shard"])
+            tell(answer_of(result)["shard"])
         if done:
             heard = time.monotonic()
             waiting = [result for result in waiting if result not in done]

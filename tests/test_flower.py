@@ -82,7 +82,7 @@ def test_a_port_that_is_taken_is_told(redis_url: str) -> None:
         command = [sys.executable, "-m", "promptmill", "flower", "--broker", redis_url, "--no-password", *where]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, "Traceback" in ran.stderr) == (2, False)
-    assert "Flower cannot listen: " in ran.stderr and "--port and --address say where" in ran.stderr
+    assert "Flower cannot start: " in ran.stderr and "--port and --address say where" in ran.stderr
 
 
 def test_tasks_show_prompt_run_index_and_image(flower: Flower) -> None:

@@ -40,7 +40,7 @@ def command(broker: str | None, no_password: bool, options: tuple[str, ...]) -> 
     try:
         apps.app.start(["flower", f"--conf={config}", *options])
     except OSError as error:
-        raise click.ClickException(f"Flower cannot listen: {error}; --port and --address say where") from error
+        raise click.ClickException(f"Flower cannot start: {error}; --port and --address say where") from error
     return 0
 
 

@@ -22,7 +22,10 @@ def command(run: str, output: str | None, broker: str | None, as_json: bool) -> 
     from promptmill.producer.outputs.open import open_output
     from promptmill.producer.submit import resume
 
-    if output is None or "/" in run:
+    if "/" in run:
+        typed = click.get_current_context().get_parameter_source("output") is click.core.ParameterSource.COMMANDLINE
+        if typed:
+            raise click.UsageError(f"{run} says where the run lies: leave out --output, or name the run alone")
         output, _, run = run.rstrip("/").rpartition("/")
     if not output:
         raise click.UsageError(f"name the run's folder or URL, such as out/{run}, or give --output")

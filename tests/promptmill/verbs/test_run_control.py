@@ -147,6 +147,7 @@ def test_a_run_is_known_by_its_folder_as_well(client, run, here, promptmill):
     promptmill("cancel", "out/cats")
     assert promptmill("purge", "out/cats").code == 0
     assert said(promptmill("resume", "out/cats", "--json"))["enqueued"] == 2
+    assert "leave out --output" in promptmill("resume", "out/cats", "--output", "elsewhere").err
     assert "name the run's folder or URL, such as out/cats, or give --output" in promptmill("resume", "cats").err
 
 
