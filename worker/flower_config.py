@@ -3,17 +3,18 @@
 Flower executes this file; what is named like one of its options is that option.
 """
 
-import ast
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from flower import events as flower_events
 from flower.utils import broker as flower_broker
 
 from promptmill.producer.broker import client_of
 from promptmill.producer.queue.queue import JobQueue
 from promptmill.producer.queue.workers import Workers
 from promptmill.worker.events import TASK_NAME
+from promptmill.worker.flower_tasks import JobsState, literal
 
 PROMPT_SHOWN = 120  # characters
 
@@ -26,24 +27,17 @@ def format_task(task: Any) -> Any:
     """A job's row: its prompt, where it stands in which run, and the address of its image."""
     if task.name == TASK_NAME:
         task.args = _prompt_of(task.args)
-        kwargs = _literal(task.kwargs)
+        kwargs = literal(task.kwargs)
         if isinstance(kwargs, dict) and "run" in kwargs and "index" in kwargs:
             task.kwargs = f"{kwargs['run']} / {kwargs['index']}, seed {kwargs.get('seed')}"
-        task.result = _literal(task.result)
+        task.result = literal(task.result)
     return task
 
 
 def _prompt_of(args: Any) -> str:
-    found = _literal(args)
+    found = literal(args)
     prompt = str(found[0]) if isinstance(found, tuple | list) and found else str(args or "")
     return prompt if len(prompt) <= PROMPT_SHOWN else f"{prompt[: PROMPT_SHOWN - 1]}…"
-
-
-def _literal(text: Any) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return text
 
 
 Queues = Callable[[Any, Iterable[str]], Awaitable[list[dict[str, Any]]]]
@@ -76,3 +70,4 @@ def _job_queues() -> list[dict[str, Any]]:
 
 
 flower_broker.RedisBase.queues = _with_jobs(flower_broker.RedisBase.queues)
+flower_events.EventsState = JobsState
