@@ -1,6 +1,6 @@
 """Write the tables of the docs that are made from tables of the code: `python -m tools.tables`.
 
-A page has a table between `<!-- NAME: ... -->` and `<!-- end of NAME -->`. tests/tools/test_tables.py compares.
+A page has a table between `<!-- NAME: ... -->` and `<!-- end of NAME -->`. tests/test_tables.py compares.
 """
 
 import re
