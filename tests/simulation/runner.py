@@ -12,6 +12,9 @@ from tests.simulation.server import VirtualRedis, virtual_redis
 from tests.simulation.story import Outcome, play
 from tests.simulation.world import World
 
+COLLECT_EVERY = 10
+"""Seeds. Looking for what nobody needs any more takes a while, however little it is."""
+
 _networks: list[Any] = []
 _world: list[World] = []
 
@@ -22,6 +25,7 @@ class Runner:
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self._server: VirtualRedis
+        self._played = 0
 
     def __enter__(self) -> "Runner":
         if not _networks:
@@ -33,13 +37,16 @@ class Runner:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        gc.collect()
         gc.enable()
         self._stack.close()
 
     def play(self, seed: int, faults: Faults | None = None) -> Outcome:
         outcome = play(seed, self._server, self._enter, faults)
         _world.clear()
-        gc.collect()
+        self._played += 1
+        if self._played % COLLECT_EVERY == 0:
+            gc.collect()
         return outcome
 
     def _enter(self, world: World) -> None:

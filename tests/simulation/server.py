@@ -16,6 +16,7 @@ import redis
 
 from promptmill.embedded import find_server
 from promptmill.producer.errors import BrokerError
+from tests.simulation.link import Links
 
 EPOCH_S = 1_800_000_000
 
@@ -68,6 +69,7 @@ class VirtualRedis:
     def __init__(self, socket: Path, clock: mmap.mmap) -> None:
         self.socket = socket
         self.url = f"unix://{socket}?db=0"
+        self.links = Links(socket)
         self._clock = clock
         self.raw: Any = redis.Redis(unix_socket_path=str(socket))
         self._copy, self._look = self.raw.register_script(_COPY), self.raw.register_script(_LOOK)
@@ -116,7 +118,9 @@ def virtual_redis() -> Iterator[VirtualRedis]:
         server = subprocess.Popen([program, *options], cwd=folder, env=environ, stdout=subprocess.DEVNULL)
         with page.open("r+b") as file:
             clock = mmap.mmap(file.fileno(), 8)
-        yield _when_up(VirtualRedis(folder / "s", clock), server, folder / "log")
+        found = _when_up(VirtualRedis(folder / "s", clock), server, folder / "log")
+        with contextlib.closing(found.links):
+            yield found
     finally:
         if server is not None:
             server.kill()

@@ -12,7 +12,6 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -44,13 +43,13 @@ class Task:
         self.greenlet = greenlet.greenlet(call, parent=hub)
 
 
-@dataclass(order=True)
 class _Wake:
-    at: float
-    order: float
-    number: int
-    task: Task = field(compare=False)
-    used: bool = field(compare=False, default=False)
+    """A task is to go on at some time, if nothing else has woken it until then."""
+
+    __slots__ = ("task", "used")
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.used = task, False
 
 
 class Scheduler:
@@ -62,7 +61,8 @@ class Scheduler:
         self.chance = random.Random(f"turns {seed}")
         self.now = 0.0
         self.current: Task | None = None
-        self._wakes: list[_Wake] = []
+        self._wakes: list[tuple[float, float, int, _Wake]] = []
+        """A heap: at what time, drawn by lot, a number that makes all of them differ."""
         self._numbers = itertools.count()
         self._hub = greenlet.getcurrent()
 
@@ -75,8 +75,8 @@ class Scheduler:
         self.wake(task, 0.0)
 
     def wake(self, task: Task, after_s: float) -> _Wake:
-        wake = _Wake(self.now + after_s, self.chance.random(), next(self._numbers), task)
-        heapq.heappush(self._wakes, wake)
+        wake = _Wake(task)
+        heapq.heappush(self._wakes, (self.now + after_s, self.chance.random(), next(self._numbers), wake))
         return wake
 
     def pause(self, seconds: float) -> None:
@@ -101,20 +101,19 @@ class Scheduler:
     def run(self, until: Callable[[], bool], limit_s: float) -> bool:
         """Go on until something holds, which is returned, or the virtual time is over."""
         while not until():
-            if not self._wakes or self._wakes[0].at > limit_s:
+            if not self._wakes or self._wakes[0][0] > limit_s:
                 return False
-            self._resume(heapq.heappop(self._wakes))
+            self._resume(*heapq.heappop(self._wakes))
         return True
 
-    def _resume(self, wake: _Wake) -> None:
+    def _resume(self, at: float, lot: float, number: int, wake: _Wake) -> None:
         process = wake.task.process
         if wake.used or wake.task.greenlet.dead or not process.alive:
             return
-        if process.frozen_until > wake.at:
-            wake.at = process.frozen_until
-            heapq.heappush(self._wakes, wake)
+        if process.frozen_until > at:
+            heapq.heappush(self._wakes, (process.frozen_until, lot, number, wake))
             return
-        self.now, wake.used = max(self.now, wake.at), True
+        self.now, wake.used = max(self.now, at), True
         self.current = wake.task
         try:
             wake.task.greenlet.switch()

@@ -3,12 +3,12 @@
 The socket is a real one to a real Redis; between a request and its answer virtual time goes by.
 """
 
-import contextlib
-import socket
+import errno
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from tests.simulation.faults import Fate
+from tests.simulation.link import Link
 from tests.simulation.server import VirtualRedis
 from tests.simulation.threads import Process, in_a_task, scheduler
 
@@ -37,14 +37,12 @@ class Wire:
     def __init__(self, world: RedisWorld, process: Process, timeout_s: float) -> None:
         self._world, self._process, self._timeout_s = world, process, timeout_s
         self._life = world.redis_lives
-        self._request = b""
+        self._request = self._left = b""
         self._fate = Fate.FINE
-        self._wait_s = timeout_s
-        self._real = connect(world.server)
+        self._link: Link | None = world.server.links.take()
 
     def settimeout(self, timeout: float | None) -> None:
-        """Only 0 means anything here: to look whether there is something to read."""
-        self._wait_s = self._timeout_s if timeout is None else timeout
+        """Means nothing here: an answer has come whole, and without a request nothing comes."""
 
     def sendall(self, data: bytes) -> None:
         self._request += bytes(data)
@@ -57,23 +55,22 @@ class Wire:
         scheduler().pause(self._world.uniform(*LATENCY_S))
         self._may_arrive(request)
         self._world.sync_clock()
-        self._real.sendall(request)
-        answer = self._real.recv(size)
+        assert self._link is not None
+        answer = self._link.ask(request)
         self._world.redis_answered(self._process, request)
         scheduler().pause(self._world.uniform(*LATENCY_S))
         if self._fate is Fate.NO_ANSWER or not self._connected:
             raise ConnectionResetError("simulated: the answer was lost")
         if self._fate is Fate.ANSWER_HANGS:
             self._hang()
-        return answer
+        self._left = answer
+        return self._rest(size)
 
     def _rest(self, size: int) -> bytes:
-        """More of an answer, of which redis-py has seen a part."""
-        self._real.settimeout(self._wait_s if self._wait_s == 0 else 5)
-        try:
-            return self._real.recv(size)
-        finally:
-            self._real.settimeout(5)
+        if not self._left:
+            raise BlockingIOError(errno.EWOULDBLOCK, "simulated: nothing to read")
+        part, self._left = self._left[:size], self._left[size:]
+        return part
 
     def _may_arrive(self, request: bytes) -> None:
         """Raises what a program sees whose request did not arrive, or arrives when it has gone."""
@@ -93,12 +90,13 @@ class Wire:
     def _arrive(self, network: Process, request: bytes, late_s: float, life: int) -> None:
         scheduler().pause(late_s)
         if self._world.redis_up and self._world.redis_lives == life:
-            with contextlib.closing(connect(self._world.server)) as other:
-                self._world.sync_clock()
-                self._world.arrives_late(self._process)
-                other.sendall(request)
-                other.recv(1 << 20)
-                self._world.redis_answered(network, request)
+            links = self._world.server.links
+            self._world.sync_clock()
+            self._world.arrives_late(self._process)
+            other = links.take()
+            other.ask(request)
+            links.give_back(other)
+            self._world.redis_answered(network, request)
 
     def _hang(self) -> None:
         scheduler().pause(self._timeout_s)
@@ -112,14 +110,9 @@ class Wire:
         return None
 
     def close(self) -> None:
-        self._real.close()
-
-
-def connect(server: VirtualRedis) -> socket.socket:
-    real = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    real.settimeout(5)
-    real.connect(str(server.socket))
-    return real
+        if self._link is not None:
+            self._world.server.links.give_back(self._link)
+            self._link = None
 
 
 def connecting(really: Callable[[Any], Any], world_of: Callable[[], RedisWorld]) -> Callable[[Any], Any]:

@@ -138,7 +138,8 @@ class World:
     # What the parts of the world ask.
 
     def tell(self, text: str) -> None:
-        self.trace.append(f"{self.scheduler.now:8.3f} {text}")
+        # The folder of this process's Redis is none of the seed's.
+        self.trace.append(f"{self.scheduler.now:8.3f} {text.replace(str(self.server.socket), 'redis')}")
 
     def sync_clock(self) -> None:
         self.server.set_clock(self.scheduler.now + self.jump_s)
