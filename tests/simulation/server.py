@@ -74,13 +74,19 @@ class VirtualRedis:
         self.raw: Any = redis.Redis(unix_socket_path=str(socket))
         self._copy, self._look = self.raw.register_script(_COPY), self.raw.register_script(_LOOK)
         self._held = self.raw.register_script(_HELD)
-        self._kept: Any = redis.Redis(unix_socket_path=str(socket), db=1)
+        self._seen: dict[str, Any] = {}
+        """What was found of each run since anything changed."""
 
     def set_clock(self, seconds: float) -> None:
         """What its clock shows, in seconds after EPOCH_S."""
         self._clock[:8] = struct.pack("q", int((EPOCH_S + seconds) * 1e6))
 
+    def changed(self) -> None:
+        """A request has changed what `look` shows, or may have."""
+        self._seen.clear()
+
     def wipe(self) -> None:
+        self.changed()
         self.raw.flushall()
 
     def keep(self) -> None:
@@ -89,6 +95,7 @@ class VirtualRedis:
 
     def restart(self) -> None:
         """All that came since `keep` is lost; so are the scripts that it knew."""
+        self.changed()
         self._copy(args=(1, 0))
         self.raw.script_flush()
 
@@ -96,8 +103,10 @@ class VirtualRedis:
         """Run, index and consumer of all that is claimed."""
         return [(run.decode(), int(index), who.decode()) for run, index, who in self._held(args=runs)]
 
-    def look(self, runs: list[str]) -> list[Any]:
-        return list(self._look(args=runs))
+    def look(self, runs: list[str], *, afresh: bool = False) -> list[Any]:
+        if unseen := [run for run in runs if afresh or run not in self._seen]:
+            self._seen.update(zip(unseen, self._look(args=unseen), strict=True))
+        return [self._seen[run] for run in runs]
 
 
 @contextlib.contextmanager

@@ -151,6 +151,7 @@ class World:
     def redis_answered(self, process: Process, request: bytes) -> None:
         script = _script_in(request)
         if script:
+            self.server.changed()
             self.tell(f"{process.name}: {script}")
             self.invariants.check(script)
 
