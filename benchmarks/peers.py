@@ -222,18 +222,18 @@ class OurPart:
 
 def once_per_image(unet: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """What `generate` computes outside of its loop over steps; `one_step` is what it does in there."""
-    from promptmill.worker.nn.blocks import fold_upsamplers, upsamplers
+    from promptmill.worker.nn.layers import convolutions, prepare_kernels
 
-    fold_upsamplers(unet)
+    prepare_kernels(unet)
     given = unet.condition(*(inputs[name] for name in ("context", "pooled", "time_ids")))
-    return {**inputs, "given": given, "folded": [each.folded for each in upsamplers(unet)]}
+    return {**inputs, "given": given, "prepared": [each.prepared for each in convolutions(unet)]}
 
 
 def one_step(unet: Any, inputs: dict[str, Any]) -> Any:
-    from promptmill.worker.nn.blocks import upsamplers
+    from promptmill.worker.nn.layers import convolutions
 
-    for each, kernel in zip(upsamplers(unet), inputs["folded"], strict=True):
-        each.folded = kernel
+    for each, kernel in zip(convolutions(unet), inputs["prepared"], strict=True):
+        each.prepared = kernel
     return unet.denoise(inputs["latents"], inputs["timestep"], inputs["given"])
 
 

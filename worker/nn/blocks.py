@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from promptmill.worker.nn.layers import Conv, GroupNorm, Linear, fold_upsampling, upsample_2x
+from promptmill.worker.nn.layers import Conv, GroupNorm, Linear, upsample_2x
 
 
 class ResnetBlock(nnx.Module):
@@ -40,26 +40,11 @@ class Upsample(nnx.Module):
     """Twice the size, or one less where the level above is odd, then a convolution."""
 
     def __init__(self, width: int) -> None:
-        self.conv = Conv(width, width)
-        self.folded: Float[Array, "2 2 C O4"] | None = nnx.data(None)
-
-    def fold(self) -> None:
-        """Make the kernel that `__call__` works with; without this each call makes it."""
-        self.folded = fold_upsampling(self.conv.kernel[...])
+        self.conv = Conv(width, width, upsampling=True)
 
     def __call__(self, x: Float[Array, "B H W C"], size: tuple[int, int] | None = None) -> Float[Array, "B H2 W2 C"]:
         _, height, width, _ = x.shape
-        if size not in (None, (2 * height, 2 * width)):
-            # Nearest neighbour to 2n - 1 places takes the same source pixels as to 2n, less the last.
-            return self.conv(upsample_2x(x)[:, : size[0], : size[1]])
-        return self.conv.upsampled(x, fold_upsampling(self.conv.kernel[...]) if self.folded is None else self.folded)
-
-
-def upsamplers(net: nnx.Module) -> list[Upsample]:
-    return [module for _, module in nnx.iter_modules(net) if isinstance(module, Upsample)]
-
-
-def fold_upsamplers(net: nnx.Module) -> None:
-    """Fold all of a network's kernels here, outside of the loops in which it is called."""
-    for upsampler in upsamplers(net):
-        upsampler.fold()
+        if size in (None, (2 * height, 2 * width)):
+            return self.conv(x)
+        # Nearest neighbour to 2n - 1 pixels takes the same source pixels as to 2n, less the last.
+        return self.conv.directly(upsample_2x(x)[:, : size[0], : size[1]])

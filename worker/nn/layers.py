@@ -10,6 +10,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from promptmill.worker.nn.convolution import Call, Prepared, Row, choose, direct
+
 
 def _row(vector: Float[Array, " C"], ndim: int) -> Float[Array, "... C"]:
     return vector.reshape((1,) * (ndim - 1) + (-1,))
@@ -30,37 +32,46 @@ class Linear(nnx.Module):
 class Conv(nnx.Module):
     """A square convolution, kernel HWIO, padded alike on all sides as PyTorch pads."""
 
-    def __init__(self, inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, *, size: int = 3, stride: int = 1, upsampling: bool = False) -> None:
         self.kernel = nnx.Param(jnp.zeros((size, size, inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
         self.stride = stride
+        self.upsampling = upsampling
+        """Of `upsample_2x(x)`."""
+        self.prepared: Prepared | None = nnx.data(None)
+
+    def prepare(self) -> None:
+        """Bring the kernel into the form that `__call__` works with; without this each call does."""
+        self.prepared = self._algorithm().prepare(self.kernel[...])
 
     def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B H2 W2 O"]:
+        algorithm = self._algorithm()
+        kernel = algorithm.prepare(self.kernel[...]) if self.prepared is None else self.prepared
+        y = algorithm.convolve(x, kernel, self._known())
+        return y + _row(self.bias[...], y.ndim)
+
+    def directly(self, x: Float[Array, "B H W I"]) -> Float[Array, "B H W O"]:
+        """Of x as it is, also where this is one of `upsample_2x(x)`."""
+        y = direct(x, self.kernel[...], self._known())
+        return y + _row(self.bias[...], y.ndim)
+
+    def _algorithm(self) -> Row:
+        return choose(self._known(), jax.default_backend())
+
+    def _known(self) -> Call:
         kernel = self.kernel[...]
-        y = _convolve(x, kernel, stride=self.stride, pad=kernel.shape[0] // 2)
-        return y + _row(self.bias[...], y.ndim)
-
-    def upsampled(self, x: Float[Array, "B H W I"], folded: Float[Array, "2 2 I O4"]) -> Float[Array, "B H2 W2 O"]:
-        """This, of `upsample_2x(x)`, in 4 multiplications for its 9. `folded`: `fold_upsampling(self.kernel)`."""
-        batch, height, width, _ = x.shape
-        # Every window of 2 x 2 gives all four pixels; each is wanted of the window that lies its way.
-        windows = jnp.split(_convolve(x, folded, stride=1, pad=1), 4, axis=-1)
-        rows = [_beside(windows[:2], 0, height, width), _beside(windows[2:], 1, height, width)]
-        # B H 2 W 2 O -> B (H 2) (W 2) O
-        y = jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
-        return y + _row(self.bias[...], y.ndim)
+        size, _, inputs, outputs = kernel.shape
+        return Call(kernel.dtype, size, inputs, outputs, self.stride, self.upsampling)
 
 
-def _convolve(
-    x: Float[Array, "B H W I"], kernel: Float[Array, "K K I O"], *, stride: int, pad: int
-) -> Float[Array, "B H2 W2 O"]:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=((pad, pad), (pad, pad)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+def prepare_kernels(net: nnx.Module) -> None:
+    """Prepare all of a network's kernels here, outside of the loops in which it is called."""
+    for conv in convolutions(net):
+        conv.prepare()
+
+
+def convolutions(net: nnx.Module) -> list[Conv]:
+    return [module for _, module in nnx.iter_modules(net) if isinstance(module, Conv)]
 
 
 class LayerNorm(nnx.Module):
@@ -120,24 +131,6 @@ def upsample_2x(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
     batch, height, width, channels = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
     return x.reshape(batch, 2 * height, 2 * width, channels)
-
-
-def fold_upsampling(kernel: Float[Array, "3 3 I O"]) -> Float[Array, "2 2 I 4*O"]:
-    """The kernel that `Conv.upsampled` takes: one of 2 x 2 for each of the four pixels that a pixel becomes.
-
-    Of three neighbours in an upsampled image two are the same pixel, whose weights are added here, once.
-    """
-    first, second = _folded(kernel, axis=0)
-    return jnp.concatenate([*_folded(first, axis=1), *_folded(second, axis=1)], axis=-1)
-
-
-def _folded(kernel: Float[Array, "..."], *, axis: int) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    before, at, after = jnp.split(kernel, 3, axis)
-    return jnp.concatenate([before, at + after], axis), jnp.concatenate([before + at, after], axis)
-
-
-def _beside(windows: list[Float[Array, "B H1 W1 O"]], row: int, height: int, width: int) -> Float[Array, "B H W 2 O"]:
-    return jnp.stack([each[:, row : row + height, at : at + width] for at, each in enumerate(windows)], axis=3)
 
 
 def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:

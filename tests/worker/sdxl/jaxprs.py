@@ -28,8 +28,9 @@ def loops(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
 
 def shared_by_all_turns(loop: JaxprEqn) -> list[JaxprEqn]:
     """What the body computes from nothing that changes from one turn to the next."""
-    body = loop.params["body_jaxpr"].jaxpr
-    return list(_unchanging(body, set(body.invars[: loop.params["body_nconsts"]])))
+    names = ("jaxpr", "num_consts") if loop.primitive.name == "scan" else ("body_jaxpr", "body_nconsts")
+    body, constants = (loop.params[name] for name in names)
+    return list(_unchanging(body.jaxpr, set(body.jaxpr.invars[:constants])))
 
 
 def _unchanging(jaxpr: Jaxpr, same: set[Any]) -> Iterator[JaxprEqn]:

@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 from promptmill.worker.errors import RequestError
+from promptmill.worker.nn import convolution
 from promptmill.worker.program import ImageRequest, fetch
 from promptmill.worker.sampling.samplers import make_table
 from promptmill.worker.sdxl import requests
@@ -53,6 +54,17 @@ def test_a_image_is_neither_flat_nor_saturated(program: Program) -> None:
     assert pixels.shape == (64, 64, 3) and pixels.dtype == np.uint8
     assert (pixels.std(axis=(0, 1)) > 20).all()
     assert np.isin(pixels, (0, 255)).mean() < 0.5
+
+
+def test_winograds_convolutions_give_the_same_image(
+    program: Program, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "WINOGRAD_CHANNELS", 8)
+    monkeypatch.setattr(convolution, "WINOGRAD_UPSAMPLING_CHANNELS", 8)
+    by_winograd = Model.load(tiny_folder, devices=jax.local_devices()[:1]).compile(width=64, height=64, guided=True)
+    assert by_winograd.compiled_text().count("convolution(") < program.compiled_text().count("convolution(")
+    (expected,), (pixels,) = render(program, [CAT]), render(by_winograd, [CAT])
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
 
 
 def test_a_batch_is_one_image_a_device_times_the_per_device_batch(program: Program, program_of_three: Program) -> None:

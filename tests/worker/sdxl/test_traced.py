@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax.extend.core import Jaxpr, JaxprEqn
 
+from promptmill.worker.nn import convolution
 from promptmill.worker.sdxl.generate import generate
 from promptmill.worker.sdxl.program import Model, Program
 from tests.worker.sdxl.jaxprs import loops, operations, shared_by_all_turns
@@ -43,9 +44,9 @@ def half(model: Model) -> Jaxpr:
     return traced(model, guided=True)
 
 
-def traced(model: Model, *, guided: bool) -> Jaxpr:
+def traced(model: Model, *, guided: bool, dtype: Any = jnp.bfloat16) -> Jaxpr:
     weights = {
-        name: jax.tree.map(lambda leaf, t=jnp.float32 if name == "vae" else jnp.bfloat16: shape(leaf.shape, t), state)
+        name: jax.tree.map(lambda leaf, t=jnp.float32 if name == "vae" else dtype: shape(leaf.shape, t), state)
         for name, state in model.weights.items()
     }
     program = Program.__new__(Program)
@@ -75,19 +76,36 @@ def steps_of(jaxpr: Jaxpr) -> JaxprEqn:
 
 
 def test_no_step_computes_what_all_steps_share(half: Jaxpr) -> None:
-    anew = Counter(
-        equation.primitive.name
-        for equation in shared_by_all_turns(steps_of(half))
-        if equation.primitive.name not in FREE and aval(equation.outvars[0]).size > 1  # more than one number per image
-    )
-    assert not anew
+    assert not computed_anew(steps_of(half))
 
 
 def test_no_image_decodes_with_what_all_images_share(half: Jaxpr) -> None:
-    """The decoder's loop is over images: its kernels are folded before."""
-    (decoder,) = (equation for equation in half.eqns if equation.primitive.name == "scan")
-    added = [e for e in operations(decoder.params["jaxpr"].jaxpr) if e.primitive.name == "concatenate"]
-    assert not [e for e in added if len(aval(e.outvars[0]).shape) == 4 and aval(e.outvars[0]).shape[:2] == (2, 2)]
+    """The decoder's loop is over images: its kernels are prepared before."""
+    assert not computed_anew(decoder_of(half))
+
+
+def test_winograds_kernels_are_prepared_before_both_loops(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "WINOGRAD_CHANNELS", 8)
+    monkeypatch.setattr(convolution, "WINOGRAD_UPSAMPLING_CHANNELS", 8)
+    single = traced(model, guided=True, dtype=jnp.float32)
+    assert not computed_anew(steps_of(single)) and not computed_anew(decoder_of(single))
+    left = [e for e in operations(single) if e.primitive.name == "conv_general_dilated"]
+    # conv_in and conv_out of both networks, strided ones, and those of one pixel
+    assert all(e.params["window_strides"] == (2, 2) or min(aval(e.invars[1]).shape) <= 4 for e in left)
+
+
+def computed_anew(loop: JaxprEqn) -> Counter[str]:
+    """What each turn computes although all turns share it, of more than one number per image."""
+    return Counter(
+        equation.primitive.name
+        for equation in shared_by_all_turns(loop)
+        if equation.primitive.name not in FREE and aval(equation.outvars[0]).size > 1
+    )
+
+
+def decoder_of(jaxpr: Jaxpr) -> JaxprEqn:
+    (decoder,) = (equation for equation in jaxpr.eqns if equation.primitive.name == "scan")
+    return decoder
 
 
 def test_each_step_is_one_pass_of_the_network(half: Jaxpr, model: Model) -> None:
