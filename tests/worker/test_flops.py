@@ -11,6 +11,7 @@ from jax import lax
 from promptmill.worker import flops
 from promptmill.worker.devices import Devices
 from promptmill.worker.flops import count_flops
+from promptmill.worker.nn import convolution
 from promptmill.worker.sdxl.generate import generate
 from promptmill.worker.sdxl.program import Program
 from promptmill.worker.sdxl.requests import Kind, PlainRequest
@@ -72,11 +73,16 @@ def test_xla_counts_the_same_where_each_loop_runs_once(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "unet", "decoder"), [(1024, 6.76, 10.5), (512, 1.59, 2.5)])
-def test_sdxl_at_full_size_costs_what_pytorchs_counter_says(size: int, unet: float, decoder: float) -> None:
+def test_sdxl_at_full_size_costs_what_pytorchs_counter_says(
+    size: int, unet: float, decoder: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One pass of the UNet at 1024 x 1024: 6.76 * 10^12, the decoder 10.5, the text encoders 0.11.
 
     Less what an upsampling convolution need not multiply: 5 of 9 weights, for each channel in and out and each pixel.
+    As accelerators compute it: nothing by Winograd.
     """
+    monkeypatch.setattr(convolution, "WINOGRAD_CHANNELS", 2**30)
+    monkeypatch.setattr(convolution, "WINOGRAD_UPSAMPLING_CHANNELS", 2**30)
     unet -= sum(2 * 5 * width**2 * (size // 8 // scale) ** 2 for width, scale in [(1280, 2), (640, 1)]) / 1e12
     decoder -= sum(2 * 5 * width**2 * (size // scale) ** 2 for width, scale in [(512, 4), (512, 2), (256, 1)]) / 1e12
     weights, inputs, graphs = abstract_model(Kind(size, size, guided=False), PlainRequest("a cat", size, size))
