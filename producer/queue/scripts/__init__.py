@@ -9,7 +9,7 @@ new, or comes back after it had nothing to claim, stands behind the last one. So
 and no number of small runs that keep coming can starve a large one.
 """
 
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -29,7 +29,12 @@ class Script:
 
     def __init__(self, client: redis.Redis, name: str) -> None:
         self._client: Any = client
-        self._script: Any = client.register_script(source(name))
+        self._name = name
+
+    @cached_property
+    def _script(self) -> Any:
+        """Registered when it is first run: a client has many scripts, uses few, and hashes each."""
+        return self._client.register_script(source(self._name))
 
     def raw(self, *args: Any) -> Any:
         """Run it; what it returns comes as bytes, for it may hold anything."""
