@@ -3,6 +3,7 @@
 import random
 import secrets
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -70,10 +71,18 @@ class Executor:
         return map(call, *many)
 
 
+def _clock(start_s: float, real: Callable[[], float]) -> Callable[[], float]:
+    def clock() -> float:
+        running = threads.Scheduler.now_running
+        return real() if running is None or running.current is None else start_s + running.now
+
+    return clock
+
+
 def _virtual_time() -> None:
-    real_monotonic, real_time, real_sleep = time.monotonic, time.time, time.sleep
-    time.monotonic = lambda: 1000.0 + scheduler().now if in_a_task() else real_monotonic()
-    time.time = lambda: 1_800_000_000.0 + scheduler().now if in_a_task() else real_time()
+    real_sleep = time.sleep
+    time.monotonic = _clock(1000.0, time.monotonic)
+    time.time = _clock(1_800_000_000.0, time.time)
     time.sleep = lambda seconds: scheduler().pause(float(seconds)) if in_a_task() else real_sleep(seconds)
     redis.retry.sleep = time.sleep  # type: ignore[attr-defined]
 
@@ -96,6 +105,7 @@ def install(world_of: Any) -> Network:
     socket._connect = connecting(socket._connect, world_of)
     secrets.token_hex = lambda nbytes=None: f"{random.getrandbits(32):08x}"
     _versions_at_hand()
+    _unmeasured()
     promptmill.worker.render.fetch = parts.fetch  # type: ignore[attr-defined]
     promptmill.worker.pull.IDLE_S = IDLE_S
     return _bucket_network()
@@ -106,6 +116,15 @@ def _versions_at_hand() -> None:
     ours, theirs = promptmill.worker.encode.version("promptmill"), redis.utils.get_lib_version()  # type: ignore[attr-defined]
     promptmill.worker.encode.version = lambda distribution_name: ours  # type: ignore[attr-defined]
     redis.utils.get_lib_version = lambda: theirs
+
+
+def _unmeasured() -> None:
+    """redis-py counts for OpenTelemetry, and warns of outdated arguments, at each request; nobody listens here."""
+    for module in (redis.connection, redis.client):
+        for name in vars(module).keys() & {"record_connection_count", "record_operation_duration", "get_pool_name"}:
+            setattr(module, name, lambda *args, **more: None)
+    pool: Any = redis.connection.ConnectionPool
+    pool.get_connection = pool.get_connection.__wrapped__
 
 
 def _bucket_network() -> Network:
