@@ -5,8 +5,16 @@ from typing import Any
 import redis
 from redis.backoff import FullJitterBackoff
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
 
-from promptmill.producer.broker_url import celery_url, check_url, without_password
+from promptmill.producer.broker_url import (
+    celery_options,
+    celery_url,
+    check_url,
+    is_sentinel,
+    sentinel_url,
+    without_password,
+)
 from promptmill.producer.errors import BrokerError
 
 DEFAULT_URL = "redis://localhost:6379/0"
@@ -26,8 +34,11 @@ def connect(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
         client.ping()
     except redis.AuthenticationError as error:
         raise BrokerError(
-            f"Redis at {without_password(url)} needs a password, or another one: redis://:password@host:port/db"
+            f"Redis at {without_password(url)} needs a password, or another one: "
+            f"{url.partition('://')[0]}://:password@host:port..."
         ) from error
+    except MasterNotFoundError as error:
+        raise BrokerError(f"no Redis at {without_password(url)}: {error}") from error
     except (redis.RedisError, ValueError, TypeError) as error:  # the latter two: no such host name, no such option
         raise BrokerError(
             f"no Redis at {without_password(url)}: {str(error).rstrip('.')}. Start one (redis-server, or "
@@ -42,15 +53,17 @@ def client_of(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
     Raises BrokerError for a URL that is none.
     """
     check_url(url)
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_connect_timeout": min(CONNECT_TIMEOUT_S, timeout_s),
+        "socket_timeout": timeout_s,
+        "health_check_interval": 15,
+        "retry": Retry(FullJitterBackoff(cap=1.0, base=0.05), retries=3),
+    }
+    if is_sentinel(url):
+        return sentinel_url(url).client(**options)
     try:
-        return redis.Redis.from_url(
-            url,
-            decode_responses=True,
-            socket_connect_timeout=min(CONNECT_TIMEOUT_S, timeout_s),
-            socket_timeout=timeout_s,
-            health_check_interval=15,
-            retry=Retry(FullJitterBackoff(cap=1.0, base=0.05), retries=3),
-        )
+        return redis.Redis.from_url(url, **options)
     except ValueError as error:  # an option's value; not with the error's own text, which may quote a password
         raise BrokerError(f"broker {without_password(url)!r}: one of its options has a wrong value") from error
 
@@ -74,6 +87,8 @@ def celery_settings(url: str) -> dict[str, Any]:
     """What the Celery app is configured with: jobs travel in our own streams, Celery's queue carries the rest."""
     return {
         "broker_url": celery_url(url),
+        "broker_transport_options": celery_options(url),
+        "result_backend_transport_options": celery_options(url),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # Redis comes back; so do we
         "broker_channel_error_retry": True,  # also where it answers and takes no writes: a full disk, a failover

@@ -2,27 +2,43 @@
 
 redis://[user]:password@host:port/db        rediss://... the same over TLS, with redis-py's options as ?ssl_ca_certs=...
 unix://[user]:password@/path?db=0           a socket of this host
+sentinel://[user]:password@host:port,host:port/db?master_name=NAME      whichever server the sentinels call the primary
 """
 
 import re
+from typing import Any
 from urllib.parse import SplitResult, unquote, urlencode, urlsplit
 
+from promptmill.producer import sentinel
 from promptmill.producer.errors import BrokerError
+from promptmill.producer.sentinel import SentinelUrl, SentinelUrlError
 
-FORMS = "redis://:password@host:port/db, rediss://:password@host:port/db or unix:///path/of/socket?db=0"
+FORMS = (
+    f"redis://:password@host:port/db, rediss://:password@host:port/db, unix:///path/of/socket?db=0 or {sentinel.FORM}"
+)
 
-_PLACE = re.compile(r"((\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?)?(/\d*)?", re.IGNORECASE)
+BROKER_HELP = (
+    "Where Redis is: redis:// or rediss://[:password@]host:port/db, unix:///path?db=0, "
+    "or sentinel://[:password@]host:port,host:port/db?master_name=NAME."
+)
+
+_HOST = r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?"
+_PLACE = re.compile(rf"({_HOST})?(/\d*)?", re.IGNORECASE)
+_SENTINELS = re.compile(rf"{_HOST}(,{_HOST})*(/\d*)?", re.IGNORECASE)
 _SOCKET = re.compile(r"(/[\w.+~ -]+)+")
-_OPTION = re.compile(r"(db|virtual_host|protocol|ssl_(?!password)\w+)=[^@]*")
+_OPTION = re.compile(r"(db|virtual_host|protocol|master_name|ssl_(?!password)\w+)=[^@]*")
 
 
 def check_url(url: str) -> None:
     """Raise BrokerError for what is not the URL of a Redis; not with the parser's own text, which quotes passwords."""
-    if url.partition("://")[0].endswith(("sentinel", "cluster")):
+    if url.partition("://")[0].endswith("cluster"):
         raise BrokerError(
-            f"broker {without_password(url)!r}: Sentinel and Redis Cluster are not supported; give {FORMS}, "
-            "of one name that leads to the primary: a managed Redis has one, and HAProxy makes one"
+            f"broker {without_password(url)!r}: Redis Cluster is not supported; give {FORMS}, "
+            "of a Redis that is not split into slots"
         )
+    if is_sentinel(url):
+        sentinel_url(url)
+        return
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -32,6 +48,19 @@ def check_url(url: str) -> None:
         fits = False
     if not fits:
         raise BrokerError(f"broker {without_password(url)!r}: expected {FORMS}, with %2F for a / in the password")
+
+
+def is_sentinel(url: str) -> bool:
+    """Whether the URL names sentinels, and they know where Redis is."""
+    return url.partition("://")[0] == sentinel.SCHEME
+
+
+def sentinel_url(url: str) -> SentinelUrl:
+    """The parts of a URL that names sentinels. Raises BrokerError."""
+    try:
+        return SentinelUrl.parse(url)
+    except SentinelUrlError as error:
+        raise BrokerError(f"broker {without_password(url)!r}: {error}") from error
 
 
 def without_password(url: str) -> str:
@@ -45,7 +74,7 @@ def without_password(url: str) -> str:
     if "?" in credentials:  # whose @ is it, an option's or the password's?
         return f"{scheme}{mark}***"
     place, question, query = place.partition("?")
-    if not (_SOCKET if scheme == "unix" else _PLACE).fullmatch(place):
+    if not {"unix": _SOCKET, sentinel.SCHEME: _SENTINELS}.get(scheme, _PLACE).fullmatch(place):
         place = "***"
     user = credentials.partition(":")[0] if ":" in credentials else None  # one word alone may be a password
     who = "" if not at else "***@" if user is None else f"{user}:***@"
@@ -54,12 +83,19 @@ def without_password(url: str) -> str:
 
 def celery_url(url: str) -> str:
     """The URL as kombu and Celery's result backend write it."""
+    if is_sentinel(url):
+        return sentinel_url(url).for_celery
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return _celery_socket(parts)
     if parts.scheme == "rediss" and "ssl_cert_reqs=" not in parts.query:  # redis-py's default, which Celery has none of
         return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
     return url
+
+
+def celery_options(url: str) -> dict[str, Any]:
+    """Celery's transport options, for the broker and for results: what Celery does not read from its URL."""
+    return sentinel_url(url).celery_options if is_sentinel(url) else {}
 
 
 def _celery_socket(parts: SplitResult) -> str:
@@ -70,4 +106,7 @@ def _celery_socket(parts: SplitResult) -> str:
 
 
 def _option(text: str) -> str:
-    return text if _OPTION.fullmatch(text) else f"{text.partition('=')[0]}=***" if "=" in text else text and "***"
+    name, equals, _ = text.partition("=")
+    if _OPTION.fullmatch(text):
+        return text
+    return f"{name}=***" if equals and "?" not in name else text and "***"

@@ -1,4 +1,4 @@
-"""A farm whose Redis is behind a unix socket, or behind TLS with a certificate of its own."""
+"""A farm whose Redis is behind a unix socket, behind TLS with a certificate of its own, or behind Sentinel."""
 
 import gc
 import subprocess
@@ -10,10 +10,11 @@ import pytest
 from celery import Celery
 
 from promptmill.producer.broker import connect
-from promptmill.producer.broker_url import celery_url
+from promptmill.producer.broker_url import celery_options, celery_url
 from promptmill.producer.errors import BrokerError
 from tests.fake_gcs import free_port
 from tests.farm import farm_of, server_program, wait_until
+from tests.sentinels import guarded
 
 pytestmark = pytest.mark.slow
 
@@ -27,10 +28,15 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return key, cert
 
 
-@pytest.fixture(params=["unix", "rediss"])
+@pytest.fixture(params=["unix", "rediss", "sentinel"])
 def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server that has no port in the clear."""
+    """A URL of each form but `redis://`."""
     folder = tmp_path_factory.mktemp("redis")
+    if request.param == "sentinel":
+        with guarded(folder) as servers:
+            yield servers.url
+            gc.collect()
+        return
     options = ["--port", "0", "--save", "", "--dir", str(folder), "--requirepass", "a:b"]
     if request.param == "unix":
         options += ["--unixsocket", str(folder / "r.sock"), "--unixsocketperm", "700"]
@@ -62,6 +68,7 @@ def test_all_verbs_the_worker_and_celery_work_there(broker: str, tmp_path: Path)
         farm.submit(["a cat", "a dog"], str(tmp_path / "out"), "r", "--steps", "2")
         assert farm.wait_until_finished("r")["done"] == 2
         app = Celery("somebody", broker=celery_url(broker), backend=celery_url(broker))
+        app.conf.broker_transport_options = app.conf.result_backend_transport_options = celery_options(broker)
         fields: dict[str, Any] = {
             "prompt": "a cow",
             "output": str(tmp_path / "out"),

@@ -5,10 +5,13 @@ ends the worker, each item another one. Here such an item is logged and dropped;
 """
 
 import logging
+from collections.abc import Mapping
 from queue import Empty
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +27,32 @@ class Channel(redis.Channel):
             raise Empty from error
 
 
+class SentinelChannel(Channel, redis.SentinelChannel):
+    """One to whichever server the sentinels call the primary. A sentinel that does not answer is asked once."""
+
+    sentinel_kwargs: Mapping[str, Any]  # from the transport options
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
+        self.sentinel_kwargs = {**self.sentinel_kwargs, "retry": Retry(NoBackoff(), 0)}
+        return super()._sentinel_managed_pool(asynchronous)
+
+
 class Transport(redis.Transport):
     """kombu's, with our channel."""
 
     Channel = Channel
 
 
+class SentinelTransport(redis.SentinelTransport):
+    """kombu's, with our channel."""
+
+    Channel = SentinelChannel
+
+
+SCHEMES = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
+
+
 def use_it() -> None:
-    """Have every connection of this process to `redis://` and `rediss://` use it."""
-    for scheme in ("redis", "rediss"):
-        TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
+    """Have every connection of this process to a Redis use it."""
+    for scheme, transport in SCHEMES.items():
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__name__}"

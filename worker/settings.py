@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from promptmill.producer.broker import DEFAULT_URL
+from promptmill.producer.broker_url import BROKER_HELP
 from promptmill.producer.errors import PromptmillError
 
 PREFIX = "PROMPTMILL_"
@@ -106,7 +107,7 @@ class WorkerSettings:
         DEFAULT_URL,
         "--broker",
         metavar="URL",
-        help="Where Redis is: redis:// or rediss://[:password@]host:port/db, or unix:///path?db=0.",
+        help=BROKER_HELP,
         unset=DEFAULT_URL,
     )
     model: str | None = _row(

@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from promptmill.producer.broker import DEFAULT_URL
+from promptmill.producer.broker_url import BROKER_HELP
 from promptmill.producer.fields import FIELD_NAMES, ROWS, FieldRow
 from promptmill.producer.values import Form
 
@@ -188,7 +189,7 @@ def job_matrix(given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
 broker_option = click.option(
     "--broker",
     metavar="URL",
-    help=f"Where Redis is: redis:// or rediss://[:password@]host:port/db, or unix:///path?db=0.  [{DEFAULT_URL}]",
+    help=f"{BROKER_HELP}  [{DEFAULT_URL}]",
 )
 
 run_option = click.option("--run", "run", help="The run's name.  [from the file and its jobs]")
