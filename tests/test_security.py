@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
+from celery.worker import control
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -163,6 +165,22 @@ def test_users_reach_nothing_but_our_keys(guarded: GuardedRedis):
                 client.execute_command(*denied)
     with pytest.raises(redis.exceptions.NoPermissionError):
         client_of(guarded.url("submitter")).execute_command("LPUSH", "promptmill", "a task for Celery")
+
+
+@pytest.mark.parametrize(
+    "broker",
+    [
+        "redis://:geheim@host:6379/0",
+        "unix://:geheim@/run/redis.sock?db=1",
+        "sentinel://:geheim@one:26379,two:26379/0?master_name=mill&sentinel_password=geheim",
+    ],
+)
+def test_what_celery_and_flower_show_of_a_workers_settings_has_no_password(broker: str):
+    app = make_app(WorkerSettings(broker=broker))
+    told = json.dumps(control.conf(SimpleNamespace(app=app)))
+    assert "WorkerSettings(" in told
+    assert "geheim" not in told
+    assert "geheim" not in app.bugreport()
 
 
 def test_celery_takes_json_alone(tmp_path: Path):

@@ -95,8 +95,12 @@ def _truth(text: str) -> bool:
 _READ: dict[str, Callable[[str], Any]] = {"text": str, "whole": int, "number": float, "truth": _truth}
 
 
-def _row(default: Any, *flags: str, kind: str = "text", help: str, unset: str, **more: Any) -> Any:
-    return field(default=default, metadata={"row": Setting(flags, kind, help, unset, **more)})  # type: ignore[arg-type]
+def _row(
+    default: Any, *flags: str, kind: str = "text", help: str, unset: str, secret: bool = False, **more: Any
+) -> Any:
+    """`secret`: it may hold a password, and `celery inspect conf` and Flower show the settings' repr."""
+    row = Setting(flags, kind, help, unset, **more)  # type: ignore[arg-type]
+    return field(default=default, repr=not secret, metadata={"row": row})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ class WorkerSettings:
         "--broker",
         metavar="URL",
         help=BROKER_HELP,
+        secret=True,
         unset=DEFAULT_URL,
     )
     model: str | None = _row(
