@@ -2,14 +2,16 @@
 
 revoke          also kept in Redis, for workers that do not run now; a run's name cancels the run
 pool_shrink     refused with a sentence, as pool_grow: the pool encodes and uploads images
+stats           without the sentinels' password, which Celery has in its transport options
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from celery.app import control as celery_control
+from celery.app.utils import filter_hidden_settings
 from celery.utils.functional import maybe_list
-from celery.worker.control import control_command
+from celery.worker.control import control_command, inspect_command
 
 from promptmill.producer.broker import client_of
 from promptmill.producer.job import is_job_id
@@ -49,3 +51,12 @@ def pool_grow(state: Any, n: int = 1, **kwargs: Any) -> dict[str, str]:
 def pool_shrink(state: Any, n: int = 1, **kwargs: Any) -> dict[str, str]:
     """Refuse to shrink the pool."""
     return {"error": NO_OTHER_SIZE}
+
+
+@inspect_command()
+def stats(state: Any, **kwargs: Any) -> dict[str, Any]:
+    """Tell what Celery tells of a worker."""
+    told: dict[str, Any] = state.consumer.controller.stats()
+    if isinstance(told.get("broker"), dict):  # "N/A" where there is no connection
+        told["broker"] = filter_hidden_settings(told["broker"])
+    return told

@@ -1,5 +1,6 @@
 """Sentinels promote a replica under a working farm: five real servers, real workers, and the URL that users write."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from promptmill.producer.broker import client_of, connect
 from promptmill.producer.errors import BrokerError
+from promptmill.worker.app import make_app
+from promptmill.worker.settings import WorkerSettings
 from tests.farm import Farm, farm_of, wait_until
 from tests.sentinels import Guarded, guarded
 
@@ -93,6 +96,15 @@ def test_what_is_wrong_with_sentinels_is_a_sentence_without_passwords(servers: G
     wait_until(lambda: _told(servers.url).count("is down, and have none in its place"), "the primary counts as down")
     servers.kill("s3")
     _is_told(servers.url, "no sentinel answers", servers, wrong)
+
+
+def test_a_worker_tells_nobody_the_passwords(farm: Farm, servers: Guarded):
+    farm.start_worker()
+    farm.wait_until_ready(0)
+    inspect = make_app(WorkerSettings(broker=servers.url)).control.inspect(timeout=5.0, limit=1)
+    told = json.dumps([wait_until(inspect.stats, "it tells of itself"), inspect.conf()])
+    assert '"master_name": "mill"' in told
+    assert not any(secret in told for secret in (servers.password, servers.sentinel_password))
 
 
 def _is_told(url: str, sentence: str, servers: Guarded, wrong: str) -> None:
