@@ -53,6 +53,8 @@ WORKER_MAY_USE = {
             "families.samplers",
             "families.families",
             "broker",
+            "broker_url",
+            "sentinel",
             "backoff",
             "errors",
             "models",
