@@ -22,6 +22,8 @@ DEFAULT_URL = "redis://localhost:6379/0"
 CONNECT_TIMEOUT_S = 5.0
 SOCKET_TIMEOUT_S = 30.0  # longer than any call here takes; a dead peer is noticed all the same
 
+CELERY_TIMEOUTS = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": 10.0}
+"""kombu has none of its own: an event for a Redis whose host is gone would hold a worker until TCP gives up."""
 
 CELERY_QUEUE = "promptmill"
 """Where Celery's own messages wait: tasks of other clients, pieces of packing. Jobs are in streams (queue/keys.py)."""
@@ -87,7 +89,7 @@ def celery_settings(url: str) -> dict[str, Any]:
     """What the Celery app is configured with: jobs travel in our own streams, Celery's queue carries the rest."""
     return {
         "broker_url": celery_url(url),
-        "broker_transport_options": celery_options(url),
+        "broker_transport_options": {**celery_options(url), **CELERY_TIMEOUTS},
         "result_backend_transport_options": celery_options(url),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # Redis comes back; so do we

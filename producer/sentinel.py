@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError, Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelManagedConnection
 
 SCHEME = "sentinel"
 FORM = "sentinel://:password@host:26379,host:26379/db?master_name=NAME"
@@ -70,7 +70,8 @@ class SentinelUrl:
         timeouts = {"socket_timeout": ANSWER_TIMEOUT_S, "socket_connect_timeout": ANSWER_TIMEOUT_S}
         asking = {**self.sentinel_login, **timeouts, "retry": Retry(NoBackoff(), 0)}
         sentinels = Sentinels(self.hosts, sentinel_kwargs=asking)
-        client: redis.Redis = sentinels.master_for(self.master_name, db=self.db, **self.login, **options)
+        more = {**self.login, **options, "connection_class": AskingConnection}
+        client: redis.Redis = sentinels.master_for(self.master_name, db=self.db, **more)
         return client
 
     @property
@@ -86,6 +87,19 @@ class SentinelUrl:
         """Celery's transport options, of the broker and of the results: what kombu's URL has no room for."""
         timeouts = {"socket_timeout": ANSWER_TIMEOUT_S, "socket_connect_timeout": ANSWER_TIMEOUT_S}
         return {"master_name": self.master_name, "sentinel_kwargs": {**self.sentinel_login, **timeouts}}
+
+
+class AskingConnection(SentinelManagedConnection):
+    """A connection that asks for the primary whenever it connects.
+
+    redis-py's asks when it leaves the pool; where a command finds it broken, it goes back to the server it knew: one
+    that hangs takes all tries with it (seen with redis-py 8.1).
+    """
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if not self.is_connected:
+            self.connect()
+        super().send_packed_command(command, check_health)
 
 
 class Sentinels(Sentinel):

@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +66,13 @@ class Guarded:
     def fail_over(self) -> None:
         """Have the sentinels swap primary and replica, which both live on."""
         self._sentinel(self.sentinels[0]).execute_command("SENTINEL FAILOVER", NAME)
+
+    def freeze(self, name: str) -> None:
+        """What a host that lost its power looks like: connections stay open, and nothing comes over them."""
+        self._processes[name].send_signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        self._processes[name].send_signal(signal.SIGCONT)
 
     def info(self, name: str) -> dict[str, Any]:
         """What a server says of its part in the replication; {} where it does not answer."""

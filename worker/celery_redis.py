@@ -13,6 +13,8 @@ from kombu.transport import TRANSPORT_ALIASES, redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from promptmill.producer.sentinel import AskingConnection
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,6 +32,7 @@ class Channel(redis.Channel):
 class SentinelChannel(Channel, redis.SentinelChannel):
     """One to whichever server the sentinels call the primary. A sentinel that does not answer is asked once."""
 
+    connection_class = AskingConnection
     sentinel_kwargs: Mapping[str, Any]  # from the transport options
 
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:

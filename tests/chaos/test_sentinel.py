@@ -64,6 +64,22 @@ def test_the_primary_is_killed_and_the_replica_lacks_what_came_last(farm: Farm, 
     assert all_is_there_once(farm, output, "third", 1)
 
 
+def test_a_primary_that_hangs_holds_no_worker_for_long(farm: Farm, servers: Guarded, tmp_path: Path):
+    """No connection is closed: TCP alone would wait for a quarter of an hour."""
+    worker = farm.start_worker()
+    farm.submit([f"prompt {n}" for n in range(150)], str(tmp_path / "out"), "r", "--steps", "12")
+    wait_until(lambda: len(images(tmp_path / "out" / "r")) >= 5, "some images landed")
+    servers.freeze("one")
+    assert len(images(tmp_path / "out" / "r")) < 150, "in the middle of the run"
+    wait_until(lambda: servers.primary() == "two", "the sentinels promote the replica")
+    assert all_is_there_once(farm, tmp_path / "out", "r", 150)
+    servers.thaw("one")
+    wait_until(lambda: servers.info("one").get("role") == "slave", "the old primary was told")
+    farm.submit(["later"], str(tmp_path / "out"), "later", "--steps", "2")
+    assert all_is_there_once(farm, tmp_path / "out", "later", 1)
+    assert worker.poll() is None, "it lived through it"
+
+
 def test_a_primary_that_becomes_a_replica_is_left(farm: Farm, servers: Guarded, tmp_path: Path):
     output, client = tmp_path / "out", connect(servers.url)
     worker = farm.start_worker()
