@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import itertools
 import logging
+import math
 import multiprocessing
 import os
 import subprocess
@@ -18,7 +19,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-SHARE = 50  # seeds that a process plays before it tells of them
+SHARE = 200
+"""Seeds that a process plays before it tells of them, at most. Each share begins with a Redis of its own."""
 
 HERE = Path(__file__).parents[2]
 
@@ -68,7 +70,8 @@ def _many(seeds: range, jobs: int) -> int:
     totals: Counter[str] = Counter()
     failed = []
     context = multiprocessing.get_context("spawn")
-    shares: list[Any] = [seeds[at : at + SHARE] for at in range(0, len(seeds), SHARE)]
+    share = min(SHARE, math.ceil(len(seeds) / jobs))
+    shares: list[Any] = [seeds[at : at + share] for at in range(0, len(seeds), share)]
     with context.Pool(jobs, maxtasksperchild=10) as pool:
         for told in pool.imap_unordered(play_share, shares):
             for seed, failure, counts in told:
