@@ -3,7 +3,7 @@
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +12,7 @@ import google.cloud.storage._bucket_metadata_cache as bucket_metadata
 import redis.connection
 import redis.retry
 import redis.utils
+import requests.utils
 
 import promptmill.producer.outputs.gcs
 import promptmill.producer.plan_files
@@ -135,6 +136,8 @@ def _bucket_network() -> Network:
     network = Network()
     client = promptmill.producer.outputs.gcs._client(promptmill.producer.outputs.open.DEFAULT_CONNECTIONS)
     client._http.trust_env = False  # it looks for proxies and passwords at each request
+    if hasattr(requests.utils, "_SupportsItems"):
+        requests.utils._SupportsItems = Mapping  # a Protocol, which Python 3.11 takes long to look at
     for scheme in ("http://", "https://"):
         client._http.mount(scheme, network)
     return network

@@ -4,6 +4,7 @@ than a request."""
 import socket
 import struct
 from pathlib import Path
+from typing import Any
 
 PATIENCE_S = 5
 """Real seconds within which a Redis that does well has answered."""
@@ -35,8 +36,32 @@ class Link:
             answer += more
         return answer[: -len(_END)].removeprefix(_WAS_RESET if before else b"")
 
+    def run(self, script: str, *args: str) -> Any:
+        """Run a script of whoever simulates, and return what it returns: numbers, bytes, None, and lists of those."""
+        words = [b"EVAL", script.encode(), b"0", *(arg.encode() for arg in args)]
+        request = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+        return _read(self.ask(b"*%d\r\n%s" % (len(words), request)), 0)[0]
+
     def close(self) -> None:
         self._socket.close()
+
+
+def _read(answer: bytes, at: int) -> tuple[Any, int]:
+    """The value that begins there, and where the next one does."""
+    end = answer.index(b"\r\n", at)
+    kind, said, at = answer[at : at + 1], answer[at + 1 : end], end + 2
+    if kind == b"-":
+        raise RuntimeError(said.decode())
+    number = int(said)
+    if kind == b":" or number < 0:
+        return (number if kind == b":" else None), at
+    if kind == b"$":
+        return answer[at : at + number], at + number + 2
+    found = []
+    for _ in range(number):
+        value, at = _read(answer, at)
+        found.append(value)
+    return found, at
 
 
 class Links:
