@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from promptmill.worker.nn.products import sums_of
+
 # Scores that XLA holds at a time, in elements of float32, by backend. 256 MiB: the VAE's 16384 x 16384 at 1024 pixels
 # are 1 GiB. On a CPU 4 MiB, so that the softmax finds them in the cache: 2 to 3 times as fast (docs/performance.md).
 MAX_SCORES = {"gpu": 2**26, "tpu": 2**26, "cpu": 2**20}
@@ -140,7 +142,8 @@ def _attend(
     scores = scores * query.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(mask, scores, -jnp.inf)
-    return lax.dot_general(jax.nn.softmax(scores).astype(value.dtype), value, (((3,), (2,)), heads))
+    shares, sums = jax.nn.softmax(scores).astype(value.dtype), sums_of(value.dtype)
+    return lax.dot_general(shares, value, (((3,), (2,)), heads), preferred_element_type=sums).astype(value.dtype)
 
 
 def _mask(queries: int, keys: int, key_lengths: Int[Array, " B"] | None, causal: bool) -> Bool[Array, "_ 1 _ K"] | None:

@@ -13,8 +13,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from promptmill.worker.nn.products import sums_of
+
 # Below, adding up what goes in and comes out takes as long as the multiplications that it saves (docs/performance.md).
 WINOGRAD_CHANNELS, WINOGRAD_UPSAMPLING_CHANNELS = 256, 512
+# As many for products of bfloat16.
+PRODUCT_CHANNELS = 256
 # Numbers that Winograd's transforms of one band of rows may hold: 64 MiB of float32.
 MAX_TRANSFORMED = 2**24
 
@@ -69,6 +73,24 @@ def folded(x: Float[Array, "B H W I"], kernel: Float[Array, "2 2 I O4"], call: C
     rows = [_beside(windows[:2], 0, height, width), _beside(windows[2:], 1, height, width)]
     # B H 2 W 2 O -> B (H 2) (W 2) O
     return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
+
+
+def neighbours(kernel: Float[Array, "K K I O"]) -> Prepared:
+    """The kernel that `by_products` takes: a tuple of rows, each a tuple of matrices."""
+    return tuple(tuple(row) for row in kernel)
+
+
+def by_products(x: Float[Array, "B H W I"], kernel: Prepared, call: Call) -> Float[Array, "B H W O"]:
+    """A product of matrices for each neighbour; a convolution of bfloat16 XLA computes on a CPU by way of float32."""
+    _, height, width, _ = x.shape
+    pad = (call.size // 2,) * 2
+    padded = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
+    products = (
+        jnp.matmul(padded[:, down : down + height, right : right + width], tap, preferred_element_type=sums_of(x.dtype))
+        for down, row in enumerate(kernel)
+        for right, tap in enumerate(row)
+    )
+    return reduce(operator.add, products).astype(x.dtype)
 
 
 class Winograd(NamedTuple):
@@ -193,9 +215,15 @@ def _suits_winograd(call: Call) -> bool:
     return shape and call.dtype == jnp.float32
 
 
+def _suits_products(call: Call) -> bool:
+    enough = min(call.inputs, call.outputs) >= PRODUCT_CHANNELS
+    return call.dtype == jnp.bfloat16 and call.stride == 1 and not call.upsampling and enough
+
+
 TABLE: tuple[Row, ...] = (
     Row("cpu", lambda call: _suits_winograd(call) and not call.upsampling, PLAIN.prepare, PLAIN.convolve),
     Row("cpu", lambda call: _suits_winograd(call) and call.upsampling, UPSAMPLED.prepare, UPSAMPLED.convolve),
+    Row("cpu", _suits_products, neighbours, by_products),
     Row(None, lambda call: call.upsampling, fold_upsampling, folded),
     Row(None, lambda call: True, lambda kernel: kernel, direct),
 )

@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from promptmill.worker.nn.convolution import Call, Prepared, Row, choose, direct
+from promptmill.worker.nn.products import sums_of
 
 
 def _row(vector: Float[Array, " C"], ndim: int) -> Float[Array, "... C"]:
@@ -25,7 +26,8 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
 
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
-        y = jnp.einsum("...i,io->...o", x, self.kernel[...])
+        kernel = self.kernel[...]
+        y = jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=sums_of(x.dtype)).astype(x.dtype)
         return y if self.bias is None else y + _row(self.bias[...], y.ndim)
 
 

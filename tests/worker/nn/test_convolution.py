@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from promptmill.worker.nn import convolution
-from promptmill.worker.nn.convolution import PLAIN, UPSAMPLED, Call, Winograd, choose, direct, folded
+from promptmill.worker.nn.convolution import (
+    PLAIN,
+    UPSAMPLED,
+    Call,
+    Winograd,
+    by_products,
+    choose,
+    direct,
+    folded,
+    neighbours,
+)
 from promptmill.worker.nn.layers import Conv, prepare_kernels, upsample_2x
 
 SIZES = [(2, 6, 10), (1, 7, 5), (1, 1, 1), (3, 2, 9)]
@@ -59,6 +69,16 @@ def test_winograd_rounds_no_worse_than_xla_twice(scheme: Winograd) -> None:
     assert np.sqrt(np.mean(np.square(ours))) < 2 * np.sqrt(np.mean(np.square(xlas))) < 1e-5
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_products_of_bfloat16_are_summed_in_float32(size: int) -> None:
+    x, kernel = rng(2, 5, 7, 256).astype(jnp.bfloat16), rng(size, size, 256, 320).astype(jnp.bfloat16)
+    call = PLAIN_CALL._replace(dtype=x.dtype, size=size, inputs=256)
+    expected = direct(x.astype(jnp.float32), kernel.astype(jnp.float32), call)
+    y = jax.jit(lambda x, kernel: by_products(x, neighbours(kernel), call))(x, kernel)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=2**-8, atol=2e-3)
+
+
 def test_bands_hold_no_more_than_was_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     x, kernel = rng(1, 64, 64, 32), rng(3, 3, 32, 32)
     call = PLAIN_CALL._replace(inputs=32, outputs=32)
@@ -81,7 +101,11 @@ def test_bands_hold_no_more_than_was_allowed(monkeypatch: pytest.MonkeyPatch) ->
         ({"upsampling": True}, "cpu", folded),
         ({}, "tpu", direct),
         ({"upsampling": True}, "gpu", folded),
-        ({"dtype": jnp.dtype("bfloat16")}, "cpu", direct),
+        ({"dtype": jnp.dtype("bfloat16")}, "cpu", by_products),
+        ({"dtype": jnp.dtype("bfloat16"), "size": 1}, "cpu", by_products),
+        ({"dtype": jnp.dtype("bfloat16"), "outputs": 64}, "cpu", direct),
+        ({"dtype": jnp.dtype("bfloat16"), "stride": 2}, "cpu", direct),
+        ({"dtype": jnp.dtype("bfloat16")}, "gpu", direct),
         ({"dtype": jnp.dtype("bfloat16"), "upsampling": True}, "cpu", folded),
         ({"inputs": 128}, "cpu", direct),
         ({"outputs": 4}, "cpu", direct),
