@@ -1,6 +1,6 @@
 """`python -m tests.simulation`: seeds by the thousand, or one again.
 
-python -m tests.simulation --seeds 10000           seeds 0 to 9999, on all cores
+python -m tests.simulation --seeds 10000           seeds 0 to 9999, two processes on each core
 python -m tests.simulation --seed 4711             that one, with its story
 python -m tests.simulation --seeds 100 --planted   how many seeds it takes to find each planted bug
 """
@@ -12,6 +12,7 @@ import logging
 import math
 import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -45,7 +46,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--again", type=int, help="play so many twice, and tell the digests of their stories")
     parser.add_argument("--seeds", type=int, default=1000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="from which on")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    # Each waits for its Redis at every request, and another goes on meanwhile.
+    parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1), help="processes")
     parser.add_argument("--bug", help="only the planted bugs with this in their name")
     parser.add_argument("--planted", action="store_true", help="find the bugs of planted.py")
     return parser.parse_args()
@@ -80,10 +82,12 @@ def _many(seeds: range, jobs: int) -> int:
                     failed.append(seed)
                     print(f"seed {seed} at {_commit()}: {failure}", flush=True)
                     print(f"    python -m tests.simulation --seed {seed}", flush=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = (used.ru_utime + used.ru_stime) / len(seeds)
     minutes = (time.perf_counter() - started) / 60
     print(
         f"{totals['seeds']} seeds in {60 * minutes:.0f} s, "
-        f"{totals['seeds'] / minutes:.0f} per minute on {jobs} processes: "
+        f"{totals['seeds'] / minutes:.0f} per minute on {jobs} processes, {cpu_s:.3f} s of CPU each: "
         f"{totals['jobs']} jobs, {totals['virtual_s'] / 3600:.0f} virtual hours, {totals['steps']} requests, "
         f"{totals['checks']} checks, {totals['again']} images rendered again, {len(failed)} seeds failed"
     )

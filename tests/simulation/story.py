@@ -244,9 +244,6 @@ def _meddle(world: World) -> None:
         job_id = world.chance.choice(world.plan_ids[run])
         world.tell(f"somebody deletes the image of {world.jobs[job_id]}")
         return world.invariants.delete(job_id)
-    if what == "cancel":
-        world.excuse_all()
-        world.invariants.forgotten()
     deeds: dict[str, Callable[[], object]] = {
         "cancel": lambda: cancel(_client(world), run),
         "pause": lambda: pause(_client(world), run),

@@ -26,9 +26,9 @@ class RedisWorld(Protocol):
 
     def redis_fate(self, process: Process) -> Fate: ...
     def uniform(self, low: float, high: float) -> float: ...
-    def sync_clock(self) -> None: ...
+    def redis_asked(self, request: bytes) -> str | None: ...
     def arrives_late(self, process: Process) -> None: ...
-    def redis_answered(self, process: Process, request: bytes) -> None: ...
+    def redis_answered(self, process: Process, script: str | None) -> None: ...
 
 
 class Wire:
@@ -54,10 +54,10 @@ class Wire:
         self._fate = self._world.redis_fate(self._process)
         scheduler().pause(self._world.uniform(*LATENCY_S))
         self._may_arrive(request)
-        self._world.sync_clock()
+        script = self._world.redis_asked(request)
         assert self._link is not None
         answer = self._link.ask(request)
-        self._world.redis_answered(self._process, request)
+        self._world.redis_answered(self._process, script)
         scheduler().pause(self._world.uniform(*LATENCY_S))
         if self._fate is Fate.NO_ANSWER or not self._connected:
             raise ConnectionResetError("simulated: the answer was lost")
@@ -91,12 +91,12 @@ class Wire:
         scheduler().pause(late_s)
         if self._world.redis_up and self._world.redis_lives == life:
             links = self._world.server.links
-            self._world.sync_clock()
+            script = self._world.redis_asked(request)
             self._world.arrives_late(self._process)
             other = links.take()
             other.ask(request)
             links.give_back(other)
-            self._world.redis_answered(network, request)
+            self._world.redis_answered(network, script)
 
     def _hang(self) -> None:
         scheduler().pause(self._timeout_s)

@@ -148,8 +148,16 @@ class World:
         self.tell(f"{process.name}: a request arrives late")
         self.invariants.excuse_held(process)
 
-    def redis_answered(self, process: Process, request: bytes) -> None:
+    def redis_asked(self, request: bytes) -> str | None:
+        """A request reaches Redis. Returns the script that it runs, if that can change anything."""
+        self.sync_clock()
         script = _script_in(request)
+        if script == "cancel":  # perhaps long after somebody asked for it
+            self.excuse_all()
+            self.invariants.forgotten()
+        return script
+
+    def redis_answered(self, process: Process, script: str | None) -> None:
         if script:
             self.server.changed()
             self.tell(f"{process.name}: {script}")
