@@ -2,7 +2,8 @@
 
     python -m benchmarks.layers [--write]
 
-One run, the two by turns; ratios of medians. `mean 30` is what a norm gets after a few residual blocks: numbers far
+One run, the two by turns; ratios of medians. Our convolutions' kernels are prepared beforehand, as a program prepares
+them before its loops. `mean 30` is what a norm gets after a few residual blocks: numbers far
 from zero. The last line is what a loader waits for. nnx's norms are measured as they
 come (`use_fast_variance`), and without it.
 """
@@ -11,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import jax
@@ -25,32 +26,50 @@ from promptmill.worker.nn import blocks, layers
 PAGE = ROOT / "docs" / "performance.md"
 ROUNDS = 15
 LAYERS_BUILT = 750  # about as many as SDXL's UNet has
-Layer = Callable[[jax.Array], jax.Array]
 Reference = Callable[[np.ndarray], np.ndarray]
 
 
-def pairs() -> Iterator[tuple[str, tuple[int, ...], float, Layer, Layer, Reference | None]]:
-    """Name, shape and mean of the input, ours, nnx's with the same weights, and a reference in float64."""
+class Pair(NamedTuple):
+    """Two layers of one kind, and what they are called with."""
+
+    name: str
     shape: tuple[int, ...]
+    ours: Any
+    theirs: Any
+    mean: float = 0
+    reference: Reference | None = None
+    """In float64."""
+    dtype: Any = jnp.float32
+
+
+def pairs() -> Iterator[Pair]:
+    yield from products(jnp.float32, "")
+    yield from products(jnp.bfloat16, ", bfloat16")
     rngs = nnx.Rngs(0)
-    norms: dict[str, Any] = {"use_fast_variance": False, "rngs": rngs}
-    yield "Linear 1280", (1, 1024, 1280), 0, layers.Linear(1280, 1280), nnx.Linear(1280, 1280, rngs=rngs), None
-    conv = nnx.Conv(320, 320, (3, 3), padding=((1, 1), (1, 1)), rngs=rngs)
-    yield "Conv 3x3 320", (1, 64, 64, 320), 0, layers.Conv(320, 320), conv, None
     for side, width in ((32, 512), (64, 512), (128, 256)):
-        shape, plain = (1, side, side, width), Upsampled(width, rngs)
-        yield f"Upsample {width}, {side} x {side}", shape, 0, blocks.Upsample(width), plain, None
+        name, shape = f"Upsample {width}, {side} x {side}", (1, side, side, width)
+        yield Pair(name, shape, blocks.Upsample(width), Upsampled(width, rngs))
     for mean in (0, 30):
-        shape, ours = (1, 1024, 1280), layers.LayerNorm(1280, eps=1e-5)
-        fast, slow = nnx.LayerNorm(1280, epsilon=1e-5, rngs=rngs), nnx.LayerNorm(1280, epsilon=1e-5, **norms)
-        yield f"LayerNorm, mean {mean}", shape, mean, ours, fast, layer_norm
-        yield f"LayerNorm, mean {mean}, no fast variance", shape, mean, ours, slow, layer_norm
+        for note, fast in (("", {}), (", no fast variance", {"use_fast_variance": False})):
+            theirs: Any = nnx.LayerNorm(1280, epsilon=1e-5, rngs=rngs, **fast)
+            ours: Any = layers.LayerNorm(1280, eps=1e-5)
+            yield Pair(f"LayerNorm, mean {mean}{note}", (1, 1024, 1280), ours, theirs, mean, layer_norm)
     for mean in (0, 30):
-        shape, ours_too = (1, 64, 64, 320), layers.GroupNorm(320, groups=32, eps=1e-5)
-        fast_too = nnx.GroupNorm(320, 32, epsilon=1e-5, rngs=rngs)
-        slow_too = nnx.GroupNorm(320, 32, epsilon=1e-5, **norms)
-        yield f"GroupNorm, mean {mean}", shape, mean, ours_too, fast_too, group_norm
-        yield f"GroupNorm, mean {mean}, no fast variance", shape, mean, ours_too, slow_too, group_norm
+        for note, fast in (("", {}), (", no fast variance", {"use_fast_variance": False})):
+            theirs = nnx.GroupNorm(320, 32, epsilon=1e-5, rngs=rngs, **fast)
+            ours = layers.GroupNorm(320, groups=32, eps=1e-5)
+            yield Pair(f"GroupNorm, mean {mean}{note}", (1, 64, 64, 320), ours, theirs, mean, group_norm)
+
+
+def products(dtype: Any, note: str) -> Iterator[Pair]:
+    """Linear layers and convolutions, at the sizes of the UNet at 256 and 512 pixels and of the decoder."""
+    rngs = nnx.Rngs(0)
+    theirs: Any = nnx.Linear(1280, 1280, param_dtype=dtype, rngs=rngs)
+    yield Pair(f"Linear 1280{note}", (1, 1024, 1280), layers.Linear(1280, 1280), theirs, dtype=dtype)
+    for batch, side, width in ((2, 64, 320), (2, 32, 640), (2, 16, 1280), (2, 8, 1280), (1, 128, 512), (1, 256, 128)):
+        theirs = nnx.Conv(width, width, (3, 3), padding=((1, 1), (1, 1)), param_dtype=dtype, rngs=rngs)
+        name = f"Conv 3x3 {width}, {batch} x {side} x {side}{note}"
+        yield Pair(name, (batch, side, side, width), layers.Conv(width, width), theirs, dtype=dtype)
 
 
 def layer_norm(x: np.ndarray) -> np.ndarray:
@@ -111,18 +130,19 @@ def building() -> list[str]:
     return [f"the graph of {LAYERS_BUILT} Linear, no weights", *shown, "", ""]
 
 
-def row(name: str, shape: tuple[int, ...], mean: float, ours: Any, theirs: Any, reference: Any) -> list[str]:
-    of_same_weights(ours, theirs)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=shape) + mean, jnp.float32)
-    programs = [jax.jit(layer) for layer in (ours, theirs)]
+def row(pair: Pair) -> list[str]:
+    of_same_weights(pair.ours, pair.theirs)
+    layers.prepare_kernels(pair.ours)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=pair.shape) + pair.mean, pair.dtype)
+    programs = [jax.jit(layer) for layer in (pair.ours, pair.theirs)]
     outputs = [program(x) for program in programs]
     times = [[seconds(program, x) for program in programs] for _ in range(ROUNDS)]
     ours_s, theirs_s = (statistics.median(column) for column in zip(*times, strict=True))
     errors = ["", ""]
-    if reference:
-        right = reference(np.asarray(x, np.float64))
+    if pair.reference:
+        right = pair.reference(np.asarray(x, np.float64))
         errors = [f"{np.abs(np.asarray(output, np.float64) - right).max():.1e}" for output in outputs]
-    return [name, f"{1e3 * ours_s:.2f}", f"{1e3 * theirs_s:.2f}", f"{theirs_s / ours_s:.2f}", *errors]
+    return [pair.name, f"{1e3 * ours_s:.2f}", f"{1e3 * theirs_s:.2f}", f"{theirs_s / ours_s:.2f}", *errors]
 
 
 @click.command()
@@ -131,7 +151,7 @@ def row(name: str, shape: tuple[int, ...], mean: float, ours: Any, theirs: Any, 
 def main(write: bool, page: Path) -> None:
     """Print the table."""
     header = ["layer", "ours, ms", "nnx's, ms", "nnx's / ours", "error of ours", "error of nnx's"]
-    text = f"{circumstances(('jax', 'flax'))}\n\n{table(header, [*(row(*pair) for pair in pairs()), building()])}"
+    text = f"{circumstances(('jax', 'flax'))}\n\n{table(header, [*(row(pair) for pair in pairs()), building()])}"
     click.echo(text)
     if write:
         write_section(page, "layers", text)
