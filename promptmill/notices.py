@@ -6,9 +6,11 @@ _IMAGES, _DONE, _FAILED and _CANCELLED in its environment, and the JSON on its s
 would be settings of a `promptmill pack` that the command calls.
 """
 
+import http.client
 import json
 import os
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -54,20 +56,14 @@ class Notices:
     def _post(self, webhook: str, news: dict[str, Any]) -> None:
         text = _sentence(news)
         data = json.dumps({**news, "text": text, "content": text}, ensure_ascii=False).encode()
-        headers = {"Content-Type": "application/json", "User-Agent": "promptmill"}
         pauses = backoff(first_s=0.5, most_s=5.0)
         for left in reversed(range(TRIES)):
-            try:
-                with urllib.request.urlopen(urllib.request.Request(webhook, data, headers), timeout=TIMEOUT_S):
-                    return
-            except urllib.error.HTTPError as error:
-                problem = f"it answered {error.code}"
-                if error.code < 500 and error.code != 429:
-                    break
-            except (OSError, ValueError) as error:
-                problem = str(getattr(error, "reason", error))
-            if left:
-                time.sleep(next(pauses))
+            problem, again = _tried(webhook, data)
+            if not problem:
+                return
+            if not (left and again):
+                break
+            time.sleep(next(pauses))
         # The rest of the address is a secret of Slack's and Discord's.
         self.say(f"the webhook at {urllib.parse.urlsplit(webhook).hostname} was not reached: {problem}")
 
@@ -78,6 +74,58 @@ class Notices:
         )
         if ended.returncode:
             self.say(f"{command!r} ended with {ended.returncode}")
+
+
+def check_webhook(url: str) -> None:
+    """Raise ValueError, without the address, where nothing can be posted to it."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise ValueError("no address that could be read") from error
+    if parts.scheme not in ("http", "https") or not has_host:
+        raise ValueError("expected https://HOST/... or http://HOST/...")
+    if parts.username or parts.password:
+        raise ValueError("a user and password before the host are not sent")
+    if not url.isascii() or any(letter <= " " or letter == "\x7f" for letter in url):
+        raise ValueError("it has a space or another character that an address must encode (%20)")
+
+
+class _Stays(urllib.request.HTTPRedirectHandler):
+    """Follows nothing: a POST that is sent on becomes a GET without the news."""
+
+    def redirect_request(self, *args: Any, **options: Any) -> None:
+        return None
+
+
+def _tried(webhook: str, data: bytes) -> tuple[str, bool]:
+    """The problem, if there is one, and whether to try again. Waits no longer than TIMEOUT_S for the whole answer."""
+    found: list[tuple[str, bool]] = []
+    thread = threading.Thread(target=lambda: found.append(_posted(webhook, data)), daemon=True)
+    thread.start()
+    thread.join(TIMEOUT_S)
+    return found[0] if found else (_too_late(), True)
+
+
+def _too_late() -> str:
+    return f"no answer within {TIMEOUT_S:.0f} s"
+
+
+def _posted(webhook: str, data: bytes) -> tuple[str, bool]:
+    headers = {"Content-Type": "application/json", "User-Agent": "promptmill"}
+    try:
+        with urllib.request.build_opener(_Stays).open(
+            urllib.request.Request(webhook, data, headers), timeout=TIMEOUT_S
+        ):
+            return "", False
+    except urllib.error.HTTPError as error:
+        leads_on = ", which leads elsewhere: give the address it leads to" if error.code < 400 else ""
+        return f"it answered {error.code}{leads_on}", error.code >= 500 or error.code == 429
+    except http.client.HTTPException:
+        return "what answers there does not speak HTTP", True
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        return _too_late() if isinstance(reason, TimeoutError) else str(reason), True
 
 
 def is_failing(status: RunStatus, share: float) -> bool:

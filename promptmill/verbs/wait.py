@@ -11,6 +11,18 @@ from promptmill.verbs.runs import OVER, answer, find_run, go_on_without_redis, r
 POLL_S = 0.5
 
 
+def _checked(context: click.Context, option: click.Parameter, url: str | None) -> str | None:
+    """A mistyped address is told now, not when the run is over; and not repeated, as it has a secret."""
+    from promptmill.notices import check_webhook
+
+    try:
+        if url:
+            check_webhook(url)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return url
+
+
 @click.command("wait")
 @run_options
 @click.option(
@@ -21,7 +33,10 @@ POLL_S = 0.5
     help="Give up after this long, with exit code 2.  [never]",
 )
 @click.option(
-    "--webhook", metavar="URL", help="POST JSON to this URL when the run is over, or failing (--failure-rate)."
+    "--webhook",
+    metavar="URL",
+    callback=_checked,
+    help="POST JSON to this URL when the run is over, or failing (--failure-rate).",
 )
 @click.option(
     "--exec",
