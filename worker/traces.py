@@ -10,6 +10,7 @@ The trace's id is the job's id: whoever has an image finds its trace. Where to s
 headers say OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, ...).
 """
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +21,13 @@ from celery import Celery
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.queue.queue import Claim
 from promptmill.worker.observers import Observer
+
+logger = logging.getLogger(__name__)
+
+CLOSE_S = 5.0
+"""For what is not sent yet, when the worker stops: less than what a container has to end in."""
+TOLD_EVERY_S = 300.0
+"""OpenTelemetry tells of each try of each batch of spans."""
 
 STEPS = (("queued", "received"), ("held", "started"), ("rendered", "wrote"), ("settled", "ended"))
 """Spans within a job's own, each from the end of the one before, and the moment that ends it."""
@@ -37,7 +45,20 @@ def traces_of(app: Celery, hostname: str) -> Observer | None:
         raise PromptmillError(
             "--traces: OpenTelemetry is not installed here: pip install 'promptmill[traces]'"
         ) from error
+    theirs = logging.getLogger("opentelemetry")
+    theirs.handlers, theirs.propagate = [_Seldom(logging.WARNING)], False
     return Traces(OTLPSpanExporter(), hostname)
+
+
+class _Seldom(logging.Handler):
+    """Passes on that spans are lost, once in a while."""
+
+    _silent_until = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if time.monotonic() >= self._silent_until:
+            self._silent_until = time.monotonic() + TOLD_EVERY_S
+            logger.warning("traces are lost: %s", record.getMessage())
 
 
 class Traces(Observer):
@@ -50,7 +71,7 @@ class Traces(Observer):
 
         self._ids = _job_ids()
         resource = Resource.create({"service.name": "promptmill", "service.instance.id": hostname})
-        self._provider = TracerProvider(resource=resource, id_generator=self._ids)
+        self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("promptmill")
         self._lock = threading.Lock()
@@ -82,7 +103,10 @@ class Traces(Observer):
             self._end(claim, "lost")
 
     def close(self) -> None:
-        self._provider.shutdown()
+        """Send what is left. The SDK tries for half a minute where nobody listens."""
+        sender = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        sender.start()
+        sender.join(CLOSE_S)
 
     def _note(self, claim: Claim, moment: str) -> None:
         with self._lock:

@@ -1,5 +1,6 @@
 """`--traces`: what a collector of OpenTelemetry receives of a job, over a real connection."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from promptmill.producer.job import Job
 from promptmill.producer.queue.queue import Claim
+from promptmill.worker import traces as traces_module
 from promptmill.worker.observers import Observer
 from promptmill.worker.settings import WorkerSettings
 from promptmill.worker.traces import traces_of
+from tests.farm import wait_until
 
 JOB = Job(prompt="a red apple", width=64, height=64)
 
@@ -58,12 +61,16 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     server.server_close()
 
 
+def made() -> Observer:
+    app: Any = SimpleNamespace(conf=SimpleNamespace(promptmill=WorkerSettings(traces=True)))
+    found = traces_of(app, "worker@here")
+    assert found is not None
+    return found
+
+
 @pytest.fixture
 def traces(collector: Collector) -> Observer:
-    app: Any = SimpleNamespace(conf=SimpleNamespace(promptmill=WorkerSettings(traces=True)))
-    made = traces_of(app, "worker@here")
-    assert made is not None
-    return made
+    return made()
 
 
 def attributes(span: Span) -> dict[str, str]:
@@ -116,3 +123,26 @@ def test_nothing_is_kept_of_what_was_lost(traces: Any, collector: Collector) -> 
 def test_no_traces_where_nobody_asked_for_them() -> None:
     app: Any = SimpleNamespace(conf=SimpleNamespace(promptmill=WorkerSettings()))
     assert traces_of(app, "worker@here") is None
+
+
+@pytest.mark.parametrize("listens", [False, True], ids=["nobody there", "hangs"])
+def test_a_collector_that_is_away_holds_up_nobody_and_is_told_of_once(monkeypatch, caplog, listens: bool) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
+    monkeypatch.setattr(traces_module, "CLOSE_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        if not listens:
+            server.close()
+        traces = made()
+        began = time.monotonic()
+        for index in range(3000):  # more than OpenTelemetry keeps
+            traces.received(replace(entered(), index=index))
+            traces.failed(replace(entered(), index=index), "no")
+        assert time.monotonic() - began < 5
+        wait_until(lambda: "traces are lost" in caplog.text, "the loss is told", 20)
+        began = time.monotonic()
+        traces.close()
+        assert time.monotonic() - began < 3
+    assert len(caplog.records) == 1
