@@ -206,8 +206,11 @@ class Invariants:
 
     def check_end(self) -> None:
         """Each job has its image, or a reason that can be."""
-        self.check()
         runs = list(self._world.plans)
+        seen = self._world.server.look(runs)
+        self._world.server.changed()
+        hold(self._world.server.look(runs) == seen, "a run has changed, and by none of the scripts that may change one")
+        self.check()
         for run, found in zip(runs, self._world.server.look(runs), strict=True):
             are_done, are_failed = bits(found[6]), bits(found[7])
             for index, job_id in enumerate(self._world.plan_ids[run]):
