@@ -112,7 +112,6 @@ def test_bands_hold_no_more_than_was_allowed(monkeypatch: pytest.MonkeyPatch) ->
         ({"stride": 2}, "cpu", direct),
         ({"size": 1}, "cpu", direct),
     ],
-    ids=str,
 )
 def test_the_table_takes_winograd_where_it_pays(change: dict[str, object], backend: str, expected: object) -> None:
     call = PLAIN_CALL._replace(**change)  # type: ignore[arg-type]
