@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from promptmill.worker.json_log import JsonFormatter
-from tests.farm import farm_of
+from tests.farm import farm_of, wait_until
 
 CELERYS_OWN = "worker: Warm shutdown (MainProcess)"
 """Written past every log, from Celery's signal handler."""
@@ -35,6 +35,18 @@ def test_a_worker_logs_json_and_tells_each_jobs_life(client: redis.Redis, redis_
     for line in events:
         if line["event"] == "succeeded":
             assert Path(line["url"]).is_file() and line["job"] in line["url"] and line["seconds"] > 0
+
+
+@pytest.mark.slow
+def test_what_libraries_log_by_themselves_is_json_too(redis_url: str, tmp_path: Path) -> None:
+    with farm_of(redis_url, tmp_path) as farm:
+        farm.environ |= {"PROMPTMILL_LOG_FORMAT": "json", "PROMPTMILL_MODEL": "nobody/nothing"}
+        farm.environ |= {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+        farm.start_worker()
+        wait_until(lambda: "Retrying in " in farm.log(0), "the hub is asked again")
+        said = [line for line in farm.log(0).splitlines()[:-1] if line]
+    assert [line for line in said if not line.startswith("{")] == []
+    assert "huggingface_hub.utils._http" in {json.loads(line)["logger"] for line in said}
 
 
 def test_a_line_stays_a_line_whatever_is_logged() -> None:

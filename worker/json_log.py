@@ -65,6 +65,8 @@ def json_log_of(app: Celery, hostname: str) -> Observer | None:
 def log_as_settings_say(app: Celery) -> None:
     """Have Celery's log handlers write JSON, where the settings want it."""
     if app.conf.promptmill.log_format == "json":
+        # Of handlers that libraries make for themselves, such as the hub's: they have no formatter.
+        logging._defaultFormatter = JsonFormatter()  # type: ignore[attr-defined]
         for signal in (signals.after_setup_logger, signals.after_setup_task_logger):
             signal.connect(_write_json, weak=False)
 
