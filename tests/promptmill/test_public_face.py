@@ -27,7 +27,15 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 ROOT = Path(str(promptmill.__file__)).parents[1]
-INNER = {"PromptmillError", "TemplateError", "MalformedEntry", "Stopping", "TaskRefused", "_SessionForgotten"}
+INNER = {
+    "PromptmillError",
+    "TemplateError",
+    "SentinelUrlError",
+    "MalformedEntry",
+    "Stopping",
+    "TaskRefused",
+    "_SessionForgotten",
+}
 """The root, and what no user sees: caught in its own room, or sent to a Celery client."""
 
 
