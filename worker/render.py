@@ -190,15 +190,15 @@ class Finisher:
     def fail(self, claim: Claim, reason: str) -> None:
         """Gives the job up, for a reason that a user can read."""
         logger.error("job %s (%s/%d) failed: %s", claim.job.id, claim.run, claim.index, reason)
+        self._observer.failed(claim, reason)  # before it is settled, as above
         with contextlib.suppress(Stopping):  # then its lease runs out, and another worker finds the same
             self._patiently(lambda: self._queue.failed(claim, reason))
-        self._observer.failed(claim, reason)
 
     def revoke(self, claim: Claim) -> None:
         """Drops a job that somebody revoked, in Flower or with `celery control revoke`."""
+        self._observer.revoked(claim)
         with contextlib.suppress(Stopping):
             self._patiently(lambda: self._queue.failed(claim, REVOKED))
-        self._observer.revoked(claim)
 
     def retry(self, claims: Sequence[Claim], reason: str) -> None:
         """Another try for each, by anybody; its delivery counts. What was on its last is failed with the reason."""

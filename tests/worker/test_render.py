@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from promptmill.worker.app import make_app
 from promptmill.worker.credentials import load_signer
 from promptmill.worker.encode import a1111_parameters, encode_png, job_id_inside
 from promptmill.worker.events import JobEvents
+from promptmill.worker.observers import Observer
 from promptmill.worker.output_trouble import OutputTrouble
 from promptmill.worker.render import Finisher, Rendered, _metadata
 from promptmill.worker.self_report import SelfReport
@@ -313,6 +315,24 @@ def test_an_output_that_is_away_is_a_problem_that_status_shows(bench):
     assert bench.finish(claim, output=Faulty(bench.output, fault))
     assert "No space left" in seen[1][str(bench.folder)]
     assert bench.report.now().problems == {}
+
+
+def test_an_end_is_told_before_the_job_is_settled(bench):
+    """Settled first, a job whose worker is killed in between would be started for ever in Flower."""
+    settled = []
+
+    class Listener(Observer):
+        def _ended(self, *_: Any) -> None:
+            run = bench.ledger.status("r")
+            settled.append(run.done + run.failed)
+
+        succeeded = failed = revoked = _ended  # type: ignore[assignment]
+
+    good, bad, revoked = bench.claims(3)
+    bench.events = Listener()
+    bench.revoked.add(revoked.job.id)
+    assert bench.finish(good) and not bench.finish(bad, fault="planted") and not bench.finish(revoked)
+    assert settled == [0, 1, 2]
 
 
 def test_an_unforeseen_error_is_tried_three_times_and_told(bench):
