@@ -1,6 +1,5 @@
 """Which claimed jobs somebody revoked: by Celery's command while this worker ran, or before, as Redis keeps it."""
 
-import contextlib
 import time
 
 import redis
@@ -25,12 +24,7 @@ class Revoked:
         self._seen = max(new.values(), default=self._seen)
 
     def __contains__(self, claim: Claim) -> bool:
-        """Where Redis keeps the time of a revoke, it decides: another run may ask for the same job afterwards."""
-        if claim.job.id in celery_state.revoked:
-            with contextlib.suppress(redis.RedisError):
-                self.look()
-        kept_s = self._kept.get(claim.job.id)
-        return kept_s > claim.entered_s if kept_s is not None else _heard_of(claim)
+        return self._kept.get(claim.job.id, 0.0) > claim.entered_s or _heard_of(claim)
 
 
 def _heard_of(claim: Claim) -> bool:

@@ -49,16 +49,6 @@ def test_an_entry_anew_is_revoked_only_by_what_came_after_it(known: Revoked, rev
     assert entered(-1) in known
 
 
-def test_another_run_of_a_job_revoked_before_is_rendered(client: redis.Redis, known: Revoked, revoked):
-    earlier, later = entered(-5), replace(entered(5), run="another", again=False)
-    Revokes(client).add([JOB.id])  # as Flower's button does, after which all workers hear of it
-    revoked.add(JOB.id)
-    assert earlier in known, "at once, not with the next look"
-    assert later not in known
-    client.zadd("promptmill:revoked", {JOB.id: later.entered_s + 1})
-    assert later in known, "revoked once more"
-
-
 def test_a_revoke_that_no_worker_heard_is_kept(client: redis.Redis, known: Revoked):
     earlier, later = entered(-5), entered(5)
     known.look()
