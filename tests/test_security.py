@@ -33,7 +33,6 @@ USERS = ROOT / "deploy" / "redis-users.acl"
 EXPLAINED = {
     ("promptmill/embedded.py", "B108"): "a path to fall back to, in which mkdtemp makes a folder of mode 0700",
     ("promptmill/importing/sources.py", "B615"): "a person names repository and revision on the command line",
-    ("promptmill/notices.py", "B310"): "the address is the user's own setting",
     ("promptmill/notices.py", "B602"): "the command is the user's own setting",
     ("promptmill/verbs/exporter.py", "B104"): "Prometheus asks from another host; --bind narrows it",
     ("producer/prompts/tables.py", "B615"): "a person names the data set and its revision on the command line",

@@ -75,7 +75,7 @@ def test_meanwhile_they_are_held_and_the_slots_are_free_for_what_can_be_rendered
     part = giving_up(host)
     part.begin(SHAPE, "no model")
     wait_until(lambda: SHAPE not in part, "it has ended")
-    assert seen == [(True, AT_ONCE), AT_ONCE - 1], "what is claimed is held, until it is settled"
+    assert seen == [(True, AT_ONCE), AT_ONCE], "what is claimed is held, and a failure is told before it is settled"
     assert host.in_flight.held() == []
 
 
