@@ -19,15 +19,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import redis
+from redis.exceptions import NoPermissionError
 
 from promptmill.producer.broker import connect, eviction
 from promptmill.producer.broker_url import without_password
 from promptmill.producer.errors import PromptmillError
 from promptmill.producer.outputs.open import open_output
-from promptmill.producer.outputs.output import Put
+from promptmill.producer.outputs.output import OutputUnavailable, OutputUrlError, Put
+from promptmill.producer.queue.keys import PROBED
+from promptmill.producer.scratch import user_cache
 from promptmill.producer.words import count
 
 DEVICES_TIMEOUT_S = 120.0
+REDIS_TIMEOUT_S = 1.5  # for an answer, four times: one that hangs is told within seconds
 PINGS = 20
 SLOW_PING_S = 0.02  # a batch asks Redis a few times
 CLOCK_APART_S = 2.0
@@ -53,6 +57,14 @@ ACCELERATORS = {
 }
 """By promptmill's extra: a device file of an accelerator, and its name."""
 
+REFUSED: Sequence[tuple[type[redis.ResponseError], str]] = (
+    (redis.ReadOnlyError, "name the primary with --broker, or its sentinels (sentinel://...)"),
+    (redis.OutOfMemoryError, "raise maxmemory, or `promptmill purge` runs that are over"),
+    (NoPermissionError, "give this user what deploy/redis-users.acl does"),
+    (redis.ResponseError, "its own log says more"),
+)
+"""What to do where Redis refuses to be read or written, by redis-py's error."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -61,7 +73,6 @@ class Subject:
     broker: str
     broker_is_given: bool
     output: str | None
-    cache: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +147,22 @@ def _memory(subject: Subject) -> Iterator[Finding]:
 
 def _redis(subject: Subject) -> Iterator[Finding]:
     try:
-        client = connect(subject.broker)
+        client = connect(subject.broker, timeout_s=REDIS_TIMEOUT_S)
         server: Any = client.info()
+        client.set(PROBED, 1, px=1)
+    except redis.ResponseError as error:
+        advice = next(advice for kind, advice in REFUSED if isinstance(error, kind))
+        yield Finding("Redis", "wrong", f"{without_password(subject.broker)} takes no jobs: {error}", advice)
+        return
     except (PromptmillError, redis.RedisError) as error:
-        if subject.broker_is_given:
-            yield Finding("Redis", "wrong", str(error), "start it, or open the way to it")
-        else:
-            advice = "a farm needs one: docs/farm.md, or --broker; `promptmill render` starts its own"
-            yield Finding("Redis", "warning", str(error).partition(". ")[0], advice)
+        yield _no_redis(subject, str(error))
         return
     release = str(server["redis_version"])
     text = f"{release} at {without_password(subject.broker)}, {server.get('used_memory_human')} used"
     if tuple(map(int, release.split(".")[:2])) < OLDEST_REDIS:
         yield Finding("Redis", "wrong", text, "promptmill needs 6.2 or later")
+    elif server.get("role") == "slave":  # one that takes writes of its own, which its primary never hears of
+        yield Finding("Redis", "wrong", f"{text}, a replica", REFUSED[0][1])
     elif warning := eviction(client):
         yield Finding("Redis", "wrong", text, warning)
     elif not server.get("aof_enabled"):
@@ -158,6 +172,13 @@ def _redis(subject: Subject) -> Iterator[Finding]:
     else:
         yield Finding("Redis", "ok", f"{text}, nothing is evicted, appended to disk")
     yield from _ways_to_redis(client)
+
+
+def _no_redis(subject: Subject, problem: str) -> Finding:
+    if subject.broker_is_given:
+        return Finding("Redis", "wrong", problem, "start it, or open the way to it")
+    advice = "a farm needs one: docs/farm.md, or --broker; `promptmill render` starts its own"
+    return Finding("Redis", "warning", problem.partition(". ")[0], advice)
 
 
 def _ways_to_redis(client: Any) -> Iterator[Finding]:
@@ -191,8 +212,7 @@ def _output(subject: Subject) -> Iterator[Finding]:
         again = output.put_once(PROBE, PROBE_TEXT, content_type="text/plain")
         whole = output.get(PROBE) == PROBE_TEXT and PROBE in output.list(PROBE)
     except PromptmillError as error:
-        advice = "a bucket wants roles/storage.objectUser for the worker's account (SECURITY.md)"
-        yield Finding("output", "wrong", str(error), advice if subject.output.startswith("gs://") else "")
+        yield Finding("output", "wrong", str(error), _advice_for(subject.output, error))
         return
     if again is not Put.ADOPTED or not whole:
         yield Finding("output", "wrong", f"{output.url} does not keep what is written to it", "choose another storage")
@@ -201,19 +221,34 @@ def _output(subject: Subject) -> Iterator[Finding]:
         yield Finding("output", "ok", f"{output.url}: listed, read, and {PROBE} {written}")
 
 
+def _advice_for(url: str, error: PromptmillError) -> str:
+    if isinstance(error, OutputUrlError):
+        return "give a folder, or gs://bucket/prefix"
+    if not url.startswith("gs://"):
+        return "choose a folder that this user may write into, on a disk with room"
+    if isinstance(error, OutputUnavailable):
+        return "open the way from this host to storage.googleapis.com"
+    return "a bucket wants roles/storage.objectUser for the worker's account (SECURITY.md)"
+
+
 def _caches(subject: Subject) -> Iterator[Finding]:
-    folder = subject.cache
+    try:
+        yield _cache(user_cache())
+    except (OSError, RuntimeError) as error:  # the user has no home, or it is another's
+        yield Finding("cache", "warning", str(error), "name a folder of this user's in XDG_CACHE_HOME")
+
+
+def _cache(folder: Path) -> Finding:
     there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free
     text = f"{folder}, {free / 1e9:.0f} GB free"
     if not os.access(there, os.W_OK):
-        yield Finding("cache", "warning", f"{folder} cannot be written", "programs are compiled anew at each start")
-    elif folder.exists() and stat.S_IMODE(folder.stat().st_mode) & 0o022:
-        yield Finding("cache", "warning", f"others may write in {folder}", f"it is not used so: chmod 700 {folder}")
-    elif free < DISK_BYTES:
-        yield Finding("cache", "warning", text, "a model and its programs want 10 GB")
-    else:
-        yield Finding("cache", "ok", text)
+        return Finding("cache", "warning", f"{folder} cannot be written", "programs are compiled anew at each start")
+    if folder.exists() and stat.S_IMODE(folder.stat().st_mode) & 0o022:
+        return Finding("cache", "warning", f"others may write in {folder}", f"it is not used so: chmod 700 {folder}")
+    if free < DISK_BYTES:
+        return Finding("cache", "warning", text, "a model and its programs want 10 GB")
+    return Finding("cache", "ok", text)
 
 
 LOOKS: Sequence[Callable[[Subject], Iterator[Finding]]] = (_versions, _devices, _memory, _redis, _output, _caches)

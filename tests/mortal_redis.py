@@ -33,6 +33,9 @@ class MortalRedis:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def _answers(self) -> bool:
         try:
             return bool(connect(self.url).ping())

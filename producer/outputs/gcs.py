@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ MAX_METADATA_BYTES = 8192
 # In an object's metadata: the checksum of what was put. The server keeps its own, of what is there.
 CHECKSUM_KEY = "crc32c"
 
+# Google's rule, but for lengths and capitals: what cannot be a name would be part of another request's address.
+_BUCKET = re.compile(r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?", re.ASCII)
 # What the client sends in one request. More goes piece by piece, the precondition with the first and the last; Google
 # holds it there too, which fake-gcs-server does not.
 ONE_REQUEST_BYTES = 8 << 20
@@ -50,6 +53,10 @@ _RETRY_SECONDS = 120
 _READ_BYTES = 4 << 20
 # A person waits for this one.
 _CHECK_RETRY_SECONDS = 10
+_LOG_IN = (
+    "no working Google credentials; run `gcloud auth application-default login`, "
+    "or let GOOGLE_APPLICATION_CREDENTIALS name a service account's key file"
+)
 
 
 class _SessionForgotten(Exception):
@@ -356,7 +363,7 @@ def _raise_output_error(error: Exception, doing: str, bucket: str) -> NoReturn:
             f'(roles/storage.objectUser) on bucket "{bucket}": {error.message}'
         ) from error
     if isinstance(error, GoogleAuthError) and not isinstance(error, TransportError):
-        raise OutputRefused(f"cannot {doing}: {_login_sentence()}: {error}") from error
+        raise OutputRefused(f"cannot {doing}: {_LOG_IN}: {error}") from error
     if isinstance(error, api.ClientError) and not isinstance(error, api.TooManyRequests):
         raise OutputError(f"cannot {doing}: {error.message}") from error
     cause = getattr(error, "cause", None) or error  # of a RetryError: what the last try met
@@ -366,13 +373,6 @@ def _raise_output_error(error: Exception, doing: str, bucket: str) -> NoReturn:
         cause = f"HTTP status {cause.response.status_code}"
     server = _emulator() or "Google Cloud Storage"
     raise OutputUnavailable(f"cannot {doing}: no good answer from {server}: {cause}") from error
-
-
-def _login_sentence() -> str:
-    return (
-        "no working Google credentials; run `gcloud auth application-default login`, "
-        "or let GOOGLE_APPLICATION_CREDENTIALS name a service account's key file"
-    )
 
 
 def _check_metadata(where: str, metadata: Mapping[str, str]) -> None:
@@ -433,7 +433,7 @@ def _new_client(connections: int) -> Any:
         # No project: objects have none, and to look for one can fail. An emulator gets anonymous credentials.
         client = storage.Client(project=None)
     except GoogleAuthError as error:
-        raise OutputRefused(f"cannot use Google Cloud Storage: {_login_sentence()}: {error}") from error
+        raise OutputRefused(f"cannot use Google Cloud Storage: {_LOG_IN}: {error}") from error
     for scheme in ("https://", "http://"):
         client._http.mount(scheme, HTTPAdapter(pool_maxsize=connections))
     return client
@@ -442,7 +442,8 @@ def _new_client(connections: int) -> Any:
 def open_bucket(rest: str, connections: int) -> Bucket:
     """The bucket and prefix that `gs://REST` names. Raises `OutputUrlError`, and `OutputError` without credentials."""
     bucket, _, prefix = rest.partition("/")
-    if not bucket:
-        raise OutputUrlError(f"output 'gs://{rest}': the bucket is missing; expected gs://bucket/prefix")
+    if not _BUCKET.fullmatch(bucket):
+        problem = f"a bucket cannot be called {bucket!r}" if bucket else "the bucket is missing"
+        raise OutputUrlError(f"output 'gs://{rest}': {problem}; expected gs://bucket/prefix")
     prefix = prefix.strip("/")
     return Bucket(_client(connections), bucket, f"{check_name(prefix)}/" if prefix else "")

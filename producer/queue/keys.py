@@ -20,6 +20,7 @@ promptmill:workers:swept        string       a worker swept what dead ones left 
 promptmill:revoked              sorted set   job ids that were revoked: see revokes.py
 promptmill:malformed            list         the last entries that could not be read, newest first: see malformed.py
 promptmill:malformed:count      counter      how many there were
+promptmill:probed               string       written by `promptmill doctor`, to see that it may; expires at once
 _kombu.binding.celery.pidbox    set          Celery's own: where each worker listens for commands. Celery does not take
                                              out those of dead workers
 """
@@ -36,6 +37,7 @@ WORKERS_SWEPT = "promptmill:workers:swept"
 PIDBOX = "_kombu.binding.celery.pidbox"
 REVOKED_JOBS = "promptmill:revoked"
 MALFORMED = "promptmill:malformed"
+PROBED = "promptmill:probed"
 MALFORMED_COUNT = "promptmill:malformed:count"
 
 

@@ -23,10 +23,9 @@ def command(broker: str | None, output: str | None, as_json: bool) -> int:
     Exit code 2: something is wrong, and a worker here would not work.
     """
     from promptmill.doctor import Subject, examine
-    from promptmill.producer.scratch import user_cache
 
     findings = []
-    for finding in examine(Subject(broker or DEFAULT_URL, broker is not None, output, user_cache())):
+    for finding in examine(Subject(broker or DEFAULT_URL, broker is not None, output)):
         findings.append(finding)
         if not as_json:
             state = click.style(f"{finding.state:8}", fg=COLORS[finding.state])

@@ -32,6 +32,8 @@ def test_the_urls_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("GS://bucket", "there is no storage GS://"),
         ("gs://", "the bucket is missing"),
         ("gs:///run", "the bucket is missing"),
+        ("gs://_bucket/run", "a bucket cannot be called '_bucket'"),
+        ("gs://bucket?x=y/run", "a bucket cannot be called 'bucket?x=y'"),
         ("gs:/bucket/run", "two slashes"),
         ("file://out", "expected file:///absolute/path"),
         ("file://host/out", "expected file:///absolute/path"),

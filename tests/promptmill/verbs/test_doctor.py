@@ -1,6 +1,8 @@
 """`promptmill doctor`: what is right, what is not, and what to do about it."""
 
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import pytest
 import redis
 
 from tests.fake_gcs import FakeGcs
+from tests.gcs_wire import serve
+from tests.mortal_redis import MortalRedis
 from tests.promptmill.conftest import Command
 
 Findings = dict[str, dict[str, Any]]
@@ -58,16 +62,74 @@ def test_a_redis_that_evicts_is_wrong(promptmill: Command, cache: Path, redis_ur
     assert told(promptmill, "--broker", redis_url)["Redis"]["state"] in ("ok", "warning")
 
 
+def test_a_redis_that_takes_no_writes_is_wrong(promptmill: Command, cache: Path, mortal_redis: MortalRedis):
+    admin = redis.Redis.from_url(mortal_redis.url)
+    admin.config_set("maxmemory", "1")
+    found = told(promptmill, "--broker", mortal_redis.url, code=2)["Redis"]
+    assert "takes no jobs" in found["found"] and "raise maxmemory" in found["advice"]
+    admin.config_set("maxmemory", "0")
+    admin.acl_setuser("looker", enabled=True, passwords=["+looker"], commands=["+ping", "+info"], keys=["*"])
+    looker = mortal_redis.url.replace("://:", "://looker:").replace(admin.get_connection_kwargs()["password"], "looker")
+    found = told(promptmill, "--broker", looker, code=2)["Redis"]
+    assert "'set'" in found["found"] and "redis-users.acl" in found["advice"]
+
+
+@pytest.mark.parametrize("read_only", ["yes", "no"])
+def test_a_replica_is_wrong(promptmill: Command, cache: Path, mortal_redis: MortalRedis, read_only: str):
+    admin = redis.Redis.from_url(mortal_redis.url)
+    admin.replicaof("127.0.0.1", 1)
+    admin.config_set("replica-read-only", read_only)
+    found = told(promptmill, "--broker", mortal_redis.url, code=2)["Redis"]
+    assert found["state"] == "wrong" and "name the primary" in found["advice"]
+
+
+def test_a_redis_that_hangs_is_told_within_seconds(promptmill: Command, cache: Path, mortal_redis: MortalRedis):
+    mortal_redis.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    found = told(promptmill, "--broker", mortal_redis.url, code=2)["Redis"]
+    assert found["state"] == "wrong" and "imeout" in found["found"]
+    assert time.monotonic() - began < 60
+
+
+def test_a_cache_in_a_folder_of_somebody_elses(promptmill: Command, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    (cache.parent / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent / ("x" * 300)))  # as root nothing is forbidden, but this
+    found = told(promptmill, "--broker", "redis://127.0.0.1:1/0", code=2)["cache"]
+    assert found["state"] == "warning" and "XDG_CACHE_HOME" in found["advice"]
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+
 def test_an_output_that_cannot_be_written_is_wrong(promptmill: Command, cache: Path, redis_url: str, tmp_path: Path):
     (tmp_path / "file").write_text("")
     found = told(promptmill, "--broker", redis_url, "--output", str(tmp_path / "file"), code=2)["output"]
-    assert f"{tmp_path / 'file'} is not a folder" in found["found"]
+    assert f"{tmp_path / 'file'} is not a folder" in found["found"] and "choose a folder" in found["advice"]
 
 
 def test_a_bucket_is_tried(promptmill: Command, cache: Path, redis_url: str, fake_gcs: FakeGcs, monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake_gcs.url)
     found = told(promptmill, "--broker", redis_url, "--output", f"{fake_gcs.create_bucket('doctor')}/images")["output"]
     assert found["state"] == "ok"
+
+
+@pytest.mark.parametrize("part", ["GET /storage", "POST /upload"])
+def test_a_bucket_that_refuses_is_wrong(
+    promptmill: Command, cache: Path, redis_url: str, fake_gcs: FakeGcs, monkeypatch, part: str
+):
+    bucket = fake_gcs.create_bucket(f"refusing-{part[:3].lower()}")
+    with serve(fake_gcs.port) as wire:
+        wire.refuse = lambda request, body: 403 if request.startswith(part) else None
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", wire.url)
+        found = told(promptmill, "--broker", redis_url, "--output", f"{bucket}/images", code=2)["output"]
+    assert found["state"] == "wrong" and "roles/storage.objectUser" in found["advice"]
+
+
+def test_a_bucket_that_is_not_there_is_wrong(
+    promptmill: Command, cache: Path, redis_url: str, fake_gcs: FakeGcs, monkeypatch
+):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake_gcs.url)
+    for url, problem in (("gs://nobodys/images", "does not exist"), ("gs://no-/images", "cannot be called 'no-'")):
+        found = told(promptmill, "--broker", redis_url, "--output", url, code=2)["output"]
+        assert found["state"] == "wrong" and problem in found["found"] and found["advice"]
 
 
 def test_a_cache_where_others_may_write_is_told(promptmill: Command, cache: Path, redis_url: str):
