@@ -174,6 +174,14 @@ class JobFields:
         off=1,
         compiles="in part or not",
     )
+    cache_interval: int | None = _row(
+        None,
+        values.whole(1, MAX_STEPS),
+        "Run the whole UNet at every Nth of its evaluations only, its outermost layers at the others (DeepCache).",
+        "1",
+        off=1,
+        compiles="1, above 1",
+    )
     clip_skip: int | None = _row(
         None, values.whole(0, MAX_CLIP_SKIP), "Last layers of the text encoders to skip, as in diffusers.", "0", off=0
     )

@@ -30,7 +30,7 @@ JOB_FORMAT = "promptmill-job-1"
 """Hashed in front of every job: raised when the same fields come to mean other pixels."""
 
 
-_KINDS = ("guided", "stochastic", "interval")
+_KINDS = ("guided", "stochastic", "interval", "cached")
 """What a job has, or has not, that a program is compiled for; so named in a shape and in its key."""
 
 
@@ -46,6 +46,7 @@ class Shape:
     prompt_windows: int = 1
     refiner: str | None = None
     interval: bool = False  # whether guidance is for part of the steps
+    cached: bool = False  # whether the UNet's deep part is kept between evaluations
 
     @property
     def key(self) -> str:
@@ -105,6 +106,11 @@ class Job(JobFields):
     def interval(self) -> bool:
         """Whether guidance is for part of its steps."""
         return self.guidance_start is not None or self.guidance_end is not None
+
+    @property
+    def cached(self) -> bool:
+        """Whether the UNet's deep part is kept between evaluations."""
+        return self.cache_interval is not None
 
     @property
     def shape(self) -> Shape:

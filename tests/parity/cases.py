@@ -95,6 +95,7 @@ _NOT_OF_THE_CALL = frozenset(
         "prompt_windows",
         "guidance_start",
         "guidance_end",
+        "cache_interval",
         "prompt_weighting",
         "refiner_strength",
         "aesthetic_score",

@@ -66,6 +66,7 @@ ANOTHER_VALUE: dict[str, Any] = {
     "guidance_rescale": 0.7,
     "guidance_start": 0.2,
     "guidance_end": 0.8,
+    "cache_interval": 3,
     "clip_skip": 1,
     "prompt_windows": 2,
     "prompt_weighting": True,
@@ -132,6 +133,7 @@ def test_what_fields_say_together_is_checked(fields: dict[str, Any], field: str,
         {"guidance_rescale": 0.0},
         {"guidance_start": 0},
         {"guidance_end": 1},
+        {"cache_interval": 1},
         {"clip_skip": 0},
         {"prompt_windows": 1},
         {"prompt_weighting": False},
@@ -156,9 +158,11 @@ def test_only_samplers_that_draw_noise_and_longer_prompts_and_refiners_are_anoth
         {"refiner": "a/b"},
         {"guidance_scale": 1.0},
         {"guidance_end": 0.7},
+        {"cache_interval": 2},
     ]
-    assert len({Job(prompt="p", **other).shape for other in [{}, *others]}) == 6
+    assert len({Job(prompt="p", **other).shape for other in [{}, *others]}) == 7
     assert Job(prompt="p", guidance_end=0.7).shape == Job(prompt="p", guidance_start=0.1, guidance_end=0.9).shape
+    assert Job(prompt="p", cache_interval=2).shape == Job(prompt="p", cache_interval=5).shape
     assert Job(prompt="p", sampler="tcd", eta=0.3).stochastic and not Job(prompt="p", sampler="tcd").stochastic
 
 
@@ -223,6 +227,8 @@ def test_equal_jobs_are_one_in_a_set():
         ("sigmas", [1, -1.0], "must be from 0 to 100000, got -1.0"),
         ("eta", 1.5, "must be from 0 to 1, got 1.5"),
         ("guidance_rescale", 2, "must be from 0 to 1, got 2"),
+        ("cache_interval", 0, "must be from 1 to 1000, got 0"),
+        ("cache_interval", 2.5, "must be a whole number, got 2.5"),
         ("clip_skip", 1.5, "must be a whole number, got 1.5"),
         ("prompt_windows", 9, "must be from 1 to 8, got 9"),
         ("prompt_weighting", "yes", "must be true or false, got 'yes'"),
@@ -420,5 +426,6 @@ def test_a_shape_comes_back_from_its_key(job: Job):
 
 @pytest.mark.parametrize("model", ["org/name", "C:/models/x", "/a:b/8x8:guided:c", "a@b:c"])
 def test_a_models_name_may_look_like_a_key(model: str):
-    shape = Shape(model, 1024, 512, True, stochastic=True, prompt_windows=3, refiner=model + "%", interval=True)
+    kinds: dict[str, Any] = {"stochastic": True, "interval": True, "cached": True}
+    shape = Shape(model, 1024, 512, True, prompt_windows=3, refiner=model + "%", **kinds)
     assert Shape.from_key(shape.key) == shape

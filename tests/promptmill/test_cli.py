@@ -48,6 +48,7 @@ def submitted(client: redis.Redis) -> list[Job]:
         (["missing.txt"], "promptmill: missing.txt: no such file"),
         (["cats.docx"], "promptmill: cats.docx: is not a known prompt file"),
         (["bad.jsonl"], "promptmill: bad.jsonl:2: width: must be a multiple of 8, got 1030"),
+        (["cache.csv"], "promptmill: cache.csv:3: cache_interval: must be from 1 to 1000, got 0"),
         (["binary.txt"], "promptmill: binary.txt:1: is not UTF-8 at byte 1 of the line"),
         (["cats.txt", "--width", "1030"], "promptmill: width: must be a multiple of 8, got 1030"),
         (["cats.txt", "--width", "wide"], "Error: Invalid value for '--width': 'wide' is not a valid integer."),
@@ -72,6 +73,7 @@ def test_what_the_user_can_mend_is_one_sentence_and_exit_code_2(here, promptmill
     (here / "folder").mkdir()
     (here / "binary.txt").write_bytes(b"\xff")
     (here / "bad.jsonl").write_text('{"prompt": "x"}\n{"prompt": "x", "width": 1030}\n')
+    (here / "cache.csv").write_text("prompt,cache_interval\nx,3\nx,0\n")
     ran = promptmill(verb, "--output", "out", *words)
     assert ran.code == 2
     assert told in last_line(ran.err)

@@ -19,6 +19,7 @@ from promptmill.worker.sampling.samplers import Table, initial_state, row_at, sc
 from promptmill.worker.sampling.twister import draw
 from promptmill.worker.sdxl.condition import encode_windows, used_keys
 from promptmill.worker.sdxl.config import ModelConfig
+from promptmill.worker.sdxl.deepcache import Deep, denoise, nothing_kept
 from promptmill.worker.sdxl.unet import Conditioning
 from promptmill.worker.text.prompts import Tokens
 
@@ -52,6 +53,8 @@ class Inputs(NamedTuple):
     latents: Float[Any, "B h w C"] | None
     guides: Bool[Any, "B E"] | None
     """Which evaluations are guided, where not all are."""
+    refreshes: Bool[Any, "B N E"] | None
+    """At which evaluations each pass computes the UNet's deep part, where that is not every one."""
     evaluations: Int[Any, " B"]
     tables: Table
 
@@ -108,22 +111,24 @@ def sample(unet: nnx.Module, condition: Condition, inputs: Inputs) -> Float[Arra
     given = condition_unet(unet, condition, inputs.guidance_scale)
 
     def body(index: Int[Array, ""], carry: Any) -> Any:
-        state, generator = carry
+        state, generator, kept = carry
         row, noise = row_at(inputs.tables, index), None
-        latents = scale_input(row, state)
+        deep = None if inputs.refreshes is None else Deep(kept, inputs.refreshes[:, :, index].reshape(-1))
+        now = unet, scale_input(row, state), row.timestep, given, deep
         if inputs.guides is None:
-            prediction = predict(unet, latents, row.timestep, given, *guidance, passes=passes)
+            prediction, kept = predict(*now, *guidance, passes=passes)
         else:
-            prediction = predict_in_turn(unet, latents, row.timestep, given, *guidance, inputs.guides[:, index])
+            prediction, kept = predict_in_turn(*now, *guidance, inputs.guides[:, index])
         if generator is not None:
             drawn, noise = draw(generator, height, width, channels)
             generator = jnp.where(row.draws[:, None] > 0, drawn, generator)
         stepped = step(row, state, prediction, noise)
         goes_on = index < inputs.evaluations
-        return jnp.where(goes_on[:, None, None, None, None], stepped, state), generator
+        return jnp.where(goes_on[:, None, None, None, None], stepped, state), generator, kept
 
-    start = initial_state(first_latents(inputs))
-    state, _ = lax.fori_loop(0, jnp.max(inputs.evaluations), body, (start, inputs.generator))
+    kept = None if inputs.refreshes is None else nothing_kept(unet, inputs.noise, given)
+    start = initial_state(first_latents(inputs)), inputs.generator, kept
+    state, *_ = lax.fori_loop(0, jnp.max(inputs.evaluations), body, start)
     return state[:, 0]
 
 
@@ -149,18 +154,23 @@ def predict(
     latents: Float[Array, "B h w C"],
     timestep: Float[Array, " B"],
     given: Conditioning,
+    deep: Deep | None,
     guidance_scale: Float[Array, " B"],
     guidance_rescale: Float[Array, " B"],
     *,
     passes: int,
-) -> Float[Array, "B h w C"]:
-    """The UNet's prediction in float32, all N passes as one batch, joined by classifier-free guidance."""
+) -> tuple[Float[Array, "B h w C"], Float[Array, "R h w D"] | None]:
+    """The UNet's prediction in float32, all N passes as one batch, joined by classifier-free guidance.
+
+    `given` and `deep` have a row R per image and pass, as has the second that is returned: the deep part to keep.
+    """
     each_pass = partial(jnp.repeat, repeats=passes, axis=0)  # B ... -> (B N) ...
     model_input = each_pass(latents.astype(given.added.dtype))
-    predicted = unet.denoise(model_input, each_pass(timestep), given).astype(jnp.float32)
+    predicted, kept = denoise(unet, model_input, each_pass(timestep), given, deep)
+    predicted = predicted.astype(jnp.float32)
     if passes == 1:
-        return predicted
-    return guide(predicted[0::2], predicted[1::2], guidance_scale, guidance_rescale)
+        return predicted, kept
+    return guide(predicted[0::2], predicted[1::2], guidance_scale, guidance_rescale), kept
 
 
 def predict_in_turn(
@@ -168,28 +178,34 @@ def predict_in_turn(
     latents: Float[Array, "B h w C"],
     timestep: Float[Array, " B"],
     given: Conditioning,
+    deep: Deep | None,
     guidance_scale: Float[Array, " B"],
     guidance_rescale: Float[Array, " B"],
     guides: Bool[Array, " B"],
-) -> Float[Array, "B h w C"]:
+) -> tuple[Float[Array, "B h w C"], Float[Array, "R h w D"] | None]:
     """As `predict`, but the negative pass is a second run of the UNet, and none where nobody is guided now.
 
     Two turns of one loop, so that the UNet stands once in the program, and that the positive pass has the same bits
     whether or not a neighbour is guided at this step.
     """
     # (B N) ... -> N B ..., the positive pass first
-    passes = jax.tree.map(lambda leaf: jnp.stack([leaf[1::2], leaf[0::2]]), given)
+    passes = jax.tree.map(lambda leaf: jnp.stack([leaf[1::2], leaf[0::2]]), (given, deep))
     model_input = latents.astype(given.added.dtype)
 
-    def run(own: Conditioning) -> Float[Array, "B h w C"]:
-        return jnp.asarray(unet.denoise(model_input, timestep, own), jnp.float32)
+    def run(given: Conditioning, deep: Deep | None) -> Any:
+        prediction, kept = denoise(unet, model_input, timestep, given, deep)
+        return prediction.astype(jnp.float32), kept
 
-    def pass_over(own: Conditioning) -> Float[Array, "B h w C"]:
-        return jnp.zeros(latents.shape, jnp.float32)
+    def pass_over(given: Conditioning, deep: Deep | None) -> Any:
+        return jnp.zeros(latents.shape, jnp.float32), None if deep is None else deep.kept
 
     runs = jnp.stack([jnp.array(True), jnp.any(guides)])
-    positive, negative = lax.map(lambda each: lax.cond(each[0], run, pass_over, each[1]), (runs, passes))
-    return jnp.where(guides[:, None, None, None], guide(negative, positive, guidance_scale, guidance_rescale), positive)
+    predicted, kept = lax.map(lambda each: lax.cond(each[0], run, pass_over, *each[1]), (runs, passes))
+    positive, negative = predicted
+    if kept is not None:
+        kept = jnp.stack([kept[1], kept[0]], axis=1).reshape(-1, *kept.shape[2:])  # N B ... -> (B N) ...
+    guided = guide(negative, positive, guidance_scale, guidance_rescale)
+    return jnp.where(guides[:, None, None, None], guided, positive), kept
 
 
 def guide(

@@ -86,6 +86,7 @@ class Model:
         guided: bool,
         stochastic: bool = False,
         interval: bool = False,
+        cached: bool = False,
         prompt_windows: int = 1,
         per_device_batch: int = 1,
         stage: Stage = TEXT_TO_IMAGE,
@@ -94,6 +95,7 @@ class Model:
 
         Only `stochastic` programs draw noise at each step; deterministic samplers run in either, faster in the other.
         Only `interval` programs have steps without guidance among those with it.
+        Only `cached` programs keep the UNet's deep part between evaluations (DeepCache).
         `prompt_windows` is how many windows of tokens a prompt may take. A model with its guidance scale as an input
         (`time_cond_proj_dim`) renders in one pass, `guided` or not.
         """
@@ -107,7 +109,7 @@ class Model:
         if stage.start == "noise" and self.config.text_encoder is None:
             raise RequestError("this model is a refiner: it goes on from another model's latents, not from noise")
         guided = guided and self.config.unet.time_cond_proj_dim is None
-        kind = Kind(width, height, guided, stochastic, prompt_windows, stage, interval=guided and interval)
+        kind = Kind(width, height, guided, stochastic, prompt_windows, stage, guided and interval, cached)
         return Program(self, kind, self.device_count * per_device_batch)
 
 
@@ -169,7 +171,7 @@ class Program:
         return self.model.devices.compile(body, self.model.weights, self._shapes(), name=name)
 
     def _shapes(self) -> Inputs:
-        plain = PlainRequest("", self.kind.width, self.kind.height, guidance_end=0.5 if self.kind.interval else None)
+        plain = PlainRequest("", self.kind.width, self.kind.height)
         sample = prepare_inputs(self.model.config, self.model.tokenizers, [plain], self.kind)
         return jax.tree.map(self._shape, sample.inputs)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float32, UInt32
+from jaxtyping import Bool, Float32, Int32, UInt32
 
 from promptmill.producer.families.samplers import MAX_EVALUATIONS, SAMPLERS
 from promptmill.producer.fields import JobFields
@@ -47,6 +47,7 @@ class Kind:
     prompt_windows: int = 1
     stage: Stage = TEXT_TO_IMAGE
     interval: bool = False
+    cached: bool = False
 
 
 def is_guided(config: ModelConfig, guidance_scale: float) -> bool:
@@ -67,6 +68,11 @@ def guided_evaluations(request: ImageRequest, evaluations: int) -> Bool[np.ndarr
     end = 1.0 if request.guidance_end is None else request.guidance_end
     step = np.arange(evaluations) // per_step
     return (int((request.guidance_start or 0.0) * steps) <= step) & (step < int(end * steps))
+
+
+def refreshing_evaluations(runs: Bool[np.ndarray, " E"], cache_interval: int) -> Bool[np.ndarray, " E"]:
+    """At which evaluations a pass computes the UNet's deep part: every Nth of those that it runs in, the first too."""
+    return runs & ((np.cumsum(runs) - 1) % cache_interval == 0)
 
 
 def is_stochastic(request: ImageRequest) -> bool:
@@ -90,6 +96,8 @@ def prepare_inputs(
     tables = [_tables(config.scheduler, sampling_of(request, kind.stage)) for request in requests]
     drawn = [_draw(config, request, table) for request, (table, _) in zip(requests, tables, strict=True)]
     noise, generators = zip(*drawn, strict=True)
+    evaluations = np.array([len(table.timesteps) for table, _ in tables], np.int32)
+    guides = _guides(requests, evaluations)
     inputs = Inputs(
         tokens=jax.tree.map(lambda part: part.reshape(len(requests), passes, *part.shape[1:]), tokens),
         layers_skipped=np.array([_layers_skipped(request, passes) for request in requests], np.int32),
@@ -100,8 +108,9 @@ def prepare_inputs(
         noise=np.stack(noise),
         generator=np.stack(generators) if kind.stochastic else None,
         latents=np.zeros_like(np.stack(noise)) if kind.stage.start == "latents" else None,
-        guides=_guides(requests, [table for table, _ in tables]) if kind.interval else None,
-        evaluations=np.array([len(table.timesteps) for table, _ in tables], np.int32),
+        guides=guides if kind.interval else None,
+        refreshes=_refreshes(requests, guides, evaluations, passes) if kind.cached else None,
+        evaluations=evaluations,
         tables=Table(*map(np.stack, zip(*(padded for _, padded in tables), strict=True))),
     )
     return Prepared(inputs, [_cut_fields(cuts[at : at + passes]) for at in range(0, len(cuts), passes)])
@@ -114,13 +123,28 @@ def _tables(scheduler: SchedulerConfig, sampling: Sampling) -> tuple[Table, Tabl
     return table, pad_table(table)
 
 
-def _guides(requests: Sequence[ImageRequest], tables: Sequence[Table]) -> Bool[np.ndarray, "B E"]:
+def _guides(requests: Sequence[ImageRequest], evaluations: Int32[np.ndarray, " B"]) -> Bool[np.ndarray, "B E"]:
     """Of each request, which evaluations are guided; none after its last."""
     guides = np.zeros((len(requests), MAX_EVALUATIONS), bool)
-    for row, request, table in zip(guides, requests, tables, strict=True):
-        count = len(table.timesteps)
-        row[:count] = guided_evaluations(request, count)
+    for row, request, count in zip(guides, requests, evaluations, strict=True):
+        row[:count] = guided_evaluations(request, int(count))
     return guides
+
+
+def _refreshes(
+    requests: Sequence[ImageRequest],
+    guides: Bool[np.ndarray, "B E"],
+    evaluations: Int32[np.ndarray, " B"],
+    passes: int,
+) -> Bool[np.ndarray, "B N E"]:
+    """Of each request's passes, at which evaluations the deep part is computed; the negative one runs where guided."""
+    runs = np.arange(MAX_EVALUATIONS) < evaluations[:, None]
+    return np.stack(
+        [
+            [refreshing_evaluations(row, request.cache_interval or 1) for row in (guided, every)[-passes:]]
+            for request, guided, every in zip(requests, guides, runs, strict=True)
+        ]
+    )
 
 
 def _cut_fields(cuts: Sequence[Cut | None]) -> dict[str, str]:
@@ -166,6 +190,8 @@ def check_request(config: ModelConfig, request: ImageRequest, kind: Kind) -> Non
         raise RequestError(f"guidance_scale is {request.guidance_scale}, but this program renders {word} guidance")
     if is_interval(config, request) and not kind.interval:
         raise RequestError("guidance_start or guidance_end is given, but this program guides every step")
+    if (request.cache_interval or 1) > 1 and not kind.cached:
+        raise RequestError("cache_interval is given, but this program runs the whole UNet at each evaluation")
     if request.sampler not in SAMPLERS:
         raise RequestError(f"sampler must be one of {', '.join(SAMPLERS)}; got {request.sampler!r}")
     if is_stochastic(request) and not kind.stochastic:

@@ -131,10 +131,21 @@ class UpBlock(_Level):
     ) -> Float[Array, "B H2 W2 O"]:
         """Takes its skips off the end of `skips`; the next one left says to which size it upsamples."""
         for index in range(len(self.resnets)):
-            x = self.layer(index, jnp.concatenate([x, skips.pop()], axis=-1), time, text)
+            x = self.join(index, x, skips.pop(), time, text)
         if self.upsamplers is not None:
             x = self.upsamplers[0](x, size=skips[-1].shape[1:3])
         return x
+
+    def join(
+        self,
+        index: int,
+        x: Float[Array, "B H W C"],
+        skip: Float[Array, "B H W S"],
+        time: Float[Array, "B T"],
+        text: LevelText,
+    ) -> Float[Array, "B H W O"]:
+        """One layer, which takes a skip beside what comes from the layer before."""
+        return self.layer(index, jnp.concatenate([x, skip], axis=-1), time, text)
 
 
 class UNet(nnx.Module):
@@ -194,15 +205,40 @@ class UNet(nnx.Module):
         self, latents: Float[Array, "B H W C"], timestep: Float[Array, " B"], given: Conditioning
     ) -> Float[Array, "B H W C"]:
         """One step's prediction."""
+        time = self.embed_time(timestep, given)
+        first = self.conv_in(latents)
+        return self.shallow(first, self.deep(first, time, given), time, given)
+
+    def embed_time(self, timestep: Float[Array, " B"], given: Conditioning) -> Float[Array, "B T"]:
+        """The embedding of the timestep and of all else that each resnet is told."""
         waves = self._waves(timestep, self.config.block_out_channels[0]).astype(given.added.dtype)
-        time = self.time_embedding(waves, given.guidance) + given.added
-        x = self.conv_in(latents)
-        skips = [x]
+        return self.time_embedding(waves, given.guidance) + given.added
+
+    def deep(
+        self, first: Float[Array, "B H W C"], time: Float[Array, "B T"], given: Conditioning
+    ) -> Float[Array, "B H W C"]:
+        """All between the first convolution, whose output `first` is, and the last up block's last layer."""
+        skips = [first]
         for down, text in zip(self.down_blocks, given.down, strict=True):
             skips += down(skips[-1], time, text)
         x = self.mid_block(skips[-1], time, given.mid)
-        for up, text in zip(self.up_blocks, given.up, strict=True):
+        *ups, last = self.up_blocks
+        for up, text in zip(ups, given.up[:-1], strict=True):
             x = up(x, skips, time, text)
+        for index in range(len(last.resnets) - 1):
+            x = last.join(index, x, skips.pop(), time, given.up[-1])
+        return x
+
+    def shallow(
+        self,
+        first: Float[Array, "B H W C"],
+        deep: Float[Array, "B H W C"],
+        time: Float[Array, "B T"],
+        given: Conditioning,
+    ) -> Float[Array, "B H W O"]:
+        """The last up block's last layer, and what follows: all that reads `first` itself beside the deep part."""
+        last = self.up_blocks[-1]
+        x = last.join(len(last.resnets) - 1, deep, first, time, given.up[-1])
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
 
     def _embed_guidance(self, guidance: Float[Array, " B"] | None, dtype: jnp.dtype) -> Float[Array, "B I"] | None:

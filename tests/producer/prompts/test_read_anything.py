@@ -82,6 +82,7 @@ of_jobs: dict[str, st.SearchStrategy[Any]] = {
     "crops_coords_top_left": pairs,
     "negative_crops_coords_top_left": pairs,
     "guidance_rescale": st.floats(0, 1),
+    "cache_interval": st.integers(1, 1000),
     "clip_skip": st.integers(1, 5),
     "prompt_weighting": st.booleans(),
     "prompt_windows": st.integers(1, 8),

@@ -43,6 +43,8 @@ def _unchanging(jaxpr: Jaxpr, same: set[Any]) -> Iterator[JaxprEqn]:
             continue  # their values go round: only what is computed wholly from outside is the same
         if not inner and all(known):
             yield equation
+        if equation.primitive.name == "cond":
+            known = known[1:]  # the branches are not given which of them it is
         for part in inner:
             yield from _unchanging(part, {var for var, is_same in zip(part.invars, known, strict=False) if is_same})
 

@@ -44,22 +44,22 @@ def half(model: Model) -> Jaxpr:
     return traced(model, guided=True)
 
 
-def traced(model: Model, *, guided: bool, dtype: Any = jnp.bfloat16) -> Jaxpr:
+def traced(model: Model, *, guided: bool, dtype: Any = jnp.bfloat16, **more: Any) -> Jaxpr:
     weights = {
         name: jax.tree.map(lambda leaf, t=jnp.float32 if name == "vae" else dtype: shape(leaf.shape, t), state)
         for name, state in model.weights.items()
     }
     program = Program.__new__(Program)
-    program.model, program.kind, program.batch = model, kind(guided), 1
+    program.model, program.kind, program.batch = model, kind(guided, **more), 1
     inputs = jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype), program._shapes())
     body = partial(generate, model.config, model.graphs, program.kind.stage)
     return jax.make_jaxpr(body)(weights, inputs).jaxpr
 
 
-def kind(guided: bool) -> Any:
+def kind(guided: bool, **more: Any) -> Any:
     from promptmill.worker.sdxl.requests import Kind
 
-    return Kind(64, 64, guided)
+    return Kind(64, 64, guided, **more)
 
 
 shape = jax.ShapeDtypeStruct
@@ -116,6 +116,27 @@ def test_each_step_is_one_pass_of_the_network(half: Jaxpr, model: Model) -> None
     assert count["conv_general_dilated"] == sum(kernel.ndim == 4 for kernel in kernels)
     # Each of a block's two attentions has two products beside those with weights.
     assert count["dot_general"] == sum(kernel.ndim == 2 for kernel in kernels) - outside + 2 * 2 * BLOCKS
+
+
+@pytest.mark.parametrize("interval", [False, True])
+def test_with_a_cache_a_step_is_one_pass_of_the_network_too(model: Model, interval: bool) -> None:
+    cached, whole = (steps_of(traced(model, guided=True, interval=interval, cached=each)) for each in (True, False))
+    assert products_in(cached.params["body_jaxpr"].jaxpr) == products_in(whole.params["body_jaxpr"].jaxpr)
+    assert computed_anew(cached) == computed_anew(whole)
+
+
+def test_what_is_not_cached_is_the_outermost_layers(model: Model) -> None:
+    body = steps_of(traced(model, guided=True, cached=True)).params["body_jaxpr"].jaxpr
+    (deep,) = (equation for equation in body.eqns if equation.primitive.name == "cond")
+    kept, computed = (products_in(branch.jaxpr) for branch in deep.params["branches"])
+    left = products_in(body) - computed
+    assert not kept
+    # conv_in, conv_out, one resnet's two and its shortcut; two layers of the time's embedding, and the resnet's own
+    assert left == {"conv_general_dilated": 5, "dot_general": 3}
+
+
+def products_in(jaxpr: Jaxpr) -> Counter[str]:
+    return Counter(each.primitive.name for each in operations(jaxpr) if each.primitive.name in PRODUCTS)
 
 
 def test_products_of_a_bfloat16_network_take_bfloat16(half: Jaxpr) -> None:
