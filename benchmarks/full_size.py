@@ -148,6 +148,7 @@ def _ours(folder: Path, part: str, dtype: str, values: dict[str, np.ndarray], re
     from flax import nnx
 
     from promptmill.worker.checkpoint.weights import load_weights
+    from promptmill.worker.nn.layers import with_prepared_kernels
 
     device = jax.devices("cpu")[0]
     build, call = _our_network(folder, part)
@@ -156,7 +157,9 @@ def _ours(folder: Path, part: str, dtype: str, values: dict[str, np.ndarray], re
     graph, state = load_weights(
         folder / part, build, dtype=jnp.dtype(dtype), sharding=jax.sharding.SingleDeviceSharding(device)
     )
-    report = watch.report(sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    graph, state = with_prepared_kernels(graph, state, partial(jax.device_put, device=device))
+    report = watch.report(weights)
     inputs = {name: jnp.asarray(value, _float_type(value, dtype)) for name, value in values.items()}
     started = time.perf_counter()
     compiled = jax.jit(lambda state, inputs: call(nnx.merge(graph, state), inputs)).lower(state, inputs).compile()

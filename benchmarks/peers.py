@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,13 +191,15 @@ class OurPart:
 
         from benchmarks.full_size import _float_type, _our_network
         from promptmill.worker.checkpoint.weights import load_weights
+        from promptmill.worker.nn.layers import with_prepared_kernels
 
         self.device = jax.devices()[0].device_kind
         folder, dtype = Path(settings["folder"]), settings["dtype"]
         self.part = part = settings["what"]
         build, self._call = _our_network(folder, part)
         where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        self._graph, self._state = load_weights(folder / part, build, dtype=jnp.dtype(dtype), sharding=where)
+        loaded = load_weights(folder / part, build, dtype=jnp.dtype(dtype), sharding=where)
+        self._graph, self._state = with_prepared_kernels(*loaded, partial(jax.device_put, device=where))
         given = np.load(settings["inputs"])
         self._inputs = {name: jnp.asarray(value, _float_type(value, dtype)) for name, value in given.items()}
 
@@ -222,18 +225,11 @@ class OurPart:
 
 def once_per_image(unet: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """What `generate` computes outside of its loop over steps; `one_step` is what it does in there."""
-    from promptmill.worker.nn.layers import convolutions, prepare_kernels
-
-    prepare_kernels(unet)
     given = unet.condition(*(inputs[name] for name in ("context", "pooled", "time_ids")))
-    return {**inputs, "given": given, "prepared": [each.prepared for each in convolutions(unet)]}
+    return {**inputs, "given": given}
 
 
 def one_step(unet: Any, inputs: dict[str, Any]) -> Any:
-    from promptmill.worker.nn.layers import convolutions
-
-    for each, kernel in zip(convolutions(unet), inputs["prepared"], strict=True):
-        each.prepared = kernel
     return unet.denoise(inputs["latents"], inputs["timestep"], inputs["given"])
 
 

@@ -56,6 +56,10 @@ class Devices:
         """Arrays (a tree of them) whose first axis is a multiple of `count`, on their way, to each device its part."""
         return jax.device_put(batch, self.split)
 
+    def put_whole(self, tree: Any) -> Any:
+        """Arrays (a tree of them), whole on each device, when they are there."""
+        return jax.block_until_ready(jax.device_put(tree, self.whole))
+
     def jit(self, function: Any) -> Any:
         """`function(weights, batch)` once per device: weights whole, the batch and what comes out split."""
         whole, split = jax.P(), jax.P(AXIS)

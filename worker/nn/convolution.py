@@ -1,7 +1,7 @@
 """One convolution for all parts. TABLE says which algorithm computes it: by backend, dtype and channels.
 
-Each takes its kernel in a form of its own, which `prepare` makes once per program, outside of the loops over steps and
-images. The kernel itself is HWIO, x is NHWC.
+Each takes its kernel in a form of its own, which `prepare` makes once, when a model is loaded. The kernel itself is
+HWIO, x is NHWC.
 """
 
 import operator
@@ -42,7 +42,8 @@ class Row(NamedTuple):
 
     backend: str | None
     takes: Callable[[Call], bool]
-    prepare: Callable[[Float[Array, "K K I O"]], Prepared]
+    prepare: Callable[[Any], Prepared] | None
+    """From a kernel K K I O, of JAX or of NumPy. None: it takes the kernel as it is."""
     convolve: Callable[[Float[Array, "B H W I"], Prepared, Call], Float[Array, "B H2 W2 O"]]
 
 
@@ -56,13 +57,14 @@ def direct(x: Float[Array, "B H W I"], kernel: Float[Array, "K K I O"], call: Ca
     return _convolve(x, kernel, stride=call.stride, pad=call.size // 2)
 
 
-def fold_upsampling(kernel: Float[Array, "3 3 I O"]) -> Float[Array, "2 2 I 4*O"]:
+def fold_upsampling(kernel: Float[Any, "3 3 I O"]) -> Float[Any, "2 2 I 4*O"]:
     """The kernel that `folded` takes: one of 2 x 2 for each of the four pixels that a pixel becomes.
 
     Of three neighbours in an upsampled image two are the same pixel, whose weights are added here, once.
     """
     first, second = _folded(kernel, axis=0)
-    return jnp.concatenate([*_folded(first, axis=1), *_folded(second, axis=1)], axis=-1)
+    parts = [*_folded(first, axis=1), *_folded(second, axis=1)]
+    return kernel.__array_namespace__().concatenate(parts, axis=-1)
 
 
 def folded(x: Float[Array, "B H W I"], kernel: Float[Array, "2 2 I O4"], call: Call) -> Float[Array, "B H2 W2 O"]:
@@ -75,7 +77,7 @@ def folded(x: Float[Array, "B H W I"], kernel: Float[Array, "2 2 I O4"], call: C
     return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
 
 
-def neighbours(kernel: Float[Array, "K K I O"]) -> Prepared:
+def neighbours(kernel: Float[Any, "K K I O"]) -> Prepared:
     """The kernel that `by_products` takes: a tuple of rows, each a tuple of matrices."""
     return tuple(tuple(row) for row in kernel)
 
@@ -106,7 +108,7 @@ class Winograd(NamedTuple):
     kernel: tuple[tuple[float, ...], ...]
     result: tuple[tuple[int, ...], ...]
 
-    def prepare(self, kernel: Float[Array, "3 3 I O"]) -> Prepared:
+    def prepare(self, kernel: Float[Any, "3 3 I O"]) -> Prepared:
         """The kernel's products by tap: a tuple of rows, each a tuple of matrices."""
         rows = _combine(self.kernel, list(kernel))
         return tuple(tuple(_combine(self.kernel, list(row))) for row in rows)
@@ -177,12 +179,12 @@ UPSAMPLED = Winograd(
 )
 
 
-def _combine(matrix: Sequence[Sequence[float]], parts: Sequence[Array]) -> list[Array]:
+def _combine(matrix: Sequence[Sequence[float]], parts: Sequence[Any]) -> list[Any]:
     """`matrix @ parts`, without what is multiplied by 0."""
     return [_sum(row, parts) for row in matrix]
 
 
-def _sum(factors: Sequence[float], parts: Sequence[Array]) -> Array:
+def _sum(factors: Sequence[float], parts: Sequence[Any]) -> Any:
     scaled = (part if factor == 1 else factor * part for factor, part in zip(factors, parts, strict=True) if factor)
     return reduce(operator.add, scaled)
 
@@ -199,9 +201,10 @@ def _convolve(
     )
 
 
-def _folded(kernel: Float[Array, "..."], *, axis: int) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    before, at, after = jnp.split(kernel, 3, axis)
-    return jnp.concatenate([before, at + after], axis), jnp.concatenate([before + at, after], axis)
+def _folded(kernel: Float[Any, "..."], *, axis: int) -> tuple[Float[Any, "..."], Float[Any, "..."]]:
+    arrays = kernel.__array_namespace__()  # NumPy, or jax.numpy
+    before, at, after = arrays.split(kernel, 3, axis)
+    return arrays.concatenate([before, at + after], axis), arrays.concatenate([before + at, after], axis)
 
 
 def _beside(windows: list[Float[Array, "B H1 W1 O"]], row: int, height: int, width: int) -> Float[Array, "B H W 2 O"]:
@@ -225,6 +228,6 @@ TABLE: tuple[Row, ...] = (
     Row("cpu", lambda call: _suits_winograd(call) and call.upsampling, UPSAMPLED.prepare, UPSAMPLED.convolve),
     Row("cpu", _suits_products, neighbours, by_products),
     Row(None, lambda call: call.upsampling, fold_upsampling, folded),
-    Row(None, lambda call: True, lambda kernel: kernel, direct),
+    Row(None, lambda call: True, None, direct),
 )
 """Algorithms, the better first."""

@@ -4,14 +4,26 @@ Parameters are created as zeros, and only ever under `nnx.eval_shape`: their val
 Norms keep their statistics in float32 whatever the compute dtype, and subtract the mean before squaring.
 """
 
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from promptmill.worker.nn.convolution import Call, Prepared, Row, choose, direct
 from promptmill.worker.nn.products import sums_of
+
+# Each holds one kernel's arrays on the host.
+_THREADS = 4
+
+Put = Callable[[Any], Any]
+"""From arrays of the host, in tuples, to the same on the devices."""
 
 
 def _row(vector: Float[Array, " C"], ndim: int) -> Float[Array, "... C"]:
@@ -37,19 +49,23 @@ class Conv(nnx.Module):
     def __init__(self, inputs: int, outputs: int, *, size: int = 3, stride: int = 1, upsampling: bool = False) -> None:
         self.kernel = nnx.Param(jnp.zeros((size, size, inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
+        self.size, self.inputs, self.outputs = size, inputs, outputs
         self.stride = stride
         self.upsampling = upsampling
         """Of `upsample_2x(x)`."""
-        self.prepared: Prepared | None = nnx.data(None)
+        self.prepared: nnx.Param | None = nnx.data(None)
 
-    def prepare(self) -> None:
-        """Bring the kernel into the form that `__call__` works with; without this each call does."""
-        self.prepared = self._algorithm().prepare(self.kernel[...])
+    def prepare(self, put: Put) -> None:
+        """Keep the kernel in the form that `__call__` works with; without this each call makes it."""
+        prepare = self._algorithm().prepare
+        if prepare is None:
+            return
+        self.prepared = nnx.Param(put(prepare(np.asarray(self.kernel[...]))))
+        if not self.upsampling:  # `directly` takes it as it is
+            del self.kernel
 
     def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B H2 W2 O"]:
-        algorithm = self._algorithm()
-        kernel = algorithm.prepare(self.kernel[...]) if self.prepared is None else self.prepared
-        y = algorithm.convolve(x, kernel, self._known())
+        y = self._algorithm().convolve(x, self._taken(), self._known())
         return y + _row(self.bias[...], y.ndim)
 
     def directly(self, x: Float[Array, "B H W I"]) -> Float[Array, "B H W O"]:
@@ -57,19 +73,32 @@ class Conv(nnx.Module):
         y = direct(x, self.kernel[...], self._known())
         return y + _row(self.bias[...], y.ndim)
 
+    def _taken(self) -> Prepared:
+        """The kernel in the form that the algorithm takes."""
+        if self.prepared is not None:
+            return self.prepared.get_value()
+        kernel, prepare = self.kernel[...], self._algorithm().prepare
+        return kernel if prepare is None else prepare(kernel)
+
     def _algorithm(self) -> Row:
         return choose(self._known(), jax.default_backend())
 
     def _known(self) -> Call:
-        kernel = self.kernel[...]
-        size, _, inputs, outputs = kernel.shape
-        return Call(kernel.dtype, size, inputs, outputs, self.stride, self.upsampling)
+        return Call(self.bias[...].dtype, self.size, self.inputs, self.outputs, self.stride, self.upsampling)
 
 
-def prepare_kernels(net: nnx.Module) -> None:
-    """Prepare all of a network's kernels here, outside of the loops in which it is called."""
-    for conv in convolutions(net):
-        conv.prepare()
+def prepare_kernels(net: nnx.Module, put: Put) -> None:
+    """Bring all of a network's kernels into the form that its products take, on the host; `put` them on the devices."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        deque(threads.map(lambda conv: conv.prepare(put), convolutions(net)), 0)
+
+
+def with_prepared_kernels(graph: nnx.GraphDef, state: nnx.State, put: Put) -> tuple[nnx.GraphDef, nnx.State]:
+    """A network with its kernels prepared."""
+    net = nnx.merge(graph, state)
+    prepare_kernels(net, put)
+    prepared, weights = nnx.split(net)
+    return prepared, weights
 
 
 def convolutions(net: nnx.Module) -> list[Conv]:

@@ -13,7 +13,6 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from promptmill.worker.nn.layers import prepare_kernels
 from promptmill.worker.program import Result
 from promptmill.worker.sampling.samplers import Table, initial_state, row_at, scale_input, step
 from promptmill.worker.sampling.twister import draw
@@ -78,8 +77,6 @@ def generate(
 ) -> Result | Float[Array, "B h w C"]:
     """Render one device's part of a batch. All but `weights` and `inputs` is static."""
     nets = {name: nnx.merge(graph, weights[name]) for name, graph in graphs.items()}
-    for net in nets.values():
-        prepare_kernels(net)
     latents = sample(nets["unet"], encode_text(nets, inputs), inputs)
     if stage.end == "latents":
         return latents

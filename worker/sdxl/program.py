@@ -21,6 +21,7 @@ from flax import nnx
 from promptmill.worker.checkpoint.weights import check_weights, load_weights
 from promptmill.worker.devices import Devices
 from promptmill.worker.errors import RequestError
+from promptmill.worker.nn.layers import with_prepared_kernels
 from promptmill.worker.program import AnyProgram, ImageRequest, Prepared, Result
 from promptmill.worker.sdxl.config import ModelConfig
 from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Stage, generate
@@ -54,12 +55,13 @@ class Model:
         graphs, weights = {}, {}
         for name, build in builders(config).items():
             upcast = name == "vae" and config.vae.force_upcast
-            graphs[name], weights[name] = load_weights(
+            loaded = load_weights(
                 folder / name,
                 build,
                 dtype=jnp.float32 if upcast else dtype,
                 sharding=own.whole,
             )
+            graphs[name], weights[name] = with_prepared_kernels(*loaded, own.put_whole)
         return cls(config, tokenizers, graphs, weights, own)
 
     @staticmethod

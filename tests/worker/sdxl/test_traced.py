@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax.extend.core import Jaxpr, JaxprEqn
 
+from promptmill.worker.checkpoints import find_model
 from promptmill.worker.nn import convolution
 from promptmill.worker.sdxl.generate import generate
 from promptmill.worker.sdxl.program import Model, Program
@@ -80,14 +81,14 @@ def test_no_step_computes_what_all_steps_share(half: Jaxpr) -> None:
 
 
 def test_no_image_decodes_with_what_all_images_share(half: Jaxpr) -> None:
-    """The decoder's loop is over images: its kernels are prepared before."""
+    """The decoder's loop is over images."""
     assert not computed_anew(decoder_of(half))
 
 
-def test_winograds_kernels_are_prepared_before_both_loops(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_winograds_kernels_are_prepared_when_they_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolution, "WINOGRAD_CHANNELS", 8)
     monkeypatch.setattr(convolution, "WINOGRAD_UPSAMPLING_CHANNELS", 8)
-    single = traced(model, guided=True, dtype=jnp.float32)
+    single = traced(Model.load(find_model("tiny-random")), guided=True, dtype=jnp.float32)
     assert not computed_anew(steps_of(single)) and not computed_anew(decoder_of(single))
     left = [e for e in operations(single) if e.primitive.name == "conv_general_dilated"]
     # conv_in and conv_out of both networks, strided ones, and those of one pixel
