@@ -13,6 +13,8 @@ from promptmill.producer.models import TINY_RANDOM
 from promptmill.worker.checkpoint.weights import parameters
 from promptmill.worker.checkpoints import find_model
 from promptmill.worker.nn.config import VAEConfig
+from promptmill.worker.nn.convolution import Call, choose
+from promptmill.worker.nn.layers import Conv, convolutions
 from promptmill.worker.sampling.config import SchedulerConfig
 from promptmill.worker.sdxl.config import ModelConfig, UNetConfig
 from promptmill.worker.sdxl.generate import generate
@@ -66,6 +68,28 @@ def test_each_network_has_its_published_number_of_parameters(networks: dict[str,
         "unet": 2_567_463_684,
         "vae": 49_490_199,  # the decoder's half
     }
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_prepared_kernels_take_little_more_than_the_weights(dtype: Any) -> None:
+    """On a CPU, where most are prepared: docs/performance.md's goal is 1.15 of the weights."""
+    nets = [nnx.eval_shape(build) for build in builders(SDXL_BASE).values()]
+    weights = sum(sizes(nnx.state(net)) for net in nets)
+    kept = weights + sum(growth(conv, jnp.dtype(dtype)) for net in nets for conv in convolutions(net))
+    assert 1.0 < kept / weights < (1.09 if dtype == jnp.float32 else 1.03)
+
+
+def growth(conv: Conv, dtype: jnp.dtype) -> int:
+    """How many numbers more are kept of a convolution than the checkpoint has."""
+    known = Call(dtype, conv.size, conv.inputs, conv.outputs, conv.stride, conv.upsampling)
+    prepare, kernel = choose(known, "cpu").prepare, jax.ShapeDtypeStruct(conv.kernel.shape, dtype)
+    if prepare is None:
+        return 0
+    return sizes(jax.eval_shape(prepare, kernel)) - (0 if conv.upsampling else kernel.size)
+
+
+def sizes(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def abstract_model(kind: Kind, request: PlainRequest) -> tuple[Any, Any, dict[str, nnx.GraphDef]]:
