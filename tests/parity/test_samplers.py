@@ -66,9 +66,15 @@ FLOAT32_NAN = ("squaredcos_cap_v2", "sigma_min", "eta=1.0")
 """Where diffusers' float32 takes the root of a number rounded below zero or divides by a step rounded to zero."""
 
 
-FLOAT32_CANCELS = ("'dpm2_a'", "{'beta_schedule': 'squaredcos_cap_v2'}")
-"""From sigma 20,291 to 15.4 ancestral noise takes all but 0.01168. Of that, two squares of 237 in float32 leave 0.01105
-to diffusers and 0.01172 to us, as their last bits are; and the midpoint is at its root."""
+FLOAT32_CANCELS = {
+    ("'dpm2_a'", "{'beta_schedule': 'squaredcos_cap_v2'}"): 0.05,
+    ("'dpm2_a', steps=2,", "'timestep_spacing': 'linspace'"): 0.002,
+    ("'dpm2_a', steps=2,", "'timestep_type': 'continuous'"): 0.002,
+}
+"""Where ancestral noise takes nearly all of a long step, and how far off that leaves either side, as its last bits are.
+From sigma 20,291 to 15.4 it takes all but 0.01168. Of that, two squares of 237 in float32 leave 0.01105 to diffusers
+and 0.01172 to us; and the midpoint is at its root. From 14.6 to 0.0292 it takes all but 0.0000576: a last bit is 0.4% of
+the midpoint, and processors differ in that bit."""
 
 
 def config_of(values: Mapping[str, Any], folder: Path) -> SchedulerConfig:
@@ -126,10 +132,12 @@ class Comparison:
             self.failures.append(f"{case}: {len(ours) - 1} evaluations, diffusers makes {len(theirs) - 1}")
         else:
             error, self.agreed = relative_error(ours, theirs), self.agreed + 1
-            cancels = all(words in case for words in FLOAT32_CANCELS)
-            if not cancels:
+            lost = max(
+                (bound for words, bound in FLOAT32_CANCELS.items() if all(word in case for word in words)), default=0.0
+            )
+            if not lost:
                 self.worst = max(self.worst, error)
-            if not error < (0.05 if cancels else 1e-4):
+            if not error < (lost or 1e-4):
                 self.failures.append(f"{case}: off by {error:.1e}")
 
     def finish(self, at_least: int) -> None:
