@@ -23,6 +23,7 @@ from promptmill.producer.words import count
 
 MEGAPIXEL = 1024 * 1024
 PNG_BYTES_A_PIXEL = 1.8  # compressed at level 1; a photograph of 1024x1024 comes to 1.9 MB
+SHALLOW_SHARE = 0.015  # of the UNet's operations at 1024x1024: what DeepCache computes at every evaluation
 REFINER_STRENGTH = 0.3  # diffusers' default for image to image with the refiner
 
 STEPS_PUBLISHED = 20
@@ -48,6 +49,9 @@ def work_of(job: Job) -> Work:
     """What a job asks for, by its settings."""
     schedule = job.timesteps or job.sigmas
     steps: float = SAMPLERS[job.sampler].evaluations_in(len(schedule) if schedule else job.num_inference_steps)
+    if job.cache_interval is not None:
+        whole = -(-steps // job.cache_interval)
+        steps = whole + SHALLOW_SHARE * (steps - whole)
     if job.refiner is not None and job.denoising_end is None:
         steps *= 1 + (REFINER_STRENGTH if job.refiner_strength is None else job.refiner_strength)
     return Work(job.shape, steps * (2 if job.guided else 1))

@@ -21,7 +21,7 @@ from promptmill.worker.sampling.solvers.euler import plan_euler, timesteps_and_s
 from promptmill.worker.sampling.solvers.plan import Sampling
 from promptmill.worker.sdxl.config import UNetConfig
 from promptmill.worker.sdxl.program import Model, RefinedProgram
-from promptmill.worker.sdxl.requests import PlainRequest, is_guided, is_stochastic
+from promptmill.worker.sdxl.requests import PlainRequest, is_cached, is_guided, is_stochastic
 from promptmill.worker.sdxl.unet import UNet
 from promptmill.worker.text.clip import CLIPText
 from promptmill.worker.text.config import CLIPConfig
@@ -111,6 +111,7 @@ def programs(model: Model, refiner: Model | None = None) -> Callable[[PlainReque
         height=request.height,
         guided=is_guided(model.config, request.guidance_scale),
         stochastic=is_stochastic(request),
+        cached=is_cached(request),
     )
 
 

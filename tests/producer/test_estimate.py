@@ -61,6 +61,7 @@ def test_a_call_of_the_unet_at_512_is_not_a_quarter_of_one_at_1024():
         *(({"num_inference_steps": 20, "sampler": sampler}, 78) for sampler in ("heun", "dpm2")),
         ({"num_inference_steps": 20, "sampler": "pndm"}, 58),
         ({"num_inference_steps": 50, "timesteps": (999, 499)}, 4),
+        ({"num_inference_steps": 20, "cache_interval": 3}, 2 * (7 + 13 * 0.015)),
         ({"num_inference_steps": 20, "refiner": "org/refiner"}, 52),
         ({"num_inference_steps": 20, "refiner": "org/refiner", "refiner_strength": 0.5}, 60),
         ({"num_inference_steps": 20, "refiner": "org/refiner", "denoising_end": 0.8}, 40),

@@ -70,6 +70,11 @@ def guided_evaluations(request: ImageRequest, evaluations: int) -> Bool[np.ndarr
     return (int((request.guidance_start or 0.0) * steps) <= step) & (step < int(end * steps))
 
 
+def is_cached(request: ImageRequest) -> bool:
+    """Whether the UNet's deep part is kept between evaluations."""
+    return (request.cache_interval or 1) > 1
+
+
 def refreshing_evaluations(runs: Bool[np.ndarray, " E"], cache_interval: int) -> Bool[np.ndarray, " E"]:
     """At which evaluations a pass computes the UNet's deep part: every Nth of those that it runs in, the first too."""
     return runs & ((np.cumsum(runs) - 1) % cache_interval == 0)
@@ -190,7 +195,7 @@ def check_request(config: ModelConfig, request: ImageRequest, kind: Kind) -> Non
         raise RequestError(f"guidance_scale is {request.guidance_scale}, but this program renders {word} guidance")
     if is_interval(config, request) and not kind.interval:
         raise RequestError("guidance_start or guidance_end is given, but this program guides every step")
-    if (request.cache_interval or 1) > 1 and not kind.cached:
+    if is_cached(request) and not kind.cached:
         raise RequestError("cache_interval is given, but this program runs the whole UNet at each evaluation")
     if request.sampler not in SAMPLERS:
         raise RequestError(f"sampler must be one of {', '.join(SAMPLERS)}; got {request.sampler!r}")
