@@ -49,15 +49,17 @@ def _measured(options: argparse.Namespace) -> str:
 
     name = resolve_model(options.model)
     model = Model.load(find_model(name), devices=jax.local_devices()[:1])
-    requests = _requests(name, model.default_size, options)
+    requests = [
+        replace(each, num_inference_steps=options.steps) for each in requests_of(name, model.default_size, options)
+    ]
     size = requests[0].width
     shape: dict[str, Any] = {"width": size, "height": size, "guided": True, "per_device_batch": len(requests)}
     full, part = model.compile(**shape), model.compile(**shape, interval=True)
     runs = [(full, requests)]
     for start, end in INTERVALS:
         runs.append((part, [replace(request, guidance_start=start, guidance_end=end) for request in requests]))
-    pixels = [_render(*run)[0] for run in runs]
-    seconds = [[_render(*run)[1] for run in runs] for _ in range(options.rounds)]
+    pixels = [render(*run)[0] for run in runs]
+    seconds = [[render(*run)[1] for run in runs] for _ in range(options.rounds)]
     rows = []
     for index, (start, end) in enumerate([(None, None), *INTERVALS]):
         each = [psnr(got, expected) for got, expected in zip(pixels[index], pixels[0], strict=True)]
@@ -74,16 +76,18 @@ steps, guidance {requests[0].guidance_scale:g}. {circumstances(("jax", "flax"))}
 """
 
 
-def _requests(name: str, size: int, options: argparse.Namespace) -> list[PlainRequest]:
+def requests_of(name: str, size: int, options: argparse.Namespace) -> list[PlainRequest]:
+    """A request per image, of the examples' prompts; `options` are `images`, `size`, `guidance`."""
     prompts = [line for line in (ROOT / "examples" / "prompts.txt").read_text().splitlines() if line.strip()]
     guidance = options.guidance or model_defaults(name).job_fields().get("guidance_scale") or 5.0
-    settings: dict[str, Any] = {"num_inference_steps": options.steps, "guidance_scale": guidance}
+    settings: dict[str, Any] = {"guidance_scale": guidance}
     size = options.size or size
     texts = [prompts[index % len(prompts)] for index in range(options.images)]
     return [PlainRequest(text, size, size, seed=seed, **settings) for seed, text in enumerate(texts)]
 
 
-def _render(program: Any, requests: list[PlainRequest]) -> tuple[np.ndarray, float]:
+def render(program: Any, requests: list[PlainRequest]) -> tuple[np.ndarray, float]:
+    """The pixels of one batch, and its seconds."""
     prepared = program.prepare(requests)
     started = time.perf_counter()
     pixels = fetch(program.run(prepared), len(requests)).pixels

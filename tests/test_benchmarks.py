@@ -113,6 +113,21 @@ def test_an_interval_of_guidance_saves_passes_and_changes_the_image() -> None:
     assert found[0][3] == "inf" and all(0 < float(row[3]) < 60 for row in found[1:])
 
 
+@pytest.mark.slow
+def test_a_cache_saves_whole_evaluations_and_changes_the_image() -> None:
+    asked = ["--model", "tiny-random", "--images", 2, "--steps", 4, 5, "--intervals", 2, 4, "--rounds", 1]
+    found = rows(run("deepcache", *asked))[1:]
+    assert [row[:3] for row in found] == [
+        ["4", "1", "4"],
+        ["4", "2", "2"],
+        ["4", "4", "1"],
+        ["5", "1", "5"],
+        ["5", "2", "3"],
+        ["5", "4", "2"],
+    ]
+    assert all((row[3] == "inf") == (row[1] == "1") for row in found)
+
+
 def test_submission_is_measured_phase_by_phase_beside_its_peer(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     said = rows(run("submit", "--sizes", 20_000, "--celery", 20, "--write", page))
