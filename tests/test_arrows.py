@@ -148,7 +148,7 @@ def test_worker_imports_the_submission_in_one_place():
 SHARED_ROOMS = ("worker.nn", "worker.sampling", "worker.checkpoint", "worker.text", "worker.safety")
 MAY_USE = {"worker.sdxl": SHARED_ROOMS}
 """What a room of the model may import of the worker, beside itself and what stands in `BESIDE`."""
-BESIDE = ("worker.errors", "worker.devices", "worker.program")
+BESIDE = ("worker.errors", "worker.devices", "worker.program", "worker.quantization")
 FIELDS = {
     "worker.sdxl": {
         f"promptmill.producer.{name}" for name in ("fields", "models", "families.families", "families.samplers")
@@ -210,8 +210,9 @@ def test_modules_have_no_cycles():
 
 
 def test_the_front_door_loads_what_is_heavy_only_when_a_verb_needs_it():
-    light = {"promptmill.worker.settings"}  # a table, of which flags are made
-    assert all(room(name) == "producer" for name in imports(*light) if room(name) in FOLDERS)
+    light = {"promptmill.worker.settings", "promptmill.worker.quantization"}  # tables, of which flags are made
+    ours = {name for name in imports(*light) if room(name) in FOLDERS} - light
+    assert all(room(name) == "producer" for name in ours)
     for module in set(of("promptmill")) - HEAVY_AT_START:
         started = imports(module, at_start_only=True) - light
         heavy = {name for name in started if room(name) in {*HEAVY, "worker", "google"}}

@@ -128,6 +128,14 @@ def test_a_cache_saves_whole_evaluations_and_changes_the_image() -> None:
     assert all((row[3] == "inf") == (row[1] == "1") for row in found)
 
 
+def test_formats_of_a_quantised_unet_are_measured_beside_the_whole_one() -> None:
+    asked = ["--model", "tiny-random", "--images", 1, "--steps", 2, "--rounds", 1]
+    whole, int8, float8 = rows(run("quantize", *asked))[1:]
+    assert [row[0] for row in (whole, int8, float8)] == ["none", "int8", "float8"]
+    assert max(float(int8[1]), float(float8[1])) < 0.5 * float(whole[1])
+    assert 20 < float(float8[7]) < float(int8[7]) < 60
+
+
 def test_submission_is_measured_phase_by_phase_beside_its_peer(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     said = rows(run("submit", "--sizes", 20_000, "--celery", 20, "--write", page))

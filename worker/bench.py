@@ -42,6 +42,7 @@ class Measured:
     device: str
     platform: str
     dtype: str
+    quantize: str
     compile_s: float
     """From the loaded weights to a program, with what XLA kept of earlier processes."""
     first_image_s: float
@@ -83,11 +84,12 @@ class _Loaded:
 class Bench:
     """Measures settings on all devices of this host."""
 
-    def __init__(self, *, dtype: str | None, repeats: int, profile: Path | None = None) -> None:
+    def __init__(self, *, dtype: str | None, quantize: str, repeats: int, profile: Path | None = None) -> None:
         self.devices = Devices.of()
         self.ceiling: Ceiling = ceiling_of(self.devices.mesh.devices.flat[0])
         self.load_s: dict[str, float] = {}
         """Of each model, from files to weights on the devices."""
+        self.quantize = quantize
         self._dtype, self._repeats, self._profile = dtype, repeats, profile
         self._loaded: tuple[list[str], _Loaded] | None = None
         keep_compiled_programs(cache_folder() / "xla")
@@ -133,6 +135,7 @@ class Bench:
             device=str(self.devices.mesh.devices.flat[0].device_kind),
             platform=self.devices.platform,
             dtype=self.dtype,
+            quantize=self.quantize,
             compile_s=compiled - started,
             first_image_s=first - started,
             latency_s=latency_s,
@@ -154,7 +157,7 @@ class Bench:
         models = []
         for name, folder in folders.items():
             started = time.perf_counter()
-            models.append(family_of(folder).Model.load(folder, dtype=self._dtype))
+            models.append(family_of(folder).Model.load(folder, dtype=self._dtype, quantize=self.quantize))
             self.load_s[name] = time.perf_counter() - started
         return family_of(folders[names[0]]), models
 

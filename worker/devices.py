@@ -21,6 +21,10 @@ from promptmill.worker.executables import kept_or_made
 
 AXIS = "device"
 
+SPARING = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
+"""XLA's options, by platform, for a program that is to take little memory. On a CPU it otherwise computes first what
+could be computed at the same time: all kernels of a quantised network would be converted before its first layer."""
+
 
 @dataclass(frozen=True)
 class Devices:
@@ -67,14 +71,18 @@ class Devices:
             jax.shard_map(function, mesh=self.mesh, in_specs=(whole, split), out_specs=split, check_vma=False)
         )
 
-    def compile(self, function: Any, weights: Any, shapes: Any, *, name: str | None = None) -> Any:
+    def compile(
+        self, function: Any, weights: Any, shapes: Any, *, name: str | None = None, sparing: bool = False
+    ) -> Any:
         """`jit` of the function, compiled now for these weights and for inputs of these shapes.
 
-        Under a `name` that says all that is static in the function, an earlier process may have compiled it.
+        Under a `name` that says all that is static in the function, and whether it is `sparing`, an earlier process may
+        have compiled it. A sparing program takes less memory where XLA has a choice.
         """
+        options = SPARING.get(self.platform) if sparing else None
 
         def make() -> Any:
-            return self.jit(function).lower(weights, shapes).compile()
+            return self.jit(function).lower(weights, shapes).compile(compiler_options=options)
 
         return make() if name is None else kept_or_made(name, (weights, shapes), list(self.mesh.devices.flat), make)
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from promptmill.producer.families.families import PIPELINES, family_of_pipeline
 from promptmill.worker.checkpoint.json_config import read_json, unexpected
 from promptmill.worker.program import AnyProgram
+from promptmill.worker.quantization import UNQUANTIZED
 
 
 class LoadedModel(Protocol):
@@ -21,8 +22,11 @@ class LoadedModel(Protocol):
         """Find out whether `load` would take the folder, without reading weights. Raises ConfigError, WeightsError."""
 
     @classmethod
-    def load(cls, folder: Path, *, dtype: Any | None = None) -> "LoadedModel":
-        """Read a diffusers folder onto this host's devices. Raises ConfigError, WeightsError."""
+    def load(cls, folder: Path, *, dtype: Any | None = None, quantize: str = UNQUANTIZED) -> "LoadedModel":
+        """Read a diffusers folder onto this host's devices; `quantize` is a format of worker/quantization.py.
+
+        Raises ConfigError, WeightsError.
+        """
 
 
 class Family(Protocol):

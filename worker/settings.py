@@ -14,6 +14,7 @@ from typing import Any, Literal
 from promptmill.producer.broker import DEFAULT_URL
 from promptmill.producer.broker_url import BROKER_HELP
 from promptmill.producer.errors import PromptmillError
+from promptmill.worker.quantization import FORMATS, UNQUANTIZED
 
 PREFIX = "PROMPTMILL_"
 
@@ -127,6 +128,13 @@ class WorkerSettings:
         choices=("float32", "bfloat16"),
         help="dtype of the UNet and the text encoders.",
         unset="bfloat16 on TPU and GPU, float32 on CPU",
+    )
+    quantize: str = _row(
+        UNQUANTIZED,
+        "--quantize",
+        choices=(UNQUANTIZED, *FORMATS),
+        help="Keep the UNet's large kernels in one byte per number; images change a little.",
+        unset="none",
     )
     per_device_batch: int = _row(
         1, "--per-device-batch", kind="whole", low=1, high=64, help="Images per device and batch.", unset="1"

@@ -49,9 +49,11 @@ class Slice(Devices):
         """`function(weights, batch)` over the whole slice; what comes out is whole on each host."""
         return jax.jit(function, out_shardings=self.whole)
 
-    def compile(self, function: Any, weights: Any, shapes: Any, *, name: str | None = None) -> Any:
+    def compile(
+        self, function: Any, weights: Any, shapes: Any, *, name: str | None = None, sparing: bool = False
+    ) -> Any:
         """As on one host, but made anew by each process: an executable of several is not kept."""
-        return super().compile(function, weights, shapes)
+        return super().compile(function, weights, shapes, sparing=sparing)
 
     def spread(self, model: M) -> M:
         """The model, whose weights this host has whole in its memory, spread over the slice."""

@@ -84,7 +84,17 @@ def test_a_call_may_say_what_a_row_of_a_prompt_file_may(pipeline):
         assert not np.array_equal(np.asarray(pipeline("x", **said)), plain), said
 
 
+def test_a_quantised_unet_changes_the_image_a_little(pipeline):
+    whole, quantised = (
+        np.asarray(each("a cat", seed=3), int)
+        for each in (pipeline, promptmill.Pipeline(TINY, steps=3, quantize="int8"))
+    )
+    assert 0 < np.abs(whole - quantised).mean() < 10
+
+
 def test_what_is_wrong_is_said_at_once():
+    with pytest.raises(PromptmillError, match="must be none or int8 or float8, got 'int4'"):
+        promptmill.Pipeline(TINY, quantize="int4")
     with pytest.raises(JobError, match="width: must be a multiple of 8, got 65"):
         promptmill.Pipeline(TINY, width=65)
     with pytest.raises(JobError, match="did you mean 'steps'"):

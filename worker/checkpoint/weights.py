@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from promptmill.worker.checkpoint.rounding import rounded
 from promptmill.worker.checkpoint.tensor_files import StoredTensor, find_tensors
 from promptmill.worker.errors import WeightsError
 
@@ -44,6 +45,11 @@ _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", "
 _MERGED = {"to_qkv": ("to_q", "to_k", "to_v"), "to_kv": ("to_k", "to_v")}
 # The last part of our names for what PyTorch calls `weight`; other names are the same on both sides.
 _CALLED_WEIGHT = ("kernel", "scale", "embedding")
+# The last part of our name for what no checkpoint has: a quantised kernel's scales are made of the kernel.
+_SCALE = "kernel_scale"
+
+Place = tuple[Any, ...]
+"""Of a parameter in a state."""
 
 
 class Parameter(NamedTuple):
@@ -52,7 +58,7 @@ class Parameter(NamedTuple):
     Where several go into one parameter, it is the `part`-th of `parts` alike along that parameter's last axis.
     """
 
-    path: tuple[Any, ...]
+    path: Place
     key: str
     shape: tuple[int, ...]
     part: int = 0
@@ -64,23 +70,29 @@ def load_weights(
 ) -> tuple[nnx.GraphDef, nnx.State]:
     """The module that `build` makes, as its graph and a state of the weights in `folder`, cast to `dtype`.
 
+    Kernels for which the module has a scale are rounded to what it has them in.
     Raises WeightsError naming the file and the keys that are missing, unexpected, or of another shape.
     """
     graph, state = skeleton(build)
     flat = dict(nnx.to_flat_state(state))
     wanted, tensors = _matched(folder, state)
-    by_path: dict[tuple[Any, ...], list[Parameter]] = {}
+    by_path: dict[Place, list[Parameter]] = {}
     for parameter in wanted.values():
         by_path.setdefault(parameter.path, []).append(parameter)
 
-    def place(merged: list[Parameter]) -> jax.Array:
-        host = _to_our_layout([tensors[parameter.key] for parameter in merged], merged, dtype)
+    def place(path: Place, merged: list[Parameter]) -> dict[Place, jax.Array]:
+        stored, scale = [tensors[parameter.key] for parameter in merged], (*path[:-1], _SCALE)
+        if path[-1] == "kernel" and scale in flat:
+            kernel = _to_our_layout(stored, merged, np.float32)
+            host = dict(zip((path, scale), rounded(kernel, flat[path].dtype), strict=True))
+        else:
+            host = {path: _to_our_layout(stored, merged, dtype)}
         # Waiting keeps one tensor a thread on the host: transfers that are under way hold theirs.
         return jax.block_until_ready(jax.device_put(host, sharding))
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        for path, placed in zip(by_path, threads.map(place, by_path.values()), strict=True):
-            flat[path] = flat[path].replace(placed)
+        for placed in threads.map(place, by_path, by_path.values()):
+            flat.update({path: flat[path].replace(array) for path, array in placed.items()})
     return graph, nnx.from_flat_state(flat)
 
 
@@ -116,6 +128,8 @@ def parameters(state: nnx.State) -> Iterator[Parameter]:
     """Each tensor that a checkpoint has for a module's state; what is merged here, part after part."""
     for path, variable in nnx.to_flat_state(state):
         *where, leaf = path
+        if leaf == _SCALE:
+            continue
         name = "weight" if leaf in _CALLED_WEIGHT else str(leaf)
         names = _MERGED.get(str(where[-1]), (str(where[-1]),)) if where else ("",)
         *inputs, outputs = variable.shape

@@ -30,25 +30,53 @@ def _row(vector: Float[Array, " C"], ndim: int) -> Float[Array, "... C"]:
     return vector.reshape((1,) * (ndim - 1) + (-1,))
 
 
-class Linear(nnx.Module):
-    """`x @ kernel + bias` over the last axis."""
+class Product(nnx.Module):
+    """What multiplies x by a kernel, outputs last; the kernel may be quantised (`quantize.py`)."""
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
-        self.kernel = nnx.Param(jnp.zeros((inputs, outputs)))
-        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+    def __init__(self, shape: tuple[int, ...], *, bias: bool) -> None:
+        self.kernel = nnx.Param(jnp.zeros(shape))
+        self.bias = nnx.Param(jnp.zeros(shape[-1])) if bias else None
+        self.kernel_scale: nnx.Param | None = nnx.data(None)
+        """Of each output, where the kernel is quantised."""
 
-    def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
-        kernel = self.kernel[...]
-        y = jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=sums_of(x.dtype)).astype(x.dtype)
+    def _operands(self, x: Float[Array, "... I"]) -> tuple[Float[Array, "... I"], Float[Array, "... I O"]]:
+        """x, and the kernel in its dtype.
+
+        A quantised kernel is converted at each use, and only then: XLA would convert all of them before the loop over
+        the steps, and hold both. The barrier makes the kernel one of the values that a step computes.
+        """
+        if self.kernel_scale is None:
+            return x, self.kernel[...]
+        x, kernel = lax.optimization_barrier((x, self.kernel[...]))
+        return x, kernel.astype(x.dtype)
+
+    def _finish(self, y: Float[Array, "... O"]) -> Float[Array, "... O"]:
+        """The product's scale and bias."""
+        if self.kernel_scale is not None:
+            y = (y * _row(self.kernel_scale[...], y.ndim)).astype(y.dtype)
         return y if self.bias is None else y + _row(self.bias[...], y.ndim)
 
 
-class Conv(nnx.Module):
+class Linear(Product):
+    """`x @ kernel + bias` over the last axis."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__((inputs, outputs), bias=bias)
+
+    def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
+        x, kernel = self._operands(x)
+        return self._finish(
+            jnp.einsum("...i,io->...o", x, kernel, preferred_element_type=sums_of(x.dtype)).astype(x.dtype)
+        )
+
+
+class Conv(Product):
     """A square convolution, kernel HWIO, padded alike on all sides as PyTorch pads."""
 
+    bias: nnx.Param
+
     def __init__(self, inputs: int, outputs: int, *, size: int = 3, stride: int = 1, upsampling: bool = False) -> None:
-        self.kernel = nnx.Param(jnp.zeros((size, size, inputs, outputs)))
-        self.bias = nnx.Param(jnp.zeros(outputs))
+        super().__init__((size, size, inputs, outputs), bias=True)
         self.size, self.inputs, self.outputs = size, inputs, outputs
         self.stride = stride
         self.upsampling = upsampling
@@ -56,29 +84,33 @@ class Conv(nnx.Module):
         self.prepared: nnx.Param | None = nnx.data(None)
 
     def prepare(self, put: Put) -> None:
-        """Keep the kernel in the form that `__call__` works with; without this each call makes it."""
+        """Keep the kernel in the form that `__call__` works with; without this each call makes it.
+
+        A quantised kernel stays as it is: it would not be small any more.
+        """
         prepare = self._algorithm().prepare
-        if prepare is None:
+        if prepare is None or self.kernel_scale is not None:
             return
         self.prepared = nnx.Param(put(prepare(np.asarray(self.kernel[...]))))
         if not self.upsampling:  # `directly` takes it as it is
             del self.kernel
 
     def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B H2 W2 O"]:
-        y = self._algorithm().convolve(x, self._taken(), self._known())
-        return y + _row(self.bias[...], y.ndim)
+        x, kernel = self._taken(x)
+        return self._finish(self._algorithm().convolve(x, kernel, self._known()))
 
     def directly(self, x: Float[Array, "B H W I"]) -> Float[Array, "B H W O"]:
         """Of x as it is, also where this is one of `upsample_2x(x)`."""
-        y = direct(x, self.kernel[...], self._known())
-        return y + _row(self.bias[...], y.ndim)
+        x, kernel = self._operands(x)
+        return self._finish(direct(x, kernel, self._known()))
 
-    def _taken(self) -> Prepared:
-        """The kernel in the form that the algorithm takes."""
+    def _taken(self, x: Float[Array, "B H W I"]) -> tuple[Float[Array, "B H W I"], Prepared]:
+        """x, and the kernel in the form that the algorithm takes."""
         if self.prepared is not None:
-            return self.prepared.get_value()
-        kernel, prepare = self.kernel[...], self._algorithm().prepare
-        return kernel if prepare is None else prepare(kernel)
+            return x, self.prepared.get_value()
+        x, kernel = self._operands(x)
+        prepare = self._algorithm().prepare
+        return x, kernel if prepare is None else prepare(kernel)
 
     def _algorithm(self) -> Row:
         return choose(self._known(), jax.default_backend())

@@ -23,6 +23,7 @@ from promptmill.worker.devices import Devices
 from promptmill.worker.errors import RequestError
 from promptmill.worker.nn.layers import with_prepared_kernels
 from promptmill.worker.program import AnyProgram, ImageRequest, Prepared, Result
+from promptmill.worker.quantization import UNQUANTIZED
 from promptmill.worker.sdxl.config import ModelConfig
 from promptmill.worker.sdxl.generate import TEXT_TO_IMAGE, Inputs, Stage, generate
 from promptmill.worker.sdxl.parts import builders
@@ -39,13 +40,24 @@ class Model:
     graphs: dict[str, nnx.GraphDef]
     weights: dict[str, nnx.State]
     devices: Devices
+    quantize: str = UNQUANTIZED
+    """What the UNet's large kernels are kept in: a format of worker/quantization.py."""
 
     @classmethod
-    def load(cls, folder: Path, *, devices: Sequence[jax.Device] | None = None, dtype: Any | None = None) -> "Model":
+    def load(
+        cls,
+        folder: Path,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+        dtype: Any | None = None,
+        quantize: str = UNQUANTIZED,
+    ) -> "Model":
         """Read a diffusers folder onto `devices` (default: all of this host's).
 
         `dtype` is what is computed in: bfloat16 on TPU and GPU, float32 on CPU, unless given. The VAE stays
-        in float32 where its configuration says `force_upcast`. Raises ConfigError, WeightsError.
+        in float32 where its configuration says `force_upcast`. With `quantize` the UNet's large kernels
+        are kept in a format of worker/quantization.py; what is computed is in `dtype` all the same. Raises ConfigError,
+        WeightsError.
         """
         own = Devices.of(devices)
         dtype = dtype or (jnp.float32 if own.platform == "cpu" else jnp.bfloat16)
@@ -53,7 +65,7 @@ class Model:
         names = ("tokenizer", "tokenizer_2") if config.text_encoder else ("tokenizer_2",)
         tokenizers = Tokenizers(folder, names)
         graphs, weights = {}, {}
-        for name, build in builders(config).items():
+        for name, build in builders(config, quantize).items():
             upcast = name == "vae" and config.vae.force_upcast
             loaded = load_weights(
                 folder / name,
@@ -62,7 +74,7 @@ class Model:
                 sharding=own.whole,
             )
             graphs[name], weights[name] = with_prepared_kernels(*loaded, own.put_whole)
-        return cls(config, tokenizers, graphs, weights, own)
+        return cls(config, tokenizers, graphs, weights, own, quantize)
 
     @staticmethod
     def check(folder: Path) -> None:
@@ -169,8 +181,9 @@ class Program:
 
     def _compile(self) -> Any:
         body = partial(generate, self.model.config, self.model.graphs, self.kind.stage)
-        name = repr((self.model.config, self.kind))
-        return self.model.devices.compile(body, self.model.weights, self._shapes(), name=name)
+        name = repr((self.model.config, self.kind, self.model.quantize))
+        sparing = self.model.quantize != UNQUANTIZED
+        return self.model.devices.compile(body, self.model.weights, self._shapes(), name=name, sparing=sparing)
 
     def _shapes(self) -> Inputs:
         plain = PlainRequest("", self.kind.width, self.kind.height)
