@@ -99,24 +99,24 @@ def _whole(options: argparse.Namespace) -> None:
         write_section(options.write, WHOLE_SECTION, text)
 
 
-def make_inputs(folder: Path, part: str, size: int) -> dict[str, np.ndarray]:
+def make_inputs(folder: Path, part: str, size: int, batch: int = 1) -> dict[str, np.ndarray]:
     """What one call of a network takes, channels last, from a generator of its own."""
     draw = np.random.default_rng(PARTS.index(part))
     if part.startswith("text_encoder"):
         return {"ids": draw.integers(3, 900, (2, 77))}
     # The autoencoder halves once less than it has levels.
     levels = len(_config(folder, "vae")["block_out_channels"]) - 1
-    latents = draw.standard_normal((1, size >> levels, size >> levels, 4), np.float32)
+    latents = draw.standard_normal((batch, size >> levels, size >> levels, 4), np.float32)
     if part == "vae":
         return {"latents": latents * np.float32(0.13)}
     unet = _config(folder, "unet")
     added = 6 * unet["addition_time_embed_dim"]
     return {
         "latents": latents,
-        "timestep": np.array([801.0], np.float32),
-        "context": draw.standard_normal((1, 77, unet["cross_attention_dim"]), np.float32),
-        "pooled": draw.standard_normal((1, unet["projection_class_embeddings_input_dim"] - added), np.float32),
-        "time_ids": np.array([[size, size, 0, 0, size, size]], np.float32),
+        "timestep": np.full(batch, 801.0, np.float32),
+        "context": draw.standard_normal((batch, 77, unet["cross_attention_dim"]), np.float32),
+        "pooled": draw.standard_normal((batch, unet["projection_class_embeddings_input_dim"] - added), np.float32),
+        "time_ids": np.array([[size, size, 0, 0, size, size]] * batch, np.float32),
     }
 
 

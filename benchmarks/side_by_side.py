@@ -5,9 +5,9 @@
     python -m benchmarks.side_by_side --what image --sizes 1024 --dtype bfloat16      on a GPU, as it is
     python -m benchmarks.side_by_side --model mid --sides ours eager --xla-flags=--xla_cpu_prefer_vector_width=512
 
-`--what` is one call of the UNet or of the VAE's decoder, or a whole guided image. Every side is a process of its own.
-Where all fit into memory they take turns call by call; else, and with `--in-turn`, each round starts them one after
-the other, and a side's time of a round is the median of its calls. A ratio is the median over rounds of a side's time
+`--what` is one call of the UNet (a guided step: two passes per image) or of the VAE's decoder, or a whole guided
+image. Every side is a process of its own. Where all fit into memory they take turns call by call; else, and with
+`--in-turn`, each round starts them one after the other, and a side's time of a round is the median of its calls. A ratio is the median over rounds of a side's time
 over PyTorch's eager time of the same round, so that what else the machine does falls out. `--make-flax ENV` makes
 the environment of the Flax pipeline.
 """
@@ -62,7 +62,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", choices=SIZES, default="full", help="random weights, written to --folder")
     parser.add_argument("--folder", type=Path, help="default: in the temporary folder")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--batch", type=int, default=1, help="of whole images")
+    parser.add_argument("--batch", type=int, default=1, help="images of a call")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=2, help="per round, where sides are started in turn")
@@ -85,7 +85,9 @@ def _compare(what: str, size: int, options: argparse.Namespace) -> list[list[str
     with tempfile.TemporaryDirectory() as scratch:
         asked = {side: _settings(side, what, size, Path(scratch), options) for side in options.sides}
         if what != "image":
-            np.savez(Path(scratch) / "inputs.npz", allow_pickle=False, **make_inputs(options.folder, what, size))
+            rows = options.batch * (2 if what == "unet" else 1)
+            inputs = make_inputs(options.folder, what, size, rows)
+            np.savez(Path(scratch) / "inputs.npz", allow_pickle=False, **inputs)
         seconds, first = (_in_turn if options.in_turn else _together)(asked, options)
         return [_row(what, size, side, seconds, first, Path(scratch)) for side in seconds]
 
