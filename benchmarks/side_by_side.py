@@ -7,9 +7,9 @@
 
 `--what` is one call of the UNet (a guided step: two passes per image) or of the VAE's decoder, or a whole guided
 image. Every side is a process of its own. Where all fit into memory they take turns call by call; else, and with
-`--in-turn`, each round starts them one after the other, and a side's time of a round is the median of its calls. A ratio is the median over rounds of a side's time
-over PyTorch's eager time of the same round, so that what else the machine does falls out. `--make-flax ENV` makes
-the environment of the Flax pipeline.
+`--in-turn`, each round starts them one after the other, and a side's time of a round is the median of its calls. A
+ratio is the median over rounds of a side's time over PyTorch's eager time of the same round, so that what else the
+machine does falls out. `--make-flax ENV` makes the environment of the Flax pipeline.
 """
 
 import argparse
