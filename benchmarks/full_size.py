@@ -149,13 +149,18 @@ def _ours(folder: Path, part: str, dtype: str, values: dict[str, np.ndarray], re
 
     from promptmill.worker.checkpoint.weights import load_weights
     from promptmill.worker.nn.layers import with_prepared_kernels
+    from promptmill.worker.nn.vae import IN_FLOAT32
 
     device = jax.devices("cpu")[0]
     build, call = _our_network(folder, part)
     jax.block_until_ready(jax.device_put(jnp.zeros(8), device))
     watch = Peak()
     graph, state = load_weights(
-        folder / part, build, dtype=jnp.dtype(dtype), sharding=jax.sharding.SingleDeviceSharding(device)
+        folder / part,
+        build,
+        dtype=jnp.dtype(dtype),
+        sharding=jax.sharding.SingleDeviceSharding(device),
+        in_float32=IN_FLOAT32 if part == "vae" else (),
     )
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     graph, state = with_prepared_kernels(graph, state, partial(jax.device_put, device=device))

@@ -192,13 +192,15 @@ class OurPart:
         from benchmarks.full_size import _float_type, _our_network
         from promptmill.worker.checkpoint.weights import load_weights
         from promptmill.worker.nn.layers import with_prepared_kernels
+        from promptmill.worker.nn.vae import IN_FLOAT32
 
         self.device = jax.devices()[0].device_kind
         folder, dtype = Path(settings["folder"]), settings["dtype"]
         self.part = part = settings["what"]
         build, self._call = _our_network(folder, part)
         where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        loaded = load_weights(folder / part, build, dtype=jnp.dtype(dtype), sharding=where)
+        kept = IN_FLOAT32 if part == "vae" else ()
+        loaded = load_weights(folder / part, build, dtype=jnp.dtype(dtype), sharding=where, in_float32=kept)
         self._graph, self._state = with_prepared_kernels(*loaded, partial(jax.device_put, device=where))
         given = np.load(settings["inputs"])
         self._inputs = {name: jnp.asarray(value, _float_type(value, dtype)) for name, value in given.items()}

@@ -37,9 +37,9 @@ class Pipeline:
 
     `model` is a folder or a hub id. Fields of a job, named as in a prompt file (`steps=20`, `sampler="dpm++_2m"`,
     `refiner=...`), are the defaults of every call; `preset` is as for `promptmill render`. `dtype` is "bfloat16" or
-    "float32"; by default what suits the device. `quantize`, "int8" or "float8", keeps the UNet's large kernels in one
-    byte per number. Raises ModelNameError, PresetError, JobError; the first call that needs the weights may raise
-    ModelError.
+    "float32"; by default what suits the device. So is `vae_dtype`, by default what suits the model. `quantize`, "int8"
+    or "float8", keeps the UNet's large kernels in one byte per number. Raises ModelNameError, PresetError, JobError;
+    the first call that needs the weights may raise ModelError.
     """
 
     def __init__(
@@ -49,15 +49,17 @@ class Pipeline:
         preset: str | None = None,
         dtype: str | None = None,
         quantize: str = "none",
+        vae_dtype: str | None = None,
         per_device_batch: int = 1,
         **fields: Any,
     ) -> None:
         self.model = resolve_model(model)
         of_model = {**model_defaults(self.model, preset).job_fields(), "model": self.model}
         self._defaults = self._over(of_model, fields)
-        self._programs = Programs(
-            WorkerSettings(dtype=dtype, quantize=quantize, per_device_batch=per_device_batch), Checks({})
+        settings = WorkerSettings(
+            dtype=dtype, vae_dtype=vae_dtype, quantize=quantize, per_device_batch=per_device_batch
         )
+        self._programs = Programs(settings, Checks({}))
         Job(prompt="any", **self._defaults)  # a wrong field is said now
 
     @overload

@@ -60,6 +60,18 @@ def test_a_section_is_written_into_its_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_decoder_is_measured(tmp_path: Path) -> None:
+    run("decoder", "--narrow", 8, "--sizes", 64, "--repeats", 1, "--write", tmp_path / "p.md")
+    errors, memory, batches = (
+        [row for row in rows((tmp_path / "p.md").read_text()) if len(row) == length][1:] for length in (6, 4, 5)
+    )
+    assert [row[1] for row in errors][3::4] == ["... but both: ours"] * 2
+    assert all(float(ours[2]) < float(all_half[2]) for all_half, ours in zip(errors[0::4], errors[3::4], strict=True))
+    assert [row[1] for row in memory] == ["cpu", "cpu", "tpu", "tpu"]
+    assert [row[1] for row in batches] == ["1", "2", "4"]
+
+
+@pytest.mark.slow
 def test_full_size_runs_with_the_tiny_model(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     pytest.importorskip("torch")

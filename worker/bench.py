@@ -43,6 +43,8 @@ class Measured:
     platform: str
     dtype: str
     quantize: str
+    vae_dtype: str | None
+    """None is the model's own."""
     compile_s: float
     """From the loaded weights to a program, with what XLA kept of earlier processes."""
     first_image_s: float
@@ -84,12 +86,15 @@ class _Loaded:
 class Bench:
     """Measures settings on all devices of this host."""
 
-    def __init__(self, *, dtype: str | None, quantize: str, repeats: int, profile: Path | None = None) -> None:
+    def __init__(
+        self, *, dtype: str | None, vae_dtype: str | None, quantize: str, repeats: int, profile: Path | None = None
+    ) -> None:
         self.devices = Devices.of()
         self.ceiling: Ceiling = ceiling_of(self.devices.mesh.devices.flat[0])
         self.load_s: dict[str, float] = {}
         """Of each model, from files to weights on the devices."""
         self.quantize = quantize
+        self.vae_dtype = vae_dtype
         self._dtype, self._repeats, self._profile = dtype, repeats, profile
         self._loaded: tuple[list[str], _Loaded] | None = None
         keep_compiled_programs(cache_folder() / "xla")
@@ -136,6 +141,7 @@ class Bench:
             platform=self.devices.platform,
             dtype=self.dtype,
             quantize=self.quantize,
+            vae_dtype=self.vae_dtype,
             compile_s=compiled - started,
             first_image_s=first - started,
             latency_s=latency_s,
@@ -157,7 +163,8 @@ class Bench:
         models = []
         for name, folder in folders.items():
             started = time.perf_counter()
-            models.append(family_of(folder).Model.load(folder, dtype=self._dtype, quantize=self.quantize))
+            types: dict[str, Any] = {"dtype": self._dtype, "vae_dtype": self.vae_dtype, "quantize": self.quantize}
+            models.append(family_of(folder).Model.load(folder, **types))
             self.load_s[name] = time.perf_counter() - started
         return family_of(folders[names[0]]), models
 

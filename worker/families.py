@@ -22,7 +22,9 @@ class LoadedModel(Protocol):
         """Find out whether `load` would take the folder, without reading weights. Raises ConfigError, WeightsError."""
 
     @classmethod
-    def load(cls, folder: Path, *, dtype: Any | None = None, quantize: str = UNQUANTIZED) -> "LoadedModel":
+    def load(
+        cls, folder: Path, *, dtype: Any | None = None, vae_dtype: Any | None = None, quantize: str = UNQUANTIZED
+    ) -> "LoadedModel":
         """Read a diffusers folder onto this host's devices; `quantize` is a format of worker/quantization.py.
 
         Raises ConfigError, WeightsError.

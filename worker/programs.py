@@ -148,7 +148,8 @@ class Programs:
                 if len(self._models) < kept:
                     break
                 self._drop(dropped)
-            model = family.Model.load(folder, dtype=self._settings.dtype, quantize=self._settings.quantize)
+            said = self._settings
+            model = family.Model.load(folder, dtype=said.dtype, vae_dtype=said.vae_dtype, quantize=said.quantize)
             with self._lock:
                 self._models[name] = family, model
             logger.info("loaded %s in %.1f s", name, time.monotonic() - start)

@@ -129,6 +129,13 @@ class WorkerSettings:
         help="dtype of the UNet and the text encoders.",
         unset="bfloat16 on TPU and GPU, float32 on CPU",
     )
+    vae_dtype: str | None = _row(
+        None,
+        "--vae-dtype",
+        choices=("float32", "bfloat16"),
+        help="dtype of the VAE's decoder; its first and last layers stay in float32.",
+        unset="float32 where the model says force_upcast, as SDXL's own does, else the dtype",
+    )
     quantize: str = _row(
         UNQUANTIZED,
         "--quantize",

@@ -62,7 +62,7 @@ COLUMNS = {
     help="Images per device and batch.",
 )
 @click.option("--preset", help="As for render, or mlperf: 1024x1024, 20 guided Euler steps.  [the checkpoint's own]")
-@setting_options("dtype", "quantize")
+@setting_options("dtype", "vae_dtype", "quantize")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Batches to time per row.")
 @click.option(
     "--price", type=click.FloatRange(0, min_open=True), help="Price of a device per hour, for images per unit of money."
@@ -81,6 +81,7 @@ def command(
     preset: str | None,
     dtype: str | None,
     quantize: str | None,
+    vae_dtype: str | None,
     repeats: int,
     price: float | None,
     profile: Path | None,
@@ -101,7 +102,7 @@ def command(
         ) from error
     from promptmill.producer.measured import keep
 
-    bench = Bench(dtype=dtype, quantize=quantize or "none", repeats=repeats, profile=profile)
+    bench = Bench(dtype=dtype, vae_dtype=vae_dtype, quantize=quantize or "none", repeats=repeats, profile=profile)
     rows = []
     for job, batch in itertools.product(jobs, per_device_batch):
         what = f"{job.model}, {job.width}x{job.height}, {job.num_inference_steps} steps"
@@ -150,7 +151,7 @@ def _kept(jobs: "Sequence[Job]", batches: Sequence[int], rows: "Iterable[Measure
                 per_device_batch=row.per_device_batch,
                 device=row.device,
                 devices=row.devices,
-                dtype=_types(row.dtype, row.quantize),
+                dtype=_types(row.dtype, row.vae_dtype, row.quantize),
                 images_per_s=row.images_per_s,
                 on=today,
             )
@@ -163,6 +164,7 @@ def describe(bench: "Bench", rows: "Sequence[Measured | Refused]", price: float 
         "devices": bench.devices.count,
         "dtype": bench.dtype,
         "quantize": bench.quantize,
+        "vae_dtype": bench.vae_dtype,
         "ceiling": dataclasses.asdict(bench.ceiling),
         "load_s": bench.load_s,
         "price": price,
@@ -185,7 +187,7 @@ def report(said: dict[str, Any]) -> str:
     lines = [list(columns.values()), *(_cells(row, list(columns)) for row in said["rows"])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    types = _types(said["dtype"], said["quantize"])
+    types = _types(said["dtype"], said["vae_dtype"], said["quantize"])
     loads = ", ".join(f"{model} in {seconds:.1f} s" for model, seconds in said["load_s"].items())
     return "\n".join(
         [
@@ -196,9 +198,10 @@ def report(said: dict[str, Any]) -> str:
     )
 
 
-def _types(dtype: str, quantize: str) -> str:
-    """Both, as a person reads them, and as `--dry-run` tells measurements apart."""
-    return dtype if quantize == "none" else f"{dtype}, UNet in {quantize}"
+def _types(dtype: str, vae_dtype: str | None, quantize: str) -> str:
+    """All, as a person reads them, and as `--dry-run` tells measurements apart."""
+    vae = "" if vae_dtype is None else f", VAE in {vae_dtype}"
+    return f"{dtype}{vae}" if quantize == "none" else f"{dtype}{vae}, UNet in {quantize}"
 
 
 def _cells(row: dict[str, Any], columns: Sequence[str]) -> list[str]:

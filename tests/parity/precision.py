@@ -77,8 +77,11 @@ Rendered = list[tuple[np.ndarray, np.ndarray]]
 
 def rows(folder: Path, requests: Sequence[PlainRequest] = REQUESTS) -> list[PrecisionRow]:
     """A row a variant, and one of PyTorch's pipeline all in bfloat16 against itself in float32."""
-    model = Model.load(folder, devices=jax.local_devices()[:1], dtype=jnp.float32)
-    render = renderer(model)
+    model, half = (
+        Model.load(folder, devices=jax.local_devices()[:1], dtype=jnp.float32, vae_dtype=vae_dtype)
+        for vae_dtype in (jnp.float32, jnp.bfloat16)
+    )
+    render = renderer(model, half)
     exact = [render(Variant("all float32"), request) for request in requests]
     found = [_row(variant.says, [render(variant, request) for request in requests], exact) for variant in VARIANTS]
     single, half = (theirs.load(folder, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
@@ -92,11 +95,14 @@ def _row(says: str, got: Rendered, expected: Rendered) -> PrecisionRow:
     return PrecisionRow(says, float(np.median(errors)), float(np.median(psnrs)), min(psnrs))
 
 
-def renderer(model: Model) -> Callable[[Variant, PlainRequest], tuple[np.ndarray, np.ndarray]]:
-    """What renders a request as a variant says; each part is compiled once for each way that it computes in."""
+def renderer(model: Model, half: Model) -> Callable[[Variant, PlainRequest], tuple[np.ndarray, np.ndarray]]:
+    """What renders a request as a variant says; each part is compiled once for each way that it computes in.
+
+    `half` has the VAE in bfloat16 as `--vae-dtype` has it: some weights stay in float32.
+    """
     encode = jax.jit(partial(_encode, model.graphs))
     denoise = jax.jit(partial(_sample, model.graphs["unet"]))
-    to_pixels = jax.jit(partial(decode, model.graphs["vae"]))
+    to_pixels, to_pixels_in_half = (jax.jit(partial(decode, each.graphs["vae"])) for each in (model, half))
     sample_in_half = jax.jit(partial(_sample_in_half, model.graphs["unet"]))
 
     def render(variant: Variant, request: PlainRequest) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +113,10 @@ def renderer(model: Model) -> Callable[[Variant, PlainRequest], tuple[np.ndarray
         latents = (sample_in_half if variant.latents else denoise)(
             _in(variant.unet, model.weights["unet"]), condition, inputs
         )
-        result = to_pixels(_in(variant.vae, model.weights["vae"]), latents)
+        if variant.vae:
+            result = to_pixels_in_half(half.weights["vae"], latents)
+        else:
+            result = to_pixels(model.weights["vae"], latents)
         return np.asarray(latents)[0], np.asarray(result.pixels)
 
     return render

@@ -66,12 +66,18 @@ class Parameter(NamedTuple):
 
 
 def load_weights(
-    folder: Path, build: Callable[[], nnx.Module], *, dtype: Any, sharding: jax.sharding.Sharding
+    folder: Path,
+    build: Callable[[], nnx.Module],
+    *,
+    dtype: Any,
+    sharding: jax.sharding.Sharding,
+    in_float32: tuple[str, ...] = (),
 ) -> tuple[nnx.GraphDef, nnx.State]:
     """The module that `build` makes, as its graph and a state of the weights in `folder`, cast to `dtype`.
 
-    Kernels for which the module has a scale are rounded to what it has them in.
-    Raises WeightsError naming the file and the keys that are missing, unexpected, or of another shape.
+    Keys that begin as `in_float32` says are cast to that instead. Kernels for which the module has a scale are rounded
+    to what it has them in. Raises WeightsError naming the file and the keys that are missing, unexpected, or of another
+    shape.
     """
     graph, state = skeleton(build)
     flat = dict(nnx.to_flat_state(state))
@@ -86,7 +92,8 @@ def load_weights(
             kernel = _to_our_layout(stored, merged, np.float32)
             host = dict(zip((path, scale), rounded(kernel, flat[path].dtype), strict=True))
         else:
-            host = {path: _to_our_layout(stored, merged, dtype)}
+            own = np.float32 if merged[0].key.startswith(in_float32) else dtype
+            host = {path: _to_our_layout(stored, merged, own)}
         # Waiting keeps one tensor a thread on the host: transfers that are under way hold theirs.
         return jax.block_until_ready(jax.device_put(host, sharding))
 

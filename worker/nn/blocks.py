@@ -19,10 +19,10 @@ class ResnetBlock(nnx.Module):
         self.conv_shortcut = Conv(inputs, outputs, size=1) if inputs != outputs else None
 
     def __call__(self, x: Float[Array, "B H W I"], time: Float[Array, "B T"] | None = None) -> Float[Array, "B H W O"]:
-        h = self.conv1(jax.nn.silu(self.norm1(x)))
+        h = self.conv1(self.norm1.silu(x))
         if self.time_emb_proj is not None and time is not None:
             h = h + self.time_emb_proj(jax.nn.silu(time))[:, None, None, :]
-        h = self.conv2(jax.nn.silu(self.norm2(h)))
+        h = self.conv2(self.norm2.silu(h))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 

@@ -112,11 +112,16 @@ class Conv(Product):
         prepare = self._algorithm().prepare
         return x, kernel if prepare is None else prepare(kernel)
 
+    @property
+    def dtype(self) -> jnp.dtype:
+        """What it computes in."""
+        return self.bias[...].dtype
+
     def _algorithm(self) -> Row:
         return choose(self._known(), jax.default_backend())
 
     def _known(self) -> Call:
-        return Call(self.bias[...].dtype, self.size, self.inputs, self.outputs, self.stride, self.upsampling)
+        return Call(self.dtype, self.size, self.inputs, self.outputs, self.stride, self.upsampling)
 
 
 def prepare_kernels(net: nnx.Module, put: Put) -> None:
@@ -160,11 +165,18 @@ class GroupNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        return self._in_float32(x).astype(x.dtype)
+
+    def silu(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        """SiLU of the normalised, rounded once."""
+        return jax.nn.silu(self._in_float32(x)).astype(x.dtype)
+
+    def _in_float32(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         batch, height, width, channels = x.shape
         # B H W (G c) -> B H W G c
         grouped = x.astype(jnp.float32).reshape(batch, height, width, self.groups, channels // self.groups)
         y = _standardise(grouped, axes=(1, 2, 4), eps=self.eps).reshape(x.shape)
-        return _scale_and_shift(y, self.scale[...], self.bias[...]).astype(x.dtype)
+        return _scale_and_shift(y, self.scale[...], self.bias[...])
 
 
 def _standardise(x: Float[Array, "..."], *, axes: tuple[int, ...], eps: float) -> Float[Array, "..."]:

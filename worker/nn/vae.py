@@ -1,9 +1,8 @@
 """The image decoder: the half of diffusers' `AutoencoderKL` that rendering needs, NHWC.
 
-Attribute names are the checkpoint's keys.
+Attribute names are the checkpoint's keys. Layers compute in the dtype of their weights.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -15,6 +14,9 @@ from promptmill.worker.nn.layers import Conv, GroupNorm, Linear
 
 # diffusers' constant for every norm of the autoencoder; no configuration field.
 NORM_EPS = 1e-6
+# Weights that stay in float32 in a decoder of bfloat16, by how their keys begin: the first and the last layers, which
+# are a thousandth of its operations and a quarter of its error (docs/performance.md).
+IN_FLOAT32 = ("post_quant_conv.", "decoder.conv_in.", "decoder.conv_norm_out.", "decoder.conv_out.")
 
 
 class PixelAttention(nnx.Module):
@@ -79,10 +81,10 @@ class Decoder(nnx.Module):
         self.conv_out = Conv(widths[-1], config.out_channels)
 
     def __call__(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        x = self.mid_block(self.conv_in(latents))
+        x = self.mid_block(self.conv_in(latents).astype(self.mid_block.resnets[0].conv1.dtype))
         for up in self.up_blocks:
             x = up(x)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+        return self.conv_out(self.conv_norm_out.silu(x.astype(self.conv_out.dtype)))
 
 
 class VAE(nnx.Module):

@@ -22,6 +22,7 @@ from promptmill.worker.checkpoint.weights import check_weights, load_weights
 from promptmill.worker.devices import Devices
 from promptmill.worker.errors import RequestError
 from promptmill.worker.nn.layers import with_prepared_kernels
+from promptmill.worker.nn.vae import IN_FLOAT32
 from promptmill.worker.program import AnyProgram, ImageRequest, Prepared, Result
 from promptmill.worker.quantization import UNQUANTIZED
 from promptmill.worker.sdxl.config import ModelConfig
@@ -50,28 +51,30 @@ class Model:
         *,
         devices: Sequence[jax.Device] | None = None,
         dtype: Any | None = None,
+        vae_dtype: Any | None = None,
         quantize: str = UNQUANTIZED,
     ) -> "Model":
         """Read a diffusers folder onto `devices` (default: all of this host's).
 
-        `dtype` is what is computed in: bfloat16 on TPU and GPU, float32 on CPU, unless given. The VAE stays
-        in float32 where its configuration says `force_upcast`. With `quantize` the UNet's large kernels
-        are kept in a format of worker/quantization.py; what is computed is in `dtype` all the same. Raises ConfigError,
-        WeightsError.
+        `dtype` is what is computed in: bfloat16 on TPU and GPU, float32 on CPU, unless given. `vae_dtype` is the
+        VAE's: unless given, float32 where its configuration says `force_upcast`, else `dtype`. With `quantize` the
+        UNet's large kernels are kept in a format of worker/quantization.py; what is computed is in `dtype` all the
+        same. Raises ConfigError, WeightsError.
         """
         own = Devices.of(devices)
         dtype = dtype or (jnp.float32 if own.platform == "cpu" else jnp.bfloat16)
         config = ModelConfig.from_folder(folder)
         names = ("tokenizer", "tokenizer_2") if config.text_encoder else ("tokenizer_2",)
         tokenizers = Tokenizers(folder, names)
+        vae_dtype = vae_dtype or (jnp.float32 if config.vae.force_upcast else dtype)
         graphs, weights = {}, {}
         for name, build in builders(config, quantize).items():
-            upcast = name == "vae" and config.vae.force_upcast
             loaded = load_weights(
                 folder / name,
                 build,
-                dtype=jnp.float32 if upcast else dtype,
+                dtype=vae_dtype if name == "vae" else dtype,
                 sharding=own.whole,
+                in_float32=IN_FLOAT32 if name == "vae" else (),
             )
             graphs[name], weights[name] = with_prepared_kernels(*loaded, own.put_whole)
         return cls(config, tokenizers, graphs, weights, own, quantize)

@@ -15,12 +15,12 @@ from promptmill.worker.ceilings import PEAKS, ceiling_of
 def test_a_row_per_combination_with_what_was_measured(promptmill, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
     words = ["--model", "tiny-random", "--steps", "1,3", "--per-device-batch", "1", "--repeats", "2", "--price", "2"]
-    words += ["--quantize", "int8"]
+    words += ["--quantize", "int8", "--vae-dtype", "bfloat16"]
     ran = promptmill("bench", *words, "--profile", "trace", "--json")
     assert ran.code == 0, ran.err
     said = json.loads(ran.out)
     assert (said["device"], said["devices"], said["dtype"]) == ("cpu", 8, "float32")
-    assert said["quantize"] == "int8"
+    assert (said["quantize"], said["vae_dtype"]) == ("int8", "bfloat16")
     assert said["ceiling"]["source"].startswith("measured here: a float32 product")
     one, three = said["rows"]
     assert [row["steps"] for row in (one, three)] == [1, 3]
@@ -35,7 +35,7 @@ def test_a_row_per_combination_with_what_was_measured(promptmill, here: Path, mo
     planned = promptmill("submit", "cats.txt", "--model", "tiny-random", "--output", "out", "--dry-run", "--json")
     (estimate,) = json.loads(planned.out)["estimates"]
     assert estimate["device"] == "cpu" and estimate["basis"].startswith("promptmill bench of ")
-    assert "float32, UNet in int8" in estimate["basis"]
+    assert "float32, VAE in bfloat16, UNet in int8" in estimate["basis"]
 
 
 def test_mlperfs_setting_is_a_preset() -> None:
