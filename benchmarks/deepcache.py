@@ -4,7 +4,8 @@
     python -m benchmarks.deepcache --random full --folder /tmp/sdxl-random --dtype bfloat16 --size 256 --images 1
 
 The same prompts and seeds by turns in one process: by the program that runs the whole UNet at each evaluation, and by
-the one that keeps its deep part. PSNR is over all images' bytes. `pocket` and random weights stand in for a model that
+the one that keeps its deep part. PSNR is over all images' bytes; beside it that of the whole UNet in as many steps as
+the other has whole evaluations. `pocket` and random weights stand in for a model that
 people use: what the numbers are there has to be measured there.
 """
 
@@ -26,7 +27,16 @@ from promptmill.worker.checkpoints import find_model
 from promptmill.worker.sdxl.program import Model
 from promptmill.worker.sdxl.requests import PlainRequest
 
-HEAD = ["steps", "cache_interval", "whole evaluations", "PSNR, dB", "worst image, dB", "s a batch", "of the whole UNet"]
+HEAD = [
+    "steps",
+    "cache_interval",
+    "whole evaluations",
+    "PSNR, dB",
+    "worst image, dB",
+    "as many steps alone, dB",
+    "s a batch",
+    "of the whole UNet",
+]
 
 
 def main() -> None:
@@ -76,11 +86,9 @@ def _rows(
 ) -> list[list[str]]:
     """One step count's rows: the whole UNet, then each interval, timed by turns."""
     intervals = [1, *options.intervals]
+    asked = [replace(request, num_inference_steps=steps) for request in requests]
     runs = [
-        (
-            whole if every == 1 else cached,
-            [replace(r, num_inference_steps=steps, cache_interval=every) for r in requests],
-        )
+        (whole if every == 1 else cached, [replace(request, cache_interval=every) for request in asked])
         for every in intervals
     ]
     rounds = [[render(*run) for run in runs] for _ in range(options.rounds)]
@@ -89,9 +97,10 @@ def _rows(
     for index, every in enumerate(intervals):
         pixels: np.ndarray = rounds[0][index][0]
         worst = min(psnr(got, wanted) for got, wanted in zip(pixels, expected, strict=True))
+        fewer, _ = render(whole, [replace(request, num_inference_steps=-(-steps // every)) for request in requests])
         seconds = [turn[index][1] for turn in rounds]
         ratio = statistics.median(turn[index][1] / turn[0][1] for turn in rounds)
-        quality = [f"{psnr(pixels, expected):.1f}", f"{worst:.1f}"]
+        quality = [f"{psnr(pixels, expected):.1f}", f"{worst:.1f}", f"{psnr(fewer, expected):.1f}"]
         times = [f"{statistics.median(seconds):.2f}", f"{ratio:.2f}"]
         rows.append([str(steps), str(every), str(-(-steps // every)), *quality, *times])
     return rows

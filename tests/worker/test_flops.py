@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
+from promptmill.producer.estimate import SHALLOW_SHARE
 from promptmill.worker import flops
 from promptmill.worker.devices import Devices
 from promptmill.worker.flops import count_flops
@@ -16,6 +17,7 @@ from promptmill.worker.sdxl.generate import generate
 from promptmill.worker.sdxl.program import Program
 from promptmill.worker.sdxl.requests import Kind, PlainRequest
 from tests.worker.sdxl.test_full_size import SDXL_BASE, abstract_model
+from tests.worker.sdxl.test_traced import steps_of
 
 A, B = jnp.ones((3, 5)), jnp.ones((5, 7))
 PRODUCT = 2 * 3 * 5 * 7
@@ -91,3 +93,16 @@ def test_sdxl_at_full_size_costs_what_pytorchs_counter_says(
     assert one == pytest.approx(unet + decoder + 0.11, rel=0.04)
     assert two - one == pytest.approx(one - none)
     assert 0.95 * unet < one - none <= 1.01 * unet, "the text's keys and values are made once, before the steps"
+
+
+@pytest.mark.slow
+def test_deepcache_computes_a_small_share_of_sdxl_at_every_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "WINOGRAD_CHANNELS", 2**30)
+    monkeypatch.setattr(convolution, "WINOGRAD_UPSAMPLING_CHANNELS", 2**30)
+    kind = Kind(1024, 1024, guided=False, cached=True)
+    weights, inputs, graphs = abstract_model(kind, PlainRequest("a cat", 1024, 1024))
+    jaxpr = jax.make_jaxpr(partial(generate, SDXL_BASE, graphs, kind.stage))(weights, inputs)
+    body = steps_of(jaxpr.jaxpr).params["body_jaxpr"]
+    (deep,) = (equation for equation in body.jaxpr.eqns if equation.primitive.name == "cond")
+    every = max(count_flops(branch, trips=1) for branch in deep.params["branches"])
+    assert 1 - every / count_flops(body, trips=1) == pytest.approx(SHALLOW_SHARE, abs=0.0005)
