@@ -1,5 +1,7 @@
 """Where Redis is: its URL, a client of it, and the Celery app's settings for it."""
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -57,10 +59,11 @@ def client_of(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
     check_url(url)
     options: dict[str, Any] = {
         "decode_responses": True,
+        "encoding_errors": "backslashreplace",  # others may write what is no UTF-8
         "socket_connect_timeout": min(CONNECT_TIMEOUT_S, timeout_s),
         "socket_timeout": timeout_s,
         "health_check_interval": 15,
-        "retry": Retry(FullJitterBackoff(cap=1.0, base=0.05), retries=3),
+        "retry": OneRetry(FullJitterBackoff(cap=1.0, base=0.05), retries=3),
     }
     if is_sentinel(url):
         return sentinel_url(url).client(**options)
@@ -68,6 +71,23 @@ def client_of(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
         return redis.Redis.from_url(url, **options)
     except ValueError as error:  # an option's value; not with the error's own text, which may quote a password
         raise BrokerError(f"broker {without_password(url)!r}: one of its options has a wrong value") from error
+
+
+class OneRetry(Retry):
+    """redis-py's, which tries a command again and, in each try, the connecting as often: 16 timeouts for 4 tries."""
+
+    def call_with_retry(self, do: Callable[[], Any], *args: Any, **options: Any) -> Any:
+        if getattr(_trying, "now", False):
+            return do()
+        _trying.now = True
+        try:
+            return super().call_with_retry(do, *args, **options)
+        finally:
+            _trying.now = False
+
+
+_trying = threading.local()
+"""State: whether this thread is in a try."""
 
 
 def eviction(client: redis.Redis) -> str | None:

@@ -21,6 +21,8 @@ PromptmillError
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from promptmill.producer.words import printable
+
 MOST_RANGES = 10  # of lines with the same fault, in one message
 
 
@@ -53,7 +55,7 @@ class PromptFileError(PromptmillError):
         row: Mapping[str, Any] | None = None,
     ) -> None:
         where = f"{path}:{line}" if line else path
-        super().__init__(_shown(f"{where}: {field}: {problem}" if field else f"{where}: {problem}"))
+        super().__init__(printable(f"{where}: {field}: {problem}" if field else f"{where}: {problem}"))
         self.others = 0
         """Other rows of the file that are wrong in the same way."""
         self._other_lines: list[list[int]] = []  # first and last of a range
@@ -79,11 +81,6 @@ class PromptFileError(PromptmillError):
         ranges = [str(low) if low == high else f"{low}-{high}" for low, high in self._other_lines]
         shown = ", ".join(ranges[:MOST_RANGES]) + ", ..." * (len(ranges) > MOST_RANGES)
         return f"{said} (also line{'s' * (self.others > 1)} {shown})"
-
-
-def _shown(text: str) -> str:
-    """The text on one line, with what would not be seen as escapes."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class PromptFileErrors(PromptFileError):

@@ -17,9 +17,11 @@ Once nothing more will happen to a run by itself, all of its keys expire togethe
 """
 
 import json
+import logging
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,8 @@ from promptmill.producer.queue.keys import RUNS, failed_key, failures_key, run_k
 from promptmill.producer.queue.priorities import PRIORITIES
 from promptmill.producer.queue.scripts import Script
 
+logger = logging.getLogger(__name__)
+
 REVOKED = "revoked"
 """The reason of a job that somebody revoked."""
 
@@ -41,6 +45,8 @@ RATE_AFTER_S = 1.0
 STOP_S = 15.0
 STOP_GAPS = 5
 """No image for STOP_S, and for STOP_GAPS times the usual gap: the run stands still. As in scripts/lib.lua."""
+
+MAX_INDEX_DIGITS = 9  # a bit at that index is 120 MB of bitmap, which no run has
 
 KEEP_S = 7 * 24 * 3600
 """For how long Redis knows a run after its end, in seconds."""
@@ -163,20 +169,27 @@ class Ledger:
         return digest
 
     def status(self, run: str) -> RunStatus:
-        """Raises LedgerError for a run that this Redis does not know."""
-        fields = self._fields(run)
-        if not fields:
+        """Raises LedgerError for a run that this Redis does not know, or of which it holds what no run can be."""
+        if (status := self._find(run)) is None:
             raise LedgerError(f"no run {run!r} in this Redis; `promptmill status` lists those there are")
-        return _status(run, fields)
+        return status
 
     def runs(self) -> Iterator[RunStatus]:
-        """Every run, the newest first. Names whose run has expired are swept."""
+        """Every run, the newest first. Names whose run has expired are swept; one that cannot be read is warned of."""
         for run in self._redis.zrevrange(RUNS, 0, -1):
-            fields = self._fields(run)
-            if fields:
-                yield _status(run, fields)
+            try:
+                status = self._find(run)
+            except (LedgerError, redis.ResponseError) as error:
+                logger.warning("run %r is passed over: %s", run, error)
+                continue
+            if status:
+                yield status
             else:
                 self._sweep(run)
+
+    def _find(self, run: str) -> RunStatus | None:
+        fields = self._fields(run)
+        return _status(run, fields) if fields else None
 
     def _fields(self, run: str) -> dict[str, str]:
         """What the run's hash says of its state; of what its jobs share it says nothing here."""
@@ -191,9 +204,11 @@ class Ledger:
         return None if output is None else (output, json.loads(common))
 
     def failures(self, run: str) -> Iterator[Failure]:
-        """The run's failed jobs, in no order."""
+        """The run's failed jobs, in no order. What is kept under an index that the run has not is passed over."""
+        jobs = self._jobs(run)
         for index, text in self._redis.hscan_iter(failures_key(run), count=1000):
-            yield Failure(int(index), **json.loads(text))
+            if index.isdecimal() and len(index) <= MAX_INDEX_DIGITS and int(index) < jobs:
+                yield _failure(int(index), text)
 
     def failures_by_reason(self, run: str) -> dict[str, int]:
         """How often each reason was given, the most frequent first."""
@@ -201,8 +216,17 @@ class Ledger:
 
     def failed_indexes(self, run: str) -> list[int]:
         """The indexes of the run's failed jobs, in order."""
-        bits = self._redis.execute_command("GET", failed_key(run), **{NEVER_DECODE: True}) or b""
-        return [8 * found.start() + bit for found in _SOME.finditer(bits) for bit in _set_bits(found[0][0])]
+        jobs = self._jobs(run)
+        if not jobs:
+            return []
+        last_byte = (jobs - 1) // 8
+        bits = self._redis.execute_command("GETRANGE", failed_key(run), 0, last_byte, **{NEVER_DECODE: True})
+        found = (8 * some.start() + bit for some in _SOME.finditer(bits) for bit in _set_bits(some[0][0]))
+        return [index for index in found if index < jobs]
+
+    def _jobs(self, run: str) -> int:
+        status = self._find(run)
+        return status.jobs if status else 0
 
 
 _SOME = re.compile(rb"[^\x00]")
@@ -231,30 +255,79 @@ _STATUS_FIELDS = (
 )
 
 
+def _failure(index: int, text: str) -> Failure:
+    """What is kept of a failed job; what else is there, somebody else has written."""
+    try:
+        said = json.loads(text)
+        told = Failure(index, said["id"], said["reason"].encode(errors="backslashreplace").decode())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return Failure(index, "", "the reason that is kept cannot be read")
+    return told if isinstance(told.id, str) else Failure(index, "", told.reason)
+
+
+def _whole(fields: Mapping[str, Any], name: str) -> int:
+    number = int(fields[name])
+    if not 0 <= number < MOST:
+        raise ValueError(f"{name} is {number}")
+    return number
+
+
+def _time(fields: Mapping[str, Any], name: str) -> float | None:
+    return _seconds(fields, name) if name in fields else None
+
+
+def _seconds(fields: Mapping[str, Any], name: str) -> float:
+    number = float(fields[name])
+    if not math.isfinite(number) or abs(number) > MOST:
+        raise ValueError(f"{name} is {number}")
+    return number
+
+
+STATES = ("running", "paused", "cancelled")
+"""As the run's hash has them: it is finished when its counts say so."""
+
+MOST = 1 << 50  # of what is counted in runs, and of seconds: more is nothing that promptmill wrote
+
+
 def _status(run: str, fields: Mapping[str, str]) -> RunStatus:
-    first, last = fields.get("first_done"), fields.get("last_done")
-    images, done, failed = (int(fields[name]) for name in ("images", "done", "failed"))
+    """Raises LedgerError."""
+    try:
+        return _read(run, fields)
+    except (KeyError, ValueError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)[:200]
+        raise LedgerError(f"run {run!r} in this Redis is nothing that promptmill wrote: {what}") from error
+
+
+def _one_of(fields: Mapping[str, str], name: str, known: Iterable[str]) -> str:
+    if fields[name] not in known:
+        raise ValueError(f"{name} is {fields[name]!r}")
+    return fields[name]
+
+
+def _read(run: str, fields: Mapping[str, str]) -> RunStatus:
+    first, last, going = (_time(fields, name) for name in ("first_done", "last_done", "going_since"))
+    images, done, failed = (_whole(fields, name) for name in ("images", "done", "failed"))
     open_images = max(images - done - failed, 0)
-    state = fields["state"] if open_images else "finished"
+    state = _one_of(fields, "state", STATES) if open_images else "finished"
     return RunStatus(
         run=run,
         output=fields["output"],
-        jobs=int(fields["jobs"]),
+        jobs=_whole(fields, "jobs"),
         images=images,
-        enqueued=int(fields["enqueued"]),
-        present=int(fields["present"]),
+        enqueued=_whole(fields, "enqueued"),
+        present=_whole(fields, "present"),
         done=done,
         failed=failed,
-        created=float(fields["created"]),
-        first_done=float(first) if first else None,
-        last_done=float(last) if last else None,
+        created=_seconds(fields, "created"),
+        first_done=first,
+        last_done=last,
         state=state,
         cancelled=open_images if state == "cancelled" else 0,
-        priority=fields["priority"],
+        priority=_one_of(fields, "priority", PRIORITIES),
         pending=int(fields["queued"]),
-        keep_s=int(fields["keep_s"]),
+        keep_s=_whole(fields, "keep_s"),
         truncated=int(fields.get("cut", 0)),
-        stopped_s=float(fields.get("stopped_s", 0)),
+        stopped_s=_time(fields, "stopped_s") or 0.0,
         bursts=int(fields.get("bursts", 0)),
-        idle_s=max(float(fields["now"]) - max(float(last), float(fields.get("going_since", 0))), 0.0) if last else 0.0,
+        idle_s=max(float(fields["now"]) - max(last, going or 0.0), 0.0) if last else 0.0,
     )

@@ -37,8 +37,19 @@ class Malformed:
 
     def count(self) -> int:
         """How many there were, since this Redis was new."""
-        return int(self._redis.get(MALFORMED_COUNT) or 0)
+        number = str(self._redis.get(MALFORMED_COUNT) or 0)
+        return int(number) if number.isdecimal() and len(number) < 16 else 0
 
     def last(self, count: int = 10) -> list[dict[str, Any]]:
         """The last ones, newest first, as `set_aside` kept them."""
-        return [json.loads(text) for text in self._redis.lrange(MALFORMED, 0, count - 1)]
+        kept = map(_kept, self._redis.lrange(MALFORMED, 0, count - 1))
+        return [one for one in kept if one]
+
+
+def _kept(text: str) -> dict[str, Any] | None:
+    try:
+        told = json.loads(text)
+        json.dumps(told, ensure_ascii=False).encode()  # half a character cannot be shown
+        return {**told, "run": str(told["run"]), "reason": str(told["reason"])}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None

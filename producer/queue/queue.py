@@ -22,6 +22,7 @@ import redis
 from promptmill.producer.errors import JobError, LedgerError
 from promptmill.producer.job import Job, Shape
 from promptmill.producer.queue.keys import SHAPES
+from promptmill.producer.queue.ledger import MAX_INDEX_DIGITS
 from promptmill.producer.queue.malformed import Malformed, MalformedEntry
 from promptmill.producer.queue.priorities import PRIORITIES
 from promptmill.producer.queue.scripts import Script
@@ -34,8 +35,6 @@ MAX_DELIVERIES = 3
 CHUNK = 500  # jobs per script call: some 100 kB, a few milliseconds of Redis' one thread
 
 OVER_ANY_LEASE_MS = 86_400_000  # an idle time: whoever looks may claim it
-
-MAX_INDEX_DIGITS = 9  # a bit at that index is 120 MB of bitmap, which no run has
 
 Entry = tuple[int, str, str]
 """A job to enter: its index in the run, its shape's key, canonical JSON of its fields that the run does not share."""

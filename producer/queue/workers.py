@@ -7,6 +7,7 @@ What workers leave behind that are killed is swept by those that live: see `Work
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,9 @@ class WorkerReport:
     compiling_s: float = 0.0  # for how long
     at: float = 0.0  # seconds since the epoch, by Redis' clock: those of the hosts may differ
 
+
+KINDS: Mapping[type, Any] = {str: str, int: int, float: int | float, dict: dict}
+"""Of a report's fields: the type of the default, and what a worker may say."""
 
 FIELDS = tuple(field.name for field in dataclasses.fields(WorkerReport))
 
@@ -79,7 +83,16 @@ def _report_of(text: str) -> WorkerReport | None:
     """What a worker said; None where it cannot be read. A worker of another version may say more than we know."""
     try:
         said = json.loads(text)
+        json.dumps(said, ensure_ascii=False).encode()  # half a character cannot be shown
         report = WorkerReport(**{field: said[field] for field in FIELDS if field in said})
-        return report if isinstance(report.at, int | float) else None
     except (ValueError, TypeError, RecursionError):
         return None
+    return report if _is_sound(report) else None
+
+
+def _is_sound(report: WorkerReport) -> bool:
+    """Whether each value is of its field's kind, and each number one."""
+    model = WorkerReport("", "")
+    pairs = [(getattr(report, field), getattr(model, field)) for field in FIELDS]
+    fit = all(isinstance(value, KINDS[type(usual)]) for value, usual in pairs)
+    return fit and all(0 <= value < math.inf for value, usual in pairs if type(usual) in (int, float))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptmill.producer.words import count
+from promptmill.producer.words import count, printable
 from promptmill.verbs.failures import FailedJob, Planned, by_reason, failed_jobs, shown_of
 from promptmill.verbs.options import broker_option, json_option
 from promptmill.verbs.rates import Rates, duration
@@ -112,14 +112,12 @@ def table(data: dict[str, Any], bars: bool = False) -> str:
         lines.append(_worker(worker))
         lines += [f"  {what}: {why}" for what, why in worker["problems"].items()]
     if malformed := data["malformed"]["count"]:
-        last = data["malformed"]["last"][0]
-        lines.append(
-            f"entries set aside that nobody can read: {malformed}; the last of {last['run']}: {last['reason']}"
-        )
+        last = [f"; the last of {one['run']}: {one['reason']}" for one in data["malformed"]["last"][:1]]
+        lines.append(f"entries set aside that nobody can read: {malformed}{''.join(last)}")
     lines += [] if data["workers"] else ["no workers; start one with `promptmill worker`"]
     if (number := len(data["workers"])) > 1:
         lines.append(f"{count(number, 'worker')}: {_rate(sum(one['images_per_s'] for one in data['workers']))}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))  # what stands in a Redis may move a terminal's cursor
 
 
 def _run(run: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Where Redis is: the one we are told of, or one of our own that leaves nothing behind."""
 
+import signal
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from promptmill.producer.broker import (
 )
 from promptmill.producer.broker_url import without_password
 from promptmill.producer.errors import BrokerError
+from tests.mortal_redis import MortalRedis
 
 SECRET = "geheim"
 
@@ -77,3 +79,11 @@ def test_celery_knows_every_setting_it_is_given():
     given = celery_settings("redis://host/1")
     assert given["broker_url"] == "redis://host/1"
     assert set(given) <= {name.lower() for name, _ in flatten(NAMESPACES)}
+
+
+def test_a_redis_that_hangs_costs_four_timeouts_and_not_four_times_four(mortal_redis: MortalRedis):
+    mortal_redis.signal(signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(BrokerError, match=r"[Tt]imeout"):
+        connect(mortal_redis.url, timeout_s=0.5)
+    assert 1.9 < time.monotonic() - began < 6.0
