@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
+from promptmill.said import line, logs_json
 from promptmill.worker.settings import PREFIX, SETTINGS, variable_of
 
 VERBS = {
@@ -131,7 +132,7 @@ def cli(ctx: click.Context) -> None:
         ctx.color = False
     ctx.default_map = read_settings(Path(SETTINGS_FILE))
     for sentence in unknown_variables(os.environ):
-        click.secho(f"warning: {sentence}", err=True, fg="yellow")
+        click.secho(line("WARNING", f"warning: {sentence}"), err=True, fg="yellow")
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
@@ -227,20 +228,29 @@ def main() -> None:
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:
-        error.show()
-        if origin := _origin(error):
-            click.echo(f"That value is from {origin}.", err=True)
+        _show(error)
         _leave(error.format_message())
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(130)
     except redis.RedisError as error:  # it was there when we began
-        click.echo(f"promptmill: Redis: {error}", err=True)
+        click.echo(line("CRITICAL", f"promptmill: Redis: {error}"), err=True)
         _leave(f"Redis: {error}")
     except PromptmillError as error:
-        click.echo(f"promptmill: {error}", err=True)
+        click.echo(line("CRITICAL", f"promptmill: {error}"), err=True)
         _leave(str(error))
     sys.exit(code or 0)
+
+
+def _show(error: click.ClickException) -> None:
+    origin = _origin(error)
+    from_where = f"That value is from {origin}." if origin else ""
+    if logs_json():
+        click.echo(line("CRITICAL", f"{error.format_message()} {from_where}".strip()), err=True)
+        return
+    error.show()
+    if from_where:
+        click.echo(from_where, err=True)
 
 
 def _open_closed_streams() -> None:

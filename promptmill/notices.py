@@ -69,8 +69,8 @@ class Notices:
 
     def _execute(self, command: str, news: dict[str, Any]) -> None:
         environ = {f"NOTICE_{name.upper()}": str(value) for name, value in news.items()}
-        ended = subprocess.run(
-            command, shell=True, env={**os.environ, **environ}, input=json.dumps(news), text=True, check=False
+        ended = subprocess.run(  # standard output is for our own data
+            command, shell=True, env={**os.environ, **environ}, input=json.dumps(news), text=True, check=False, stdout=2
         )
         if ended.returncode:
             self.say(f"{command!r} ended with {ended.returncode}")

@@ -63,7 +63,7 @@ WORKER_MAY_USE = {
             "image_formats",
             "exif",
         ),
-        *("scratch", "words", "marks", "presence"),
+        *("scratch", "words", "json_line", "marks", "presence"),
         *(
             "queue.queue",
             "queue.ledger",

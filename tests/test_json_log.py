@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,6 @@ import redis
 
 from promptmill.worker.json_log import JsonFormatter
 from tests.farm import farm_of, wait_until
-
-CELERYS_OWN = "worker: Warm shutdown (MainProcess)"
-"""Written past every log, from Celery's signal handler."""
 
 
 @pytest.mark.slow
@@ -25,8 +25,9 @@ def test_a_worker_logs_json_and_tells_each_jobs_life(client: redis.Redis, redis_
         assert answer.returncode == 0, answer.stderr
         farm.start_worker()
         farm.wait_until_finished("r")
-    said = [line for line in farm.log(0).splitlines() if line and line != CELERYS_OWN]
-    lines: list[dict[str, Any]] = [json.loads(line) for line in said]
+        farm.stop()
+    lines: list[dict[str, Any]] = [json.loads(line) for line in farm.log(0).splitlines()]
+    assert "worker: Warm shutdown (MainProcess)" in {line["message"] for line in lines}
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
     events = [line for line in lines if "event" in line]
     assert Counter(line["event"] for line in events) == {"received": 3, "started": 3, "succeeded": 2, "failed": 1}
@@ -47,6 +48,28 @@ def test_what_libraries_log_by_themselves_is_json_too(redis_url: str, tmp_path: 
         said = [line for line in farm.log(0).splitlines()[:-1] if line]
     assert [line for line in said if not line.startswith("{")] == []
     assert "huggingface_hub.utils._http" in {json.loads(line)["logger"] for line in said}
+
+
+NO_REDIS = "redis://127.0.0.1:1/0"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "problem"),
+    [
+        ({}, ["worker", "--log-format", "json", "--broker", NO_REDIS], "no Redis at"),
+        ({"LOG_FORMAT": "json", "BROKER": NO_REDIS, "NOSUCH": "1"}, ["worker"], "PROMPTMILL_NOSUCH is not a setting"),
+        ({"LEASE_S": "abc"}, ["worker", "--log-format=json"], "'abc' is not a valid float range. That value is from"),
+        ({}, ["worker", "--log-format", "json", "--no-such-flag"], "No such option"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_so_in_json(
+    tmp_path: Path, settings: dict[str, str], words: list[str], problem: str
+) -> None:
+    environ = os.environ | {f"PROMPTMILL_{name}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "promptmill", *words]
+    told = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    lines = [json.loads(line) for line in told.stderr.splitlines()]
+    assert told.returncode == 2 and any(problem in line["message"] for line in lines)
 
 
 def test_a_line_stays_a_line_whatever_is_logged() -> None:

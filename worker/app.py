@@ -51,6 +51,6 @@ def __getattr__(name: str) -> Celery:
     try:
         found = globals()["app"] = make_app(WorkerSettings.from_env(), slips_in(os.environ))
     except PromptmillError as error:  # which Celery would show with a traceback
-        say(str(error))
+        say(str(error), os.environ.get("PROMPTMILL_LOG_FORMAT", "text"))
         raise SystemExit(CANNOT_WORK) from error
     return found

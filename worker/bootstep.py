@@ -13,7 +13,7 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 from promptmill.producer.errors import PromptmillError
 from promptmill.worker.celery_requests import CeleryRequests
 from promptmill.worker.events import JobEvents
-from promptmill.worker.json_log import json_log_of
+from promptmill.worker.json_log import json_log_of, said
 from promptmill.worker.metrics import metrics_of
 from promptmill.worker.observers import Observer, Observers
 from promptmill.worker.traces import traces_of
@@ -42,9 +42,9 @@ NO_OTHER_POOL = (
 )
 
 
-def say(sentence: str) -> None:
-    """Tell whoever started this worker, whatever its log is set to."""
-    sys.stderr.write(f"promptmill: {sentence}\n")
+def say(sentence: str, log_format: str = "text") -> None:
+    """Tell whoever started this worker, whatever its log's level is."""
+    sys.stderr.write(f"{said(sentence, json_is_wanted=log_format == 'json')}\n")
     sys.stderr.flush()
 
 
@@ -57,7 +57,10 @@ class PullJobs(bootsteps.StartStopStep):
         super().__init__(parent, **kwargs)
         if not issubclass(parent.pool_cls, ThreadPool):
             # Not an exception of Celery's: those end in a traceback, and this is a sentence for whoever typed it.
-            say(NO_OTHER_POOL.format(parent.pool_cls.__module__.rpartition(".")[2]))
+            say(
+                NO_OTHER_POOL.format(parent.pool_cls.__module__.rpartition(".")[2]),
+                parent.app.conf.promptmill.log_format,
+            )
             raise SystemExit(CANNOT_WORK)
         # No worker needs all others' events, and a killed one leaves its queue of them behind. Celery hands these
         # options to its consumer after this step is made.
@@ -83,7 +86,7 @@ class PullJobs(bootsteps.StartStopStep):
             host = Host(parent.app.conf.promptmill, parent, Observers(listeners))
             serve_metrics(host, listeners)
         except PromptmillError as error:
-            say(str(error))
+            say(str(error), parent.app.conf.promptmill.log_format)
             raise SystemExit(CANNOT_WORK) from error
         self._host = host
         for part in (Puller, Fetcher, Keeper):
@@ -109,7 +112,7 @@ class PullJobs(bootsteps.StartStopStep):
             return
         self._host.stop(drain_s)
         if self._host.fatal:
-            say(self._host.fatal)
+            say(self._host.fatal, parent.app.conf.promptmill.log_format)
             parent.exitcode = CANNOT_WORK
         elif self._signal == "SIGINT":
             parent.exitcode = INTERRUPTED

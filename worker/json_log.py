@@ -1,13 +1,16 @@
 """`--log-format json`: a JSON object per line, for collectors; a job's life is told with its run, index and id."""
 
-import json
 import logging
+import os
+import sys
+import threading
 import traceback
-from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 from celery import Celery, signals
 
+from promptmill.producer.json_line import json_line
 from promptmill.producer.queue.queue import Claim
 from promptmill.worker.observers import Observer
 
@@ -18,16 +21,10 @@ class JsonFormatter(logging.Formatter):
     """time, level, logger and message; what the record was given as `fields`; the exception, if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
+        more: dict[str, Any] = dict(getattr(record, "fields", {}))
         if record.exc_info and record.exc_info[0]:
-            told["exception"] = "".join(traceback.format_exception(*record.exc_info))
-        return json.dumps(told, ensure_ascii=False, default=str)
+            more["exception"] = "".join(traceback.format_exception(*record.exc_info))
+        return json_line(record.levelname, record.getMessage(), logger=record.name, at=record.created, **more)
 
 
 class JobLog(Observer):
@@ -67,6 +64,11 @@ def log_as_settings_say(app: Celery) -> None:
     if app.conf.promptmill.log_format == "json":
         # Of handlers that libraries make for themselves, such as the hub's: they have no formatter.
         logging._defaultFormatter = JsonFormatter()  # type: ignore[attr-defined]
+        from celery.apps import worker as celery_worker
+
+        celery_worker.safe_say = _say_past_the_log
+        sys.excepthook = _tell_of_the_end
+        threading.excepthook = lambda told: _tell_of_the_end(told.exc_type, told.exc_value, told.exc_traceback)
         for signal in (signals.after_setup_logger, signals.after_setup_task_logger):
             signal.connect(_write_json, weak=False)
 
@@ -74,3 +76,20 @@ def log_as_settings_say(app: Celery) -> None:
 def _write_json(logger: logging.Logger, **kwargs: Any) -> None:
     for handler in logger.handlers:
         handler.setFormatter(JsonFormatter())
+
+
+def _say_past_the_log(msg: str, f: Any = sys.__stderr__) -> None:
+    """Celery's signal handlers write past every log, and must not wait for one."""
+    os.write(f.fileno(), f"{json_line('INFO', msg.strip(), logger='celery.apps.worker')}\n".encode())
+
+
+def _tell_of_the_end(kind: type[BaseException], error: BaseException | None, where: TracebackType | None) -> None:
+    """What ends the process or a thread, which Python writes as text."""
+    exception = "".join(traceback.format_exception(kind, error, where))
+    sys.stderr.write(f"{json_line('CRITICAL', f'{kind.__name__}: {error}', exception=exception)}\n")
+    sys.stderr.flush()
+
+
+def said(sentence: str, *, json_is_wanted: bool) -> str:
+    """The line for whoever started this worker, as its log is written."""
+    return json_line("CRITICAL", sentence) if json_is_wanted else f"promptmill: {sentence}"

@@ -26,6 +26,7 @@ def command(**given: Any) -> None:
             f"{error.name} is not installed here: pip install 'promptmill[worker]' (or [tpu], [cuda])"
         ) from error
     from promptmill.producer.broker import connect, eviction
+    from promptmill.said import line
     from promptmill.worker.settings import WorkerSettings
 
     settings = dataclasses.replace(
@@ -33,7 +34,7 @@ def command(**given: Any) -> None:
     )
     # A wrong URL is said now; later on Celery waits for a broker that is away.
     if warning := eviction(connect(settings.broker)):
-        click.echo(f"Warning: {warning}", err=True)
+        click.echo(line("WARNING", f"Warning: {warning}"), err=True)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings(
         "ignore", message="You're running the worker with superuser"

@@ -81,6 +81,12 @@ def test_the_end_is_posted_with_counts_and_a_sentence(client, run, promptmill: C
     assert news["text"] == news["content"] == f"r: finished, 39 of 40 images, 1 failed ({here}/out/r)"
 
 
+def test_what_a_command_prints_is_not_among_our_data(client, run, promptmill: Command):
+    cancel(client, "r")
+    ran = promptmill("wait", "r", "--json", "--exec", "echo from the command")
+    assert json.loads(ran.out)["state"] == "cancelled" and "from the command\n" in ran.err
+
+
 def test_a_cancelled_run_is_told_to_a_command(client, run, promptmill: Command, here: Path):
     cancel(client, "r")
     command = 'echo "$NOTICE_EVENT $NOTICE_RUN $NOTICE_CANCELLED" > told; cat > news'
