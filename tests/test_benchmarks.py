@@ -140,6 +140,7 @@ def test_a_cache_saves_whole_evaluations_and_changes_the_image() -> None:
     assert all((row[3] == "inf") == (row[1] == "1") for row in found)
 
 
+@pytest.mark.slow
 def test_formats_of_a_quantised_unet_are_measured_beside_the_whole_one() -> None:
     asked = ["--model", "tiny-random", "--images", 1, "--steps", 2, "--rounds", 1]
     whole, int8, float8 = rows(run("quantize", *asked))[1:]
