@@ -15,6 +15,7 @@ from promptmill.worker.checkpoints import find_model
 from promptmill.worker.nn.config import VAEConfig
 from promptmill.worker.nn.convolution import Call, choose
 from promptmill.worker.nn.layers import Conv, convolutions
+from promptmill.worker.quantization import FORMATS
 from promptmill.worker.sampling.config import SchedulerConfig
 from promptmill.worker.sdxl.config import ModelConfig, UNetConfig
 from promptmill.worker.sdxl.generate import generate
@@ -68,6 +69,16 @@ def test_each_network_has_its_published_number_of_parameters(networks: dict[str,
         "unet": 2_567_463_684,
         "vae": 49_490_199,  # the decoder's half
     }
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_quantised_unet_takes_half_of_what_it_takes_in_bfloat16(name: str) -> None:
+    """2.6 GB, as README.md says; 99% of the numbers are in one byte each, as docs/decisions.md says."""
+    state = nnx.split(nnx.eval_shape(builders(SDXL_BASE, name)["unet"]))[1]
+    leaves = [leaf for _, leaf in nnx.to_flat_state(state)]
+    small = sum(leaf.size for leaf in leaves if leaf.dtype == FORMATS[name])
+    others = sum(leaf.size for leaf in leaves) - small
+    assert round(small / 2_567_463_684, 3) == 0.99 and 2.59e9 < small + 2 * others < 2.61e9
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
