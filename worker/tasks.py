@@ -69,6 +69,9 @@ class RenderTask(Task):
         webp, jpeg or jxl; `quality` is 1 to 100."""
         if not isinstance(output, str) or not output:
             raise TaskRefused("output: is missing: where is the image to lie? A folder, or gs://bucket/prefix")
+        _check_kinds(
+            priority=(priority, str), preset=(preset, str), image_format=(image_format, str), quality=(quality, int)
+        )
         try:
             encoding = Encoding(image_format or PNG.format, quality)
             options = PlanOptions(preset=preset, expansion=Expansion(plain=True), encoding=encoding)
@@ -95,6 +98,13 @@ class RenderTask(Task):
         if warning := eviction(client):
             logger.warning(warning)
         return client
+
+
+def _check_kinds(**given: tuple[Any, type]) -> None:
+    """Raise TaskRefused for what is neither of its kind nor left out; a job's own fields are checked as such."""
+    for name, (value, kind) in given.items():
+        if value is not None and type(value) is not kind:
+            raise TaskRefused(f"{name}: must be {'text' if kind is str else 'a whole number'}, got {value!r}")
 
 
 def run_name(task_id: str) -> str:

@@ -50,6 +50,14 @@ def test_it_enters_a_run_of_one_job_named_after_the_task(app, client, tmp_path):
     assert (status.images, status.priority) == (1, "urgent")
 
 
+@pytest.mark.parametrize("name", ["priority", "preset", "image_format", "quality"])
+@pytest.mark.parametrize("value", [[], {}, 1.5, True])
+def test_an_argument_of_a_wrong_kind_is_refused_with_a_sentence(app, tmp_path, name, value):
+    answer = deliver(app, prompt="a cat", output=str(tmp_path), **TINY, **{name: value})
+    with pytest.raises(TaskRefused, match=f"{name}: must be "):
+        answer.get()
+
+
 def test_a_redis_that_evicts_is_warned_of(app, client, tmp_path, caplog):
     client.config_set("maxmemory", "100mb")
     client.config_set("maxmemory-policy", "allkeys-lru")
