@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import redis
-from redis.backoff import FullJitterBackoff
+from redis.backoff import FullJitterBackoff, NoBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
@@ -78,7 +78,7 @@ class OneRetry(Retry):
 
     def call_with_retry(self, do: Callable[[], Any], *args: Any, **options: Any) -> Any:
         if getattr(_trying, "now", False):
-            return do()
+            return _ONCE.call_with_retry(do, *args, **options)
         _trying.now = True
         try:
             return super().call_with_retry(do, *args, **options)
@@ -86,6 +86,7 @@ class OneRetry(Retry):
             _trying.now = False
 
 
+_ONCE = Retry(NoBackoff(), 0)  # which still tells redis-py of the failure: it closes the connection then
 _trying = threading.local()
 """State: whether this thread is in a try."""
 
