@@ -5,7 +5,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,13 @@ WEIGHTS, BATCH = jnp.arange(3.0), np.arange(24.0, dtype=np.float32).reshape(8, 3
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this test keeps its executables, and no other."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where this test keeps its executables, and no other. XLA keeps none, however long it took: those are not kept."""
     monkeypatch.setattr(executables, "_folder", tmp_path)
-    return tmp_path
+    least_s = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)
+    yield tmp_path
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", least_s)
 
 
 def compiled(devices: Devices, name: str = "sum") -> tuple[np.ndarray, bool]:
