@@ -1,7 +1,9 @@
 """Where Redis is: the one we are told of, or one of our own that leaves nothing behind."""
 
 import signal
+import socket
 import time
+from contextlib import ExitStack
 
 import pytest
 import redis
@@ -81,9 +83,36 @@ def test_celery_knows_every_setting_it_is_given():
     assert set(given) <= {name.lower() for name, _ in flatten(NAMESPACES)}
 
 
-def test_a_redis_that_hangs_costs_four_timeouts_and_not_four_times_four(mortal_redis: MortalRedis):
+def fill_the_queue(address: tuple[str, int], sockets: ExitStack) -> None:
+    """Connect to what accepts nobody until it answers no more."""
+    with pytest.raises(TimeoutError):
+        while True:
+            caller = sockets.enter_context(socket.socket())
+            caller.settimeout(0.2)
+            caller.connect(address)
+
+
+def test_where_connecting_hangs_it_is_tried_four_times_and_not_four_times_four(
+    mortal_redis: MortalRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries, connect_once = [], redis.Connection._connect
+
+    def counted(self: redis.Connection) -> socket.socket:
+        tries.append(1)
+        return connect_once(self)
+
+    client = client_of(mortal_redis.url, timeout_s=0.2)
+    client.ping()
+    where = client.get_connection_kwargs()
     mortal_redis.signal(signal.SIGSTOP)
-    began = time.monotonic()
+    monkeypatch.setattr(redis.Connection, "_connect", counted)
+    with ExitStack() as sockets, pytest.raises(redis.TimeoutError):
+        fill_the_queue((where["host"], where["port"]), sockets)
+        client.get("any")
+    assert 1 <= len(tries) <= 4
+
+
+def test_a_redis_that_is_stopped_is_told(mortal_redis: MortalRedis):
+    mortal_redis.signal(signal.SIGSTOP)
     with pytest.raises(BrokerError, match=r"[Tt]imeout"):
-        connect(mortal_redis.url, timeout_s=0.5)
-    assert 1.9 < time.monotonic() - began < 6.0
+        connect(mortal_redis.url, timeout_s=0.2)
