@@ -37,8 +37,8 @@ WORKERS_SWEPT = "promptmill:workers:swept"
 PIDBOX = "_kombu.binding.celery.pidbox"
 REVOKED_JOBS = "promptmill:revoked"
 MALFORMED = "promptmill:malformed"
-PROBED = "promptmill:probed"
 MALFORMED_COUNT = "promptmill:malformed:count"
+PROBED = "promptmill:probed"
 
 
 def run_key(run: str) -> str:
