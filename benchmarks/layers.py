@@ -23,6 +23,7 @@ from flax import nnx
 
 from benchmarks.report import ROOT, circumstances, table, write_section
 from promptmill.worker.nn import blocks, layers
+from promptmill.worker.nn.convolution import upsample_2x
 
 PAGE = ROOT / "docs" / "performance.md"
 ROUNDS = 15
@@ -92,7 +93,7 @@ class Upsampled(nnx.Module):
         self.conv = nnx.Conv(width, width, (3, 3), padding=((1, 1), (1, 1)), rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.conv(layers.upsample_2x(x))
+        return self.conv(upsample_2x(x))
 
 
 def of_same_weights(ours: Any, theirs: Any) -> None:

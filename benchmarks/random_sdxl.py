@@ -121,7 +121,7 @@ def write_random_sdxl(folder: Path, *, shards: int = 1, seed: int = 0, tiny: boo
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     changes = SIZES["tiny" if tiny else size]
-    _write_plain_files(unfinished, changes)
+    write_plain_files(unfinished, changes)
     for component, wanted in checkpoint_parameters(ModelConfig.from_folder(unfinished)).items():
         print(f"{component}: {sum(math.prod(wish.shape) for wish in wanted):,} weights", file=sys.stderr)
         _write_component(unfinished / component, wanted, seed, shards if component == "unet" else 1)
@@ -129,7 +129,8 @@ def write_random_sdxl(folder: Path, *, shards: int = 1, seed: int = 0, tiny: boo
     return folder
 
 
-def _write_plain_files(folder: Path, changes: dict[str, dict[str, Any]]) -> None:
+def write_plain_files(folder: Path, changes: dict[str, dict[str, Any]]) -> None:
+    """All of a checkpoint but its weights."""
     vocab_size = write_tokenizer(folder / "tokenizer", pad_token="<|endoftext|>")
     write_tokenizer(folder / "tokenizer_2", pad_token="!")
     for name, values in CONFIGS.items():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Float, TypeCheckError, jaxtyped
 
-from promptmill.worker.nn.layers import upsample_2x
+from promptmill.worker.nn.convolution import upsample_2x
 from promptmill.worker.safety.clip_image import clip_pixels
 from promptmill.worker.sampling.noise import draw_noise
 from promptmill.worker.sdxl.unet import UpBlock

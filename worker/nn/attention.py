@@ -17,8 +17,13 @@ from promptmill.worker.nn.products import sums_of
 # Scores that XLA holds at a time, in elements of float32, by backend. 256 MiB: the VAE's 16384 x 16384 at 1024 pixels
 # are 1 GiB. On a CPU 4 MiB, so that the softmax finds them in the cache: 2 to 3 times as fast (docs/performance.md).
 MAX_SCORES = {"gpu": 2**26, "tpu": 2**26, "cpu": 2**20}
-# Pallas' kernel takes vectors of 128 lanes: narrower heads are padded with zeros, which add nothing to a product.
+# Tokens that Pallas' kernel takes at a time, and from how many on it is the better one: by what XLA's compiler for TPUs
+# schedules (benchmarks/ahead.py). Blocks of 128, the kernel's own default, take 4 times as long.
+BLOCKS = (1024, 896, 768, 640, 512)
+LEAST_TOKENS, LEAST_PADDED = 1024, 2048
 LANES = 128
+# Of a key that only fills a block. Times a scale of heads it is far below every score, and no infinity in bfloat16.
+NO_KEY = -1e30
 
 Kernel = Callable[..., Float[Array, "B Q N D"]]
 
@@ -44,6 +49,7 @@ class Row(NamedTuple):
     takes: Callable[[Call], bool]
 
 
+@jax.named_scope("attention")
 def attention(
     query: Float[Array, "B Q N D"],
     key: Float[Array, "B K N D"],
@@ -94,14 +100,36 @@ def pallas_flash(
     *,
     causal: bool = False,
 ) -> Float[Array, "B Q N D"]:
-    """Pallas' flash attention of TPUs, for lengths that are multiples of 128; neither lengths nor causal."""
+    """Pallas' flash attention of TPUs; neither lengths nor causal.
+
+    Where the tokens do not fill whole blocks, they are padded, and one more feature, 1 in each query, gives the keys
+    that are no keys a score far below all others: a mask would take a third of the kernel's time again.
+    """
     from jax.experimental.pallas.ops.tpu import flash_attention as pallas
 
-    head_dim = query.shape[-1]
-    lanes = [(0, 0)] * 3 + [(0, -head_dim % LANES)]
-    padded = (_heads_first(jnp.pad(part, lanes)) for part in (query, key, value))
-    out = pallas.flash_attention(*padded, sm_scale=head_dim**-0.5)
-    return _heads_first(out)[..., :head_dim]
+    queries, head_dim = query.shape[1], query.shape[3]
+    blocks = [_block(part.shape[1]) for part in (query, key)]
+    padded = -query.shape[1] % blocks[0], -key.shape[1] % blocks[1]
+    if any(padded):
+        query = _filled(query, 1.0, padded[0], 1.0)
+        key, value = _filled(key, 0.0, padded[1], NO_KEY), _filled(value, 0.0, padded[1], 0.0)
+    sizes = pallas.BlockSizes(block_b=1, block_q=blocks[0], block_k_major=blocks[1], block_k=blocks[1])
+    parts = (_heads_first(part) for part in (query, key, value))
+    out = pallas.flash_attention(*parts, sm_scale=head_dim**-0.5, block_sizes=sizes)
+    return _heads_first(out)[:, :queries, :, :head_dim]
+
+
+def _block(length: int) -> int:
+    """The block that leaves the least to pad, the largest of those."""
+    return min(BLOCKS, key=lambda block: -(-length // block) * block)
+
+
+def _filled(x: Float[Array, "B L N D"], feature: float, more: int, feature_of_more: float) -> Float[Array, "B M N E"]:
+    """`more` tokens of zeros, and one more feature of each token, in whole vectors of 128 lanes."""
+    lanes = -(x.shape[3] + 1) % LANES
+    padded = jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 1 + lanes)))
+    features = jnp.where(jnp.arange(padded.shape[1]) < x.shape[1], feature, feature_of_more).astype(x.dtype)
+    return padded.at[..., x.shape[3]].set(features[None, :, None])
 
 
 def xla_attention(
@@ -159,6 +187,11 @@ def _heads_first(x: Float[Array, "B L N D"]) -> Float[Array, "B N L D"]:
     return jnp.swapaxes(x, 1, 2)
 
 
+def _fills_blocks(tokens: int) -> bool:
+    """Whether there are enough for Pallas' kernel."""
+    return tokens >= (LEAST_PADDED if tokens % _block(tokens) else LEAST_TOKENS)
+
+
 def _is_half(call: Call) -> bool:
     return call.dtype in (jnp.bfloat16, jnp.float16)
 
@@ -166,7 +199,7 @@ def _is_half(call: Call) -> bool:
 TABLE: tuple[Row, ...] = (
     # cuDNN's fused kernel takes heads above 128 on Hopper only; the VAE's 512 it takes nowhere.
     Row("cuda", "gpu", _cudnn, lambda call: _is_half(call) and call.head_dim % 8 == 0 and call.head_dim <= 128),
-    # Below 4096 tokens XLA's own is as fast (MaxDiffusion's `flash_min_seq_length`); padding to 128 lanes costs.
+    # Fewer tokens' scores fit into a TPU's vector memory, and there XLA's own is as fast.
     Row(
         "tpu",
         "tpu",
@@ -175,8 +208,7 @@ TABLE: tuple[Row, ...] = (
             call.dtype == jnp.bfloat16
             and call.plain
             and call.head_dim <= LANES
-            and min(call.queries, call.keys) >= 4096
-            and call.queries % LANES == call.keys % LANES == 0
+            and _fills_blocks(min(call.queries, call.keys))
         ),
     ),
 )

@@ -4,7 +4,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from promptmill.worker.nn.layers import Conv, GroupNorm, Linear, upsample_2x
+from promptmill.worker.nn.convolution import upsample_2x
+from promptmill.worker.nn.layers import Conv, GroupNorm, Linear
 
 
 class ResnetBlock(nnx.Module):

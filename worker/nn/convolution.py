@@ -17,6 +17,9 @@ from promptmill.worker.nn.products import sums_of
 
 # Below, adding up what goes in and comes out takes as long as the multiplications that it saves (docs/performance.md).
 WINOGRAD_CHANNELS, WINOGRAD_UPSAMPLING_CHANNELS = 256, 512
+# On a TPU up to as many, which are the decoder's: moving the folded one's four pixels to their places takes longer
+# there than the multiplications that it saves (benchmarks/ahead.py).
+UPSAMPLED_CHANNELS = 512
 # As many for products of bfloat16.
 PRODUCT_CHANNELS = 256
 # Numbers that Winograd's transforms of one band of rows may hold: 64 MiB of float32.
@@ -55,6 +58,18 @@ def choose(call: Call, backend: str) -> Row:
 def direct(x: Float[Array, "B H W I"], kernel: Float[Array, "K K I O"], call: Call) -> Float[Array, "B H2 W2 O"]:
     """XLA's own, padded alike on all sides as PyTorch pads."""
     return _convolve(x, kernel, stride=call.stride, pad=call.size // 2)
+
+
+def upsampled(x: Float[Array, "B H W I"], kernel: Float[Array, "3 3 I O"], call: Call) -> Float[Array, "B H2 W2 O"]:
+    """The convolution of `upsample_2x(x)`, which is made."""
+    return direct(upsample_2x(x), kernel, call)
+
+
+def upsample_2x(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
+    """Each pixel four times (nearest neighbour)."""
+    batch, height, width, channels = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
+    return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
 def fold_upsampling(kernel: Float[Any, "3 3 I O"]) -> Float[Any, "2 2 I 4*O"]:
@@ -227,6 +242,7 @@ TABLE: tuple[Row, ...] = (
     Row("cpu", lambda call: _suits_winograd(call) and not call.upsampling, PLAIN.prepare, PLAIN.convolve),
     Row("cpu", lambda call: _suits_winograd(call) and call.upsampling, UPSAMPLED.prepare, UPSAMPLED.convolve),
     Row("cpu", _suits_products, neighbours, by_products),
+    Row("tpu", lambda call: call.upsampling and call.inputs <= UPSAMPLED_CHANNELS, None, upsampled),
     Row(None, lambda call: call.upsampling, fold_upsampling, folded),
     Row(None, lambda call: True, None, direct),
 )

@@ -1,7 +1,9 @@
 """The five layers that all parts are made of, NHWC and channels last.
 
 Parameters are created as zeros, and only ever under `nnx.eval_shape`: their values come from a checkpoint.
-Norms keep their statistics in float32 whatever the compute dtype, and subtract the mean before squaring.
+Norms keep their statistics in float32 whatever the compute dtype, and subtract the mean before squaring. Each layer's
+operations stand in a scope of its kind (`linear`, `conv`, `norm`; `attention` in attention.py), by which a profile or
+a compiled program can be read.
 """
 
 from collections import deque
@@ -63,6 +65,7 @@ class Linear(Product):
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
         super().__init__((inputs, outputs), bias=bias)
 
+    @jax.named_scope("linear")
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
         x, kernel = self._operands(x)
         return self._finish(
@@ -95,10 +98,12 @@ class Conv(Product):
         if not self.upsampling:  # `directly` takes it as it is
             del self.kernel
 
+    @jax.named_scope("conv")
     def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B H2 W2 O"]:
         x, kernel = self._taken(x)
         return self._finish(self._algorithm().convolve(x, kernel, self._known()))
 
+    @jax.named_scope("conv")
     def directly(self, x: Float[Array, "B H W I"]) -> Float[Array, "B H W O"]:
         """Of x as it is, also where this is one of `upsample_2x(x)`."""
         x, kernel = self._operands(x)
@@ -150,6 +155,7 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width))
         self.eps = eps
 
+    @jax.named_scope("norm")
     def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... C"]:
         y = _standardise(x.astype(jnp.float32), axes=(-1,), eps=self.eps)
         return _scale_and_shift(y, self.scale[...], self.bias[...]).astype(x.dtype)
@@ -164,9 +170,11 @@ class GroupNorm(nnx.Module):
         self.groups = groups
         self.eps = eps
 
+    @jax.named_scope("norm")
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         return self._in_float32(x).astype(x.dtype)
 
+    @jax.named_scope("norm")
     def silu(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """SiLU of the normalised, rounded once."""
         return jax.nn.silu(self._in_float32(x)).astype(x.dtype)
@@ -199,13 +207,6 @@ class Embedding(nnx.Module):
 
     def __call__(self, indices: Int[Array, "..."]) -> Float[Array, "... C"]:
         return jnp.take(self.embedding[...], indices, axis=0)
-
-
-def upsample_2x(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
-    """Each pixel four times (nearest neighbour)."""
-    batch, height, width, channels = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
-    return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
 def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -19,8 +19,10 @@ from promptmill.worker.nn.convolution import (
     direct,
     folded,
     neighbours,
+    upsample_2x,
+    upsampled,
 )
-from promptmill.worker.nn.layers import Conv, prepare_kernels, upsample_2x
+from promptmill.worker.nn.layers import Conv, prepare_kernels
 
 SIZES = [(2, 6, 10), (1, 7, 5), (1, 1, 1), (3, 2, 9)]
 SCHEMES = pytest.mark.parametrize("scheme", [PLAIN, UPSAMPLED], ids=["plain", "upsampled"])
@@ -102,6 +104,8 @@ def test_bands_hold_no_more_than_was_allowed(monkeypatch: pytest.MonkeyPatch) ->
         ({"upsampling": True}, "cpu", folded),
         ({}, "tpu", direct),
         ({"upsampling": True}, "gpu", folded),
+        ({"upsampling": True, "inputs": 512, "outputs": 512}, "tpu", upsampled),
+        ({"upsampling": True, "inputs": 640, "outputs": 640}, "tpu", folded),
         ({"dtype": jnp.dtype("bfloat16")}, "cpu", by_products),
         ({"dtype": jnp.dtype("bfloat16"), "size": 1}, "cpu", by_products),
         ({"dtype": jnp.dtype("bfloat16"), "outputs": 64}, "cpu", direct),

@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from promptmill.worker.nn.blocks import Downsample, Upsample
-from promptmill.worker.nn.layers import GroupNorm, LayerNorm, upsample_2x
+from promptmill.worker.nn.convolution import upsample_2x
+from promptmill.worker.nn.layers import GroupNorm, LayerNorm
 from promptmill.worker.sdxl.unet import sinusoids
 
 
@@ -29,8 +30,12 @@ def test_up_after_down_has_the_size_from_before(size: tuple[int, int]) -> None:
     assert Upsample(2)(smaller, size=size).shape == x.shape
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize("size", [None, (6, 10), (5, 10), (6, 9)], ids=str)
-def test_an_upsampled_convolution_is_the_convolution_of_what_was_upsampled(size: tuple[int, int] | None) -> None:
+def test_an_upsampled_convolution_is_the_convolution_of_what_was_upsampled(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int] | None, backend: str
+) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     x, kernel, bias = (rng(shape) for shape in [(2, 3, 5, 4), (3, 3, 4, 4), (4,)])
     module = Upsample(4)
     module.conv.kernel[...], module.conv.bias[...] = kernel, bias
