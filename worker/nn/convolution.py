@@ -10,6 +10,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -17,9 +18,6 @@ from promptmill.worker.nn.products import sums_of
 
 # Below, adding up what goes in and comes out takes as long as the multiplications that it saves (docs/performance.md).
 WINOGRAD_CHANNELS, WINOGRAD_UPSAMPLING_CHANNELS = 256, 512
-# On a TPU up to as many, which are the decoder's: moving the folded one's four pixels to their places takes longer
-# there than the multiplications that it saves (benchmarks/ahead.py).
-UPSAMPLED_CHANNELS = 512
 # As many for products of bfloat16.
 PRODUCT_CHANNELS = 256
 # Numbers that Winograd's transforms of one band of rows may hold: 64 MiB of float32.
@@ -60,11 +58,6 @@ def direct(x: Float[Array, "B H W I"], kernel: Float[Array, "K K I O"], call: Ca
     return _convolve(x, kernel, stride=call.stride, pad=call.size // 2)
 
 
-def upsampled(x: Float[Array, "B H W I"], kernel: Float[Array, "3 3 I O"], call: Call) -> Float[Array, "B H2 W2 O"]:
-    """The convolution of `upsample_2x(x)`, which is made."""
-    return direct(upsample_2x(x), kernel, call)
-
-
 def upsample_2x(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
     """Each pixel four times (nearest neighbour)."""
     batch, height, width, channels = x.shape
@@ -90,6 +83,26 @@ def folded(x: Float[Array, "B H W I"], kernel: Float[Array, "2 2 I O4"], call: C
     rows = [_beside(windows[:2], 0, height, width), _beside(windows[2:], 1, height, width)]
     # B H 2 W 2 O -> B (H 2) (W 2) O
     return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
+
+
+def widen_upsampling(kernel: Float[Any, "3 3 I O"]) -> Float[Any, "4 4 I O"]:
+    """The kernel that `dilated` takes: of each of the four pixels that a pixel becomes, at their places, added."""
+    arrays = kernel.__array_namespace__()
+    exact = kernel.astype(np.float32)
+    shifts = [((1 - down, down), (1 - right, right), (0, 0), (0, 0)) for down in (0, 1) for right in (0, 1)]
+    return reduce(operator.add, [arrays.pad(exact, shift) for shift in shifts]).astype(kernel.dtype)
+
+
+def dilated(x: Float[Array, "B H W I"], kernel: Float[Array, "4 4 I O"], call: Call) -> Float[Array, "B H2 W2 O"]:
+    """The convolution of `upsample_2x(x)`, as one of x with zeros between its pixels, which a TPU does not multiply."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(1, 1),
+        padding=((2, 2), (2, 2)),
+        lhs_dilation=(2, 2),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 def neighbours(kernel: Float[Any, "K K I O"]) -> Prepared:
@@ -242,7 +255,7 @@ TABLE: tuple[Row, ...] = (
     Row("cpu", lambda call: _suits_winograd(call) and not call.upsampling, PLAIN.prepare, PLAIN.convolve),
     Row("cpu", lambda call: _suits_winograd(call) and call.upsampling, UPSAMPLED.prepare, UPSAMPLED.convolve),
     Row("cpu", _suits_products, neighbours, by_products),
-    Row("tpu", lambda call: call.upsampling and call.inputs <= UPSAMPLED_CHANNELS, None, upsampled),
+    Row("tpu", lambda call: call.upsampling, widen_upsampling, dilated),
     Row(None, lambda call: call.upsampling, fold_upsampling, folded),
     Row(None, lambda call: True, None, direct),
 )

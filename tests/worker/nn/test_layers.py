@@ -15,12 +15,30 @@ from promptmill.worker.sdxl.unet import sinusoids
 @pytest.mark.parametrize("norm", [LayerNorm(32, eps=1e-6), GroupNorm(32, groups=4, eps=1e-6)])
 def test_norms_of_half_precision_take_their_statistics_in_float32(norm: nnx.Module) -> None:
     norm.scale[...] = jnp.ones(32)
-    # A large mean: the variance of bfloat16 sums would be noise, and E[x^2] - E[x]^2 would be too.
+    # A large mean: the variance of bfloat16 sums would be noise.
     x = (300 + 8 * jnp.sin(jnp.arange(2 * 5 * 5 * 32.0))).reshape(2, 5, 5, 32).astype(jnp.bfloat16)
     exact = norm(x.astype(jnp.float32))
     assert norm(x).dtype == jnp.bfloat16
     np.testing.assert_allclose(norm(x).astype(jnp.float32), exact, atol=0.02)
     assert float(jnp.std(exact)) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("mean", [0.0, 8.0, 100.0, 1000.0])
+def test_the_mean_of_half_precision_costs_no_more_than_its_rounding(mean: float) -> None:
+    exact = np.random.default_rng(0).standard_normal((1, 16, 16, 64)) + mean
+    rounded = jnp.asarray(exact, jnp.bfloat16)
+    expected = normalised(exact)
+    lost = np.abs(normalised(np.asarray(rounded, np.float64)) - expected).mean()
+    norm = GroupNorm(64, groups=4, eps=1e-6)
+    norm.scale[...] = jnp.ones(64)
+    assert np.abs(np.asarray(norm(rounded), np.float64) - expected).mean() < 1.1 * lost + 2**-9
+
+
+def normalised(x: np.ndarray) -> np.ndarray:
+    """Four groups, in float64."""
+    grouped = x.reshape(1, 16, 16, 4, 16)
+    centred = grouped - grouped.mean(axis=(1, 2, 4), keepdims=True)
+    return (centred / np.sqrt(np.square(centred).mean(axis=(1, 2, 4), keepdims=True))).reshape(x.shape)
 
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 4), (9, 7)])
