@@ -54,9 +54,11 @@ def _product(equation: Any) -> float:
 
 
 def _convolution(equation: Any) -> float:
+    """Zeros between the pixels of a dilated image are not multiplied."""
     kernel = equation.invars[1].aval.shape
     outputs = equation.params["dimension_numbers"].rhs_spec[0]
-    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / kernel[outputs]
+    zeros = math.prod(equation.params["lhs_dilation"])
+    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / kernel[outputs] / zeros
 
 
 def _attention(equation: Any) -> float:

@@ -44,6 +44,13 @@ def test_a_convolution_counts_each_output_with_its_kernel(groups: int) -> None:
     assert count(convolve, image, kernel) == 2 * (4 * 4 * 6) * (3 * 3 * 4 // groups)
 
 
+def test_an_upsampling_convolution_counts_alike_folded_and_dilated() -> None:
+    image, kernel = jnp.zeros((1, 4, 6, 3)), jnp.zeros((3, 3, 3, 5))
+    call = convolution.Call(image.dtype, 3, 3, 5, 1, True)
+    dilated = partial(convolution.dilated, kernel=convolution.widen_upsampling(kernel), call=call)
+    assert count(dilated, image) == 2 * (8 * 12 * 5) * (2 * 2 * 3)
+
+
 def test_a_loop_counts_as_often_as_it_runs() -> None:
     square = jnp.ones((3, 3))
     body = lambda _, matrix: matrix @ square  # noqa: E731
