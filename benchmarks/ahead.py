@@ -33,6 +33,8 @@ from promptmill.worker.checkpoint.weights import skeleton
 from promptmill.worker.devices import Devices
 from promptmill.worker.flops import count_flops
 from promptmill.worker.nn.layers import with_prepared_kernels
+from promptmill.worker.nn.vae import IN_FLOAT32
+from promptmill.worker.quantization import FORMATS, UNQUANTIZED
 from promptmill.worker.sampling.samplers import row_at
 from promptmill.worker.sdxl.config import ModelConfig
 from promptmill.worker.sdxl.generate import condition_unet, decode, encode_text, predict
@@ -68,7 +70,8 @@ def main() -> None:
     rows, kinds = [], []
     for name in options.chips:
         chip = CHIPS[name]
-        model = model_of_shapes(options.model, devices_of(chip)[:1], jnp.dtype(options.vae_dtype))
+        dtypes = {"vae_dtype": jnp.dtype(options.vae_dtype), "quantize": options.quantize}
+        model = model_of_shapes(options.model, devices_of(chip)[:1], **dtypes)
         times = {}
         for part, made in parts(model, options.size, options.batch).items():
             if part in options.parts:
@@ -96,6 +99,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=1024, help="pixels of square images")
     parser.add_argument("--batch", type=int, default=1, help="images of a device")
     parser.add_argument("--vae-dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--quantize", default=UNQUANTIZED, choices=[UNQUANTIZED, *FORMATS])
     parser.add_argument("--tell", type=int, default=0, metavar="N", help="the N longest operations of each part")
     parser.add_argument("--write", type=Path, help="a Markdown file, into whose section the tables go")
     options = parser.parse_args()
@@ -118,21 +122,33 @@ def devices_of(chip: Chip) -> list[jax.Device]:
     return list(topologies.get_topology_desc(platform="tpu", topology_name=chip.topology).devices)
 
 
-def model_of_shapes(size: str, devices: list[jax.Device], vae_dtype: Any) -> Model:
+def model_of_shapes(
+    size: str, devices: list[jax.Device], *, vae_dtype: Any = jnp.float32, quantize: str = UNQUANTIZED
+) -> Model:
     """A model as `Model.load` would make it on these devices, in bfloat16, whose weights are shapes."""
     own = Devices.of(devices)
     folder = Path(tempfile.mkdtemp(prefix="shapes-"))
     write_plain_files(folder, SIZES[size])
     config = ModelConfig.from_folder(folder)
     graphs, weights = {}, {}
-    for name, build in builders(config).items():
+    for name, build in builders(config, quantize).items():
         graph, state = skeleton(build)
         dtype = vae_dtype if name == "vae" else jnp.bfloat16
-        empty = jax.tree.map(lambda leaf, dtype=dtype: np.broadcast_to(np.zeros((), dtype), leaf.shape), state)
+        empty = nnx.from_flat_state(
+            [(path, _empty(path, leaf, name, dtype)) for path, leaf in nnx.to_flat_state(state)]
+        )
         with for_tpu():
             graphs[name], prepared = with_prepared_kernels(graph, empty, lambda tree: tree)
         weights[name] = jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype, own), prepared)
-    return Model(config, Tokenizers(folder, ("tokenizer", "tokenizer_2")), graphs, weights, own)
+    return Model(config, Tokenizers(folder, ("tokenizer", "tokenizer_2")), graphs, weights, own, quantize)
+
+
+def _empty(path: tuple[Any, ...], leaf: Any, network: str, dtype: Any) -> Any:
+    """A parameter that takes no memory, in the dtype that it would be loaded in."""
+    in_float32 = network == "vae" and ".".join(map(str, path)).startswith(IN_FLOAT32)
+    if leaf.dtype != jnp.float32 or path[-1] == "kernel_scale" or in_float32:
+        dtype = leaf.dtype
+    return leaf.replace(np.broadcast_to(np.zeros((), dtype), leaf.shape))
 
 
 def shape(sizes: tuple[int, ...], dtype: Any, devices: Devices) -> jax.ShapeDtypeStruct:
@@ -216,6 +232,7 @@ def _milliseconds(instructions: list[Instruction], chip: Chip) -> float:
 
 def _text(rows: list[list[str]], kinds: list[list[str]], options: argparse.Namespace) -> str:
     about = f"{options.model} size, {options.size} x {options.size} pixels, bfloat16, the VAE in {options.vae_dtype}"
+    about += "" if options.quantize == UNQUANTIZED else f", the UNet in {options.quantize}"
     return f"""`python -m benchmarks.ahead`: {about}. Predicted by the compiler, measured on no TPU.
 {circumstances(("jax", "libtpu"))}.
 

@@ -8,34 +8,43 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from tests.worker.tpu_programs import DTYPES, KINDS, LARGE, SMALL
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LIBRARY = "LIBTPU_FOR_TESTS"
 """Not TPU_LIBRARY_PATH, by which JAX would look for a TPU in every other test."""
 COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
+KERNEL = 'custom_call_target="tpu_custom_call"'
 
 
-def compiled(program: str, folder: Path) -> str:
-    """Its HLO for v5e."""
-    library = os.environ.get(LIBRARY)
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the HLO of each program, for v5e."""
+    library, folder = os.environ.get(LIBRARY), tmp_path_factory.mktemp("tpu")
     if not library:
         if os.environ.get("CI"):
             pytest.fail(f"CI has no {LIBRARY}")
         pytest.skip(f"no {LIBRARY}: pip install --no-deps --target FOLDER libtpu, and name its libtpu.so")
-    command = [sys.executable, "-m", "tests.worker.tpu_programs", program, str(folder)]
+    command = [sys.executable, "-m", "tests.worker.tpu_programs", str(folder)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TPU_LIBRARY_PATH": library}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    return (folder / f"{program}.hlo").read_text()
+    return folder
 
 
-def test_chips_of_a_host_never_wait_for_one_another(tmp_path: Path) -> None:
-    text = compiled("whole", tmp_path)
+@pytest.mark.parametrize("name", [*KINDS, *DTYPES])
+def test_chips_of_a_host_never_wait_for_one_another(compiled: Path, name: str) -> None:
+    text = (compiled / f"{name}.hlo").read_text()
     assert "num_partitions=4" in text
     assert not re.search(COLLECTIVES, text)
 
 
-def test_large_attention_is_one_kernel_and_holds_no_scores(tmp_path: Path) -> None:
-    text = compiled("attention", tmp_path)
-    assert len(re.findall(r'custom_call_target="tpu_custom_call"', text)) == 1
+def test_large_attention_is_one_kernel_and_holds_no_scores(compiled: Path) -> None:
+    text = (compiled / f"{LARGE}.hlo").read_text()
+    assert text.count(KERNEL) == 1
     assert "4096,4096]" not in text
+
+
+def test_small_attention_is_left_to_xla(compiled: Path) -> None:
+    assert KERNEL not in (compiled / f"{SMALL}.hlo").read_text()

@@ -1,41 +1,60 @@
 """Compiled for a TPU's four chips, where none is: what `test_tpu.py` runs in a process of its own.
 
-python -m tests.worker.tpu_programs PROGRAM FOLDER      writes FOLDER/PROGRAM.hlo
+`python -m tests.worker.tpu_programs FOLDER` writes the HLO of each program into it.
 """
 
 import os
 import sys
 from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from benchmarks.ahead import WITHOUT_TPU, devices_of, for_tpu, model_of_shapes
 from benchmarks.tpu_schedule import CHIPS
+from promptmill.worker.devices import Devices
+from promptmill.worker.nn.attention import attention
+from promptmill.worker.sdxl.generate import Stage
 
-CHIP = CHIPS["v5e"]
+KINDS: dict[str, dict[str, Any]] = {
+    "guided": {},
+    "unguided": {"guided": False},
+    "stochastic": {"stochastic": True},
+    "interval": {"interval": True},
+    "cached": {"cached": True},
+    "long prompts": {"prompt_windows": 2},
+    "base of a refiner": {"stage": Stage(end="latents")},
+    "refiner": {"stage": Stage(start="latents")},
+}
+"""What `Model.compile` takes beside the size."""
+DTYPES: dict[str, dict[str, Any]] = {
+    "int8": {"quantize": "int8"},
+    "float8": {"quantize": "float8"},
+    "vae in bfloat16": {"vae_dtype": jnp.bfloat16},
+}
+SMALL, LARGE = "SDXL's small attention", "SDXL's large attention"
 
 
-def whole() -> str:
-    """The tiny model's guided program, a batch of two on each chip."""
-    import jax.numpy as jnp
-
-    model = model_of_shapes("tiny", devices_of(CHIP), jnp.float32)
+def programs() -> dict[str, str]:
+    """The tiny model's programs, a batch of two on each chip, and SDXL's attention over pixels at 1024 pixels."""
+    devices = devices_of(CHIPS["v5e"])
+    plain = model_of_shapes("tiny", devices)
+    models = dict.fromkeys(KINDS, plain) | {
+        name: model_of_shapes("tiny", devices, **how) for name, how in DTYPES.items()
+    }
+    shape = {"width": 64, "height": 64, "guided": True, "per_device_batch": 2}
     with for_tpu():
-        return model.compile(width=64, height=64, guided=True, per_device_batch=2).compiled_text()
+        made = {name: model.compile(**shape | KINDS.get(name, {})).compiled_text() for name, model in models.items()}
+        return made | {SMALL: _attention(256, 20, devices), LARGE: _attention(4096, 10, devices)}
 
 
-def attention() -> str:
-    """SDXL's largest attention at 1024 pixels."""
-    import jax
-    import jax.numpy as jnp
-
-    from promptmill.worker.devices import Devices
-    from promptmill.worker.nn import attention as module
-
-    heads = jax.ShapeDtypeStruct((2, 4096, 10, 64), jnp.bfloat16, sharding=Devices.of(devices_of(CHIP)[:1]).whole)
-    with for_tpu():
-        return jax.jit(module.attention).lower(heads, heads, heads).compile().as_text() or ""
+def _attention(tokens: int, heads: int, devices: list[jax.Device]) -> str:
+    parts = [jax.ShapeDtypeStruct((2, tokens, heads, 64), jnp.bfloat16, sharding=Devices.of(devices[:1]).whole)] * 3
+    return jax.jit(lambda *parts: attention(*parts)).lower(*parts).compile().as_text() or ""
 
 
 if __name__ == "__main__":
     os.environ |= WITHOUT_TPU
-    name, folder = sys.argv[1:]
-    (Path(folder) / f"{name}.hlo").write_text({"whole": whole, "attention": attention}[name]())
+    for name, text in programs().items():
+        (Path(sys.argv[1]) / f"{name}.hlo").write_text(text)
