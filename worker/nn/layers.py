@@ -1,15 +1,14 @@
 """The five layers that all parts are made of, NHWC and channels last.
 
 Parameters are created as zeros, and only ever under `nnx.eval_shape`: their values come from a checkpoint.
-Norms keep their statistics in float32 whatever the compute dtype, and subtract the mean before squaring
-what is float32. Each layer's operations stand in a scope of its kind (`linear`, `conv`, `norm`; `attention` in
-attention.py), by which a profile or a compiled program can be read.
+Norms keep their statistics in float32 whatever the compute dtype (`statistics.py`). Each layer's operations stand in a
+scope of its kind (`linear`, `conv`, `norm`; `attention` in attention.py), by which a profile or a compiled program can
+be read.
 """
 
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Int
 
 from promptmill.worker.nn.convolution import Call, Prepared, Row, choose, direct
 from promptmill.worker.nn.products import sums_of
+from promptmill.worker.nn.statistics import moments, over_channels
 
 # Each holds one kernel's arrays on the host.
 _THREADS = 4
@@ -158,7 +158,8 @@ class LayerNorm(nnx.Module):
 
     @jax.named_scope("norm")
     def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... C"]:
-        y = _standardise(x, axes=(-1,), eps=self.eps)
+        mean, variance = over_channels(x)
+        y = (x.astype(jnp.float32) - mean) * lax.rsqrt(variance + self.eps)
         return _scale_and_shift(y, self.scale[...], self.bias[...]).astype(x.dtype)
 
 
@@ -182,25 +183,11 @@ class GroupNorm(nnx.Module):
 
     def _in_float32(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         batch, height, width, channels = x.shape
+        mean, variance = moments(x, self.groups)
         # B H W (G c) -> B H W G c
-        grouped = x.reshape(batch, height, width, self.groups, channels // self.groups)
-        y = _standardise(grouped, axes=(1, 2, 4), eps=self.eps).reshape(x.shape)
+        grouped = x.astype(jnp.float32).reshape(batch, height, width, self.groups, channels // self.groups)
+        y = ((grouped - mean) * lax.rsqrt(variance + self.eps)).reshape(x.shape)
         return _scale_and_shift(y, self.scale[...], self.bias[...])
-
-
-def _standardise(x: Float[Array, "..."], *, axes: tuple[int, ...], eps: float) -> Float32[Array, "..."]:
-    """Of half precision both sums are of x itself, so that whatever makes x can make them as it goes.
-
-    What is lost where the mean is far from 0 is less than the rounding of x has lost there.
-    """
-    y = x.astype(jnp.float32)
-    mean = partial(jnp.mean, axis=axes, keepdims=True)
-    centred = y - mean(y)
-    if x.dtype.itemsize < y.dtype.itemsize:
-        variance = jnp.maximum(mean(jnp.square(y)) - jnp.square(mean(y)), 0)
-    else:
-        variance = mean(jnp.square(centred))
-    return centred * lax.rsqrt(variance + eps)
 
 
 def _scale_and_shift(
