@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,28 +68,34 @@ class Predicted(NamedTuple):
 
 def main() -> None:
     options = _options()
-    rows, kinds = [], []
-    for name in options.chips:
-        chip = CHIPS[name]
-        dtypes = {"vae_dtype": jnp.dtype(options.vae_dtype), "quantize": options.quantize}
-        model = model_of_shapes(options.model, devices_of(chip)[:1], **dtypes)
-        times = {}
-        for part, made in parts(model, options.size, options.batch).items():
-            if part in options.parts:
-                predicted = compile_part(model, made, options.dump)
-                times[part] = _milliseconds(predicted.instructions, chip)
-                rows.append([name, part, str(options.batch), *_cells(model, made, predicted, times[part], chip)])
-                spent = by_kind(predicted.instructions, chip, SCOPES)
-                kinds.append([name, part, *(f"{1000 * spent[kind]:.1f}" for kind in (*SCOPES, "copies", "the rest"))])
-                print(f"{name} {part}: done", file=sys.stderr, flush=True)
-                _tell(predicted.instructions, chip, options.tell)
-        if times.keys() == set(PARTS):
-            image = (times["text"] + STEPS * times["unet"] + times["vae"]) / options.batch
-            rows.append([name, f"an image of {STEPS} steps", "1", "", "", "", "", f"{image:,.0f}", ""])
+    rows: list[list[str]] = []
+    kinds: list[list[str]] = []
+    with dumping() as dump:
+        for name in options.chips:
+            _predict(name, options, dump, rows, kinds)
     text = _text(rows, kinds, options)
     print(text)
     if options.write:
         write_section(options.write, "compiled ahead", text)
+
+
+def _predict(name: str, options: argparse.Namespace, dump: Path, rows: list[list[str]], kinds: list[list[str]]) -> None:
+    """Add what is predicted of a chip."""
+    chip, times = CHIPS[name], {}
+    dtypes = {"vae_dtype": jnp.dtype(options.vae_dtype), "quantize": options.quantize}
+    model = model_of_shapes(options.model, devices_of(chip)[:1], **dtypes)
+    for part, made in parts(model, options.size, options.batch).items():
+        if part in options.parts:
+            predicted = compile_ahead(_traced(model, made), dump)
+            times[part] = milliseconds(predicted.instructions, chip)
+            rows.append([name, part, str(options.batch), *_cells(model, made, predicted, times[part], chip)])
+            spent = by_kind(predicted.instructions, chip, SCOPES)
+            kinds.append([name, part, *(f"{1000 * spent[kind]:.1f}" for kind in (*SCOPES, "copies", "the rest"))])
+            print(f"{name} {part}: done", file=sys.stderr, flush=True)
+            _tell(predicted.instructions, chip, options.tell)
+    if times.keys() == set(PARTS):
+        image = (times["text"] + STEPS * times["unet"] + times["vae"]) / options.batch
+        rows.append([name, f"an image of {STEPS} steps", "1", "", "", "", "", f"{image:,.0f}", ""])
 
 
 def _options() -> argparse.Namespace:
@@ -102,10 +109,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quantize", default=UNQUANTIZED, choices=[UNQUANTIZED, *FORMATS])
     parser.add_argument("--tell", type=int, default=0, metavar="N", help="the N longest operations of each part")
     parser.add_argument("--write", type=Path, help="a Markdown file, into whose section the tables go")
-    options = parser.parse_args()
-    options.dump = Path(tempfile.mkdtemp(prefix="bundles-"))
-    os.environ |= {"LIBTPU_INIT_ARGS": DUMP.format(folder=options.dump), **WITHOUT_TPU}
-    return options
+    return parser.parse_args()
+
+
+@contextmanager
+def dumping() -> Iterator[Path]:
+    """A folder into which libtpu, not loaded yet, will write the bundles of what it compiles."""
+    with tempfile.TemporaryDirectory(prefix="bundles-") as folder:
+        os.environ |= {"LIBTPU_INIT_ARGS": DUMP.format(folder=folder), **WITHOUT_TPU}
+        yield Path(folder)
 
 
 WITHOUT_TPU = {
@@ -127,9 +139,11 @@ def model_of_shapes(
 ) -> Model:
     """A model as `Model.load` would make it on these devices, in bfloat16, whose weights are shapes."""
     own = Devices.of(devices)
-    folder = Path(tempfile.mkdtemp(prefix="shapes-"))
-    write_plain_files(folder, SIZES[size])
-    config = ModelConfig.from_folder(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_plain_files(folder, SIZES[size])
+        config = ModelConfig.from_folder(folder)
+        tokenizers = Tokenizers(folder, ("tokenizer", "tokenizer_2"))
     graphs, weights = {}, {}
     for name, build in builders(config, quantize).items():
         graph, state = skeleton(build)
@@ -140,7 +154,7 @@ def model_of_shapes(
         with for_tpu():
             graphs[name], prepared = with_prepared_kernels(graph, empty, lambda tree: tree)
         weights[name] = jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype, own), prepared)
-    return Model(config, Tokenizers(folder, ("tokenizer", "tokenizer_2")), graphs, weights, own, quantize)
+    return Model(config, tokenizers, graphs, weights, own, quantize)
 
 
 def _empty(path: tuple[Any, ...], leaf: Any, network: str, dtype: Any) -> Any:
@@ -195,10 +209,10 @@ def _weights(model: Model, part: Part) -> dict[str, Any]:
     return {name: model.weights[name] for name in part.networks}
 
 
-def compile_part(model: Model, part: Part, dump: Path) -> Predicted:
+def compile_ahead(traced: Any, dump: Path) -> Predicted:
+    """Compile what JAX has traced `for_tpu`, and read the schedule; the compiler dumps into a folder, now empty."""
     for old in dump.iterdir():
         old.unlink()
-    traced = _traced(model, part)
     with for_tpu():
         lowered = traced.lower()
     started = time.monotonic()
@@ -207,13 +221,13 @@ def compile_part(model: Model, part: Part, dump: Path) -> Predicted:
     return Predicted(compiled, seconds, count_flops(traced.jaxpr, trips=1), schedule(compiled.as_text(), dump))
 
 
-def _cells(model: Model, part: Part, predicted: Predicted, milliseconds: float, chip: Chip) -> Iterator[str]:
+def _cells(model: Model, part: Part, predicted: Predicted, spent: float, chip: Chip) -> Iterator[str]:
     yield f"{predicted.seconds_to_compile:.0f}"
     yield f"{sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_weights(model, part))) / 1e9:.2f}"
     yield f"{predicted.compiled.memory_analysis().temp_size_in_bytes / 1e9:.2f}"
     yield f"{predicted.flops / 1e12:.2f}"
-    yield f"{milliseconds:.1f}"
-    yield f"{predicted.flops / milliseconds / 1e9 / PEAKS[chip.kind]:.0%}"
+    yield f"{spent:.1f}"
+    yield f"{predicted.flops / spent / 1e9 / PEAKS[chip.kind]:.0%}"
 
 
 def _tell(instructions: list[Instruction], chip: Chip, count: int) -> None:
@@ -221,12 +235,12 @@ def _tell(instructions: list[Instruction], chip: Chip, count: int) -> None:
     alike: dict[tuple[str, str], list[Instruction]] = {}
     for each in instructions:
         alike.setdefault((each.opcode, each.source), []).append(each)
-    for (opcode, source), them in sorted(alike.items(), key=lambda item: -_milliseconds(item[1], chip))[:count]:
-        said = f"{_milliseconds(them, chip):8.2f} ms, {len(them):>4} x {opcode} {source} ({them[0].name})"
+    for (opcode, source), them in sorted(alike.items(), key=lambda item: -milliseconds(item[1], chip))[:count]:
+        said = f"{milliseconds(them, chip):8.2f} ms, {len(them):>4} x {opcode} {source} ({them[0].name})"
         print(said, file=sys.stderr)
 
 
-def _milliseconds(instructions: list[Instruction], chip: Chip) -> float:
+def milliseconds(instructions: list[Instruction], chip: Chip) -> float:
     return 1000 * sum(each.seconds(chip) for each in instructions)
 
 
