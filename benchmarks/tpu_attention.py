@@ -22,7 +22,7 @@ from benchmarks.tpu_schedule import CHIPS, Chip
 from promptmill.worker.devices import Devices
 from promptmill.worker.nn import attention as module
 
-SHAPES = ((4096, 10), (4032, 10), (2304, 10), (1024, 20), (1008, 20), (576, 20), (256, 20))
+SHAPES = {4096: 10, 4032: 10, 2304: 10, 1024: 20, 1008: 20, 576: 20, 256: 20}
 """Tokens and heads of 64, at 1024 x 1024, 1152 x 896, 768 x 768 and 512 x 512 pixels; two passes of an image."""
 OURS, DEFAULT = "Pallas, our blocks", "Pallas, blocks of 128"
 WAYS: dict[str, Callable[..., Any]] = {
@@ -35,10 +35,11 @@ WAYS: dict[str, Callable[..., Any]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chips", nargs="+", choices=CHIPS, default=list(CHIPS))
+    parser.add_argument("--tokens", nargs="+", type=int, choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--write", type=Path, help="a Markdown file, into whose section the table goes")
     options = parser.parse_args()
     with dumping() as dump:
-        rows = [_row(name, *each, dump) for name in options.chips for each in SHAPES]
+        rows = [_row(name, each, SHAPES[each], dump) for name in options.chips for each in options.tokens]
     made = table(["chip", "tokens", "heads", *(f"{way}, ms" for way in WAYS)], rows)
     about = (
         f"`python -m benchmarks.tpu_attention`: bfloat16. Predicted, not measured. {circumstances(('jax', 'libtpu'))}."
