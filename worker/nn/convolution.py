@@ -58,6 +58,18 @@ def direct(x: Float[Array, "B H W I"], kernel: Float[Array, "K K I O"], call: Ca
     return _convolve(x, kernel, stride=call.stride, pad=call.size // 2)
 
 
+def outputs_first(kernel: Float[Any, "K K I O"]) -> Float[Any, "O K K I"]:
+    """The kernel as cuDNN takes it beside NHWC; XLA would turn it in each step."""
+    return kernel.transpose(3, 0, 1, 2)
+
+
+def direct_outputs_first(
+    x: Float[Array, "B H W I"], kernel: Float[Array, "O K K I"], call: Call
+) -> Float[Array, "B H2 W2 O"]:
+    """`direct`, of such a kernel."""
+    return _convolve(x, kernel, stride=call.stride, pad=call.size // 2, layout="OHWI")
+
+
 def upsample_2x(x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
     """Each pixel four times (nearest neighbour)."""
     batch, height, width, channels = x.shape
@@ -77,9 +89,25 @@ def fold_upsampling(kernel: Float[Any, "3 3 I O"]) -> Float[Any, "2 2 I 4*O"]:
 
 def folded(x: Float[Array, "B H W I"], kernel: Float[Array, "2 2 I O4"], call: Call) -> Float[Array, "B H2 W2 O"]:
     """The convolution of `upsample_2x(x)`, in 4 multiplications for its 9."""
+    return _unfolded(_convolve(x, kernel, stride=1, pad=1), x)
+
+
+def fold_outputs_first(kernel: Float[Any, "3 3 I O"]) -> Float[Any, "O4 2 2 I"]:
+    """The kernel that `folded_outputs_first` takes."""
+    return outputs_first(fold_upsampling(kernel))
+
+
+def folded_outputs_first(
+    x: Float[Array, "B H W I"], kernel: Float[Array, "O4 2 2 I"], call: Call
+) -> Float[Array, "B H2 W2 O"]:
+    """`folded`, of a kernel with its outputs first."""
+    return _unfolded(_convolve(x, kernel, stride=1, pad=1, layout="OHWI"), x)
+
+
+def _unfolded(y: Float[Array, "B H1 W1 O4"], x: Float[Array, "B H W I"]) -> Float[Array, "B H2 W2 O"]:
     batch, height, width, _ = x.shape
     # Every window of 2 x 2 gives all four pixels; each is wanted of the window that lies its way.
-    windows = jnp.split(_convolve(x, kernel, stride=1, pad=1), 4, axis=-1)
+    windows = jnp.split(y, 4, axis=-1)
     rows = [_beside(windows[:2], 0, height, width), _beside(windows[2:], 1, height, width)]
     # B H 2 W 2 O -> B (H 2) (W 2) O
     return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
@@ -218,14 +246,14 @@ def _sum(factors: Sequence[float], parts: Sequence[Any]) -> Any:
 
 
 def _convolve(
-    x: Float[Array, "B H W I"], kernel: Float[Array, "K K I O"], *, stride: int, pad: int
+    x: Float[Array, "B H W I"], kernel: Float[Array, "_ _ _ _"], *, stride: int, pad: int, layout: str = "HWIO"
 ) -> Float[Array, "B H2 W2 O"]:
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(stride, stride),
         padding=((pad, pad), (pad, pad)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        dimension_numbers=("NHWC", layout, "NHWC"),
     )
 
 
@@ -256,6 +284,10 @@ TABLE: tuple[Row, ...] = (
     Row("cpu", lambda call: _suits_winograd(call) and call.upsampling, UPSAMPLED.prepare, UPSAMPLED.convolve),
     Row("cpu", _suits_products, neighbours, by_products),
     Row("tpu", lambda call: call.upsampling, widen_upsampling, dilated),
+    Row(
+        "gpu", lambda call: call.upsampling, lambda kernel: outputs_first(fold_upsampling(kernel)), folded_outputs_first
+    ),
+    Row("gpu", lambda call: True, outputs_first, direct_outputs_first),
     Row(None, lambda call: call.upsampling, fold_upsampling, folded),
     Row(None, lambda call: True, None, direct),
 )
