@@ -86,7 +86,7 @@ def _predict(name: str, options: argparse.Namespace, dump: Path, rows: list[list
     model = model_of_shapes(options.model, devices_of(chip)[:1], **dtypes)
     for part, made in parts(model, options.size, options.batch).items():
         if part in options.parts:
-            predicted = compile_ahead(_traced(model, made), dump)
+            predicted = compile_ahead(traced(model, made), dump)
             times[part] = milliseconds(predicted.instructions, chip)
             rows.append([name, part, str(options.batch), *_cells(model, made, predicted, times[part], chip)])
             spent = by_kind(predicted.instructions, chip, SCOPES)
@@ -151,7 +151,7 @@ def model_of_shapes(
         empty = nnx.from_flat_state(
             [(path, _empty(path, leaf, name, dtype)) for path, leaf in nnx.to_flat_state(state)]
         )
-        with for_tpu():
+        with compiling_for(own.platform):
             graphs[name], prepared = with_prepared_kernels(graph, empty, lambda tree: tree)
         weights[name] = jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype, own), prepared)
     return Model(config, tokenizers, graphs, weights, own, quantize)
@@ -169,9 +169,9 @@ def shape(sizes: tuple[int, ...], dtype: Any, devices: Devices) -> jax.ShapeDtyp
     return jax.ShapeDtypeStruct(sizes, dtype, sharding=devices.whole)
 
 
-def for_tpu() -> Any:
+def compiling_for(platform: str) -> Any:
     """Kernels and algorithms are chosen by the backend of this process, which is a CPU's."""
-    return mock.patch("jax.default_backend", lambda: "tpu")
+    return mock.patch("jax.default_backend", lambda: platform)
 
 
 def parts(model: Model, size: int, batch: int) -> dict[str, Part]:
@@ -192,16 +192,18 @@ def parts(model: Model, size: int, batch: int) -> dict[str, Part]:
         return jax.lax.map(partial(decode, nets["vae"], nets["vae"].decoder.conv_in.dtype), latents)
 
     texts = Part(text, ("text_encoder", "text_encoder_2", "unet"), (inputs,))
-    given = jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype, model.devices), _traced(model, texts).out_info)
+    given = jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype, model.devices), traced(model, texts).out_info)
     step = Part(unet, ("unet",), (inputs.noise, given, inputs))
     return {"text": texts, "unet": step, "vae": Part(vae, ("vae",), (inputs.noise,))}
 
 
-def _traced(model: Model, part: Part) -> Any:
+def traced(model: Model, part: Part) -> Any:
+    """As JAX hands it to a compiler for the model's devices."""
+
     def call(weights: dict[str, Any], *arguments: Any) -> Any:
         return part.function({name: nnx.merge(model.graphs[name], weights[name]) for name in weights}, *arguments)
 
-    with for_tpu():
+    with compiling_for(model.devices.platform):
         return jax.jit(call).trace(_weights(model, part), *part.arguments)
 
 
@@ -210,10 +212,10 @@ def _weights(model: Model, part: Part) -> dict[str, Any]:
 
 
 def compile_ahead(traced: Any, dump: Path) -> Predicted:
-    """Compile what JAX has traced `for_tpu`, and read the schedule; the compiler dumps into a folder, now empty."""
+    """Compile what JAX has traced for a TPU, and read the schedule; the compiler dumps into a folder, now empty."""
     for old in dump.iterdir():
         old.unlink()
-    with for_tpu():
+    with compiling_for("tpu"):
         lowered = traced.lower()
     started = time.monotonic()
     compiled = lowered.compile()

@@ -16,7 +16,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from benchmarks.ahead import compile_ahead, devices_of, dumping, for_tpu, milliseconds, shape
+from benchmarks.ahead import compile_ahead, compiling_for, devices_of, dumping, milliseconds, shape
 from benchmarks.report import circumstances, table, write_section
 from benchmarks.tpu_schedule import CHIPS, Chip
 from promptmill.worker.devices import Devices
@@ -65,7 +65,7 @@ def _cell(way: str, tokens: int, heads: int, chip: Chip, dump: Path) -> str:
 def _predicted(way: str, tokens: int, heads: int, chip: Chip, dump: Path) -> float:
     parts = [shape((2, tokens, heads, 64), jnp.bfloat16, Devices.of(devices_of(chip)[:1]))] * 3
     blocks = (128,) if way == DEFAULT else module.BLOCKS
-    with mock.patch.object(module, "BLOCKS", blocks), for_tpu():
+    with mock.patch.object(module, "BLOCKS", blocks), compiling_for("tpu"):
         traced = jax.jit(lambda *parts: WAYS[way](*parts)).trace(*parts)  # a new one each time: BLOCKS change
     return milliseconds(compile_ahead(traced, dump).instructions, chip)
 

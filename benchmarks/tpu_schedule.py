@@ -1,6 +1,6 @@
 """How long a program takes by what XLA's compiler for TPUs has scheduled; no TPU is needed to compile.
 
-    instructions = schedule(compiled.as_text(), folder)
+    schedule(compiled.as_text(), folder)
 
 The compiler writes an estimate of cycles beside most instructions of a program (`estimated_cycles`). Of a kernel of
 Pallas it writes none: that is counted here in the bundles that it dumps (one bundle a cycle, the kernel's loop as often
@@ -21,7 +21,19 @@ DUMP = (
 )
 """LIBTPU_INIT_ARGS: the bundles of each instruction, in a folder."""
 KERNEL = "tpu_custom_call"
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
+BYTES = {
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "bf16": 2,
+    "f16": 2,
+    "s16": 2,
+    "u16": 2,
+    "f32": 4,
+    "s32": 4,
+    "u32": 4,
+    "f8e4m3fn": 1,
+}
 FREE = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call")
 """Instructions that move nothing."""
 
@@ -69,13 +81,17 @@ class Instruction(NamedTuple):
 
 
 def schedule(text: str, dumped: Path) -> list[Instruction]:
-    """The instructions of a compiled program (`as_text()`) that take time, and whose bundles lie in a folder.
+    """The instructions of a program for a TPU (`as_text()`) that take time, and whose bundles lie in a folder.
 
     A loop whose length is an input counts once.
     """
-    kernels = kernels_of(text, dumped)
+    return [each for each in instructions(text, kernels_of(text, dumped)) if each.cycles]
+
+
+def instructions(text: str, kernels: Mapping[str, int]) -> Iterator[Instruction]:
+    """All that a compiled program does; of some backends the cycles are not told, and 0."""
     computations = dict(_computations(text))
-    return list(_of(computations, computations[""][0], 1, kernels))
+    return _of(computations, computations[""][0], 1, kernels)
 
 
 def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
@@ -108,7 +124,7 @@ def _of(
         cycles = re.search(r'"estimated_cycles":"(\d+)"', rest)
         counted = int(cycles[1]) if cycles else _of_kernel(own, kind, opcode, kernels)
         source = re.search(r'op_name="([^"]*)"', rest)
-        moved = 0 if not counted else _moved(kind, operands, types, source[1] if source else "")
+        moved = _moved(kind, operands, types, source[1] if source else "")
         yield Instruction(own, opcode, source[1] if source else "", counted, moved, times)
 
 
@@ -176,10 +192,10 @@ def _cycles(text: str) -> int:
     return (ends - begins + 1) * trips + len(lines) - (ends - begins + 1)
 
 
-def by_kind(instructions: list[Instruction], chip: Chip, kinds: tuple[str, ...]) -> Mapping[str, float]:
+def by_kind(scheduled: list[Instruction], chip: Chip, kinds: tuple[str, ...]) -> Mapping[str, float]:
     """Seconds by the innermost of these scopes in which an instruction stands; copies apart, and the rest."""
     seconds: dict[str, float] = defaultdict(float)
-    for each in instructions:
+    for each in scheduled:
         scopes = [part for part in each.source.split("/") if part in kinds]
         copies = each.opcode in ("copy", "pad", "slice", "transpose")
         seconds["copies" if copies else scopes[-1] if scopes else "the rest"] += each.seconds(chip)

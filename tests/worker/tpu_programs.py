@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.ahead import WITHOUT_TPU, devices_of, for_tpu, model_of_shapes
+from benchmarks.ahead import WITHOUT_TPU, compiling_for, devices_of, model_of_shapes
 from benchmarks.tpu_schedule import CHIPS
 from promptmill.worker.devices import Devices
 from promptmill.worker.nn.attention import attention
@@ -44,7 +44,7 @@ def programs() -> dict[str, str]:
         name: model_of_shapes("tiny", devices, **how) for name, how in DTYPES.items()
     }
     shape = {"width": 64, "height": 64, "guided": True, "per_device_batch": 2}
-    with for_tpu():
+    with compiling_for("tpu"):
         made = {name: model.compile(**shape | KINDS.get(name, {})).compiled_text() for name, model in models.items()}
         return made | {SMALL: _attention(256, 20, devices), LARGE: _attention(4096, 10, devices)}
 
