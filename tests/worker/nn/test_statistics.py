@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from promptmill.worker.nn.layers import GroupNorm
-from promptmill.worker.nn.statistics import by_channels, by_groups, by_squares, choose
+from promptmill.worker.nn.statistics import by_channels, by_groups, by_squares, choose, over_channels
 
 Way = Callable[[jax.Array, int], Any]
 WAYS = [by_groups, by_channels, by_squares]
@@ -78,3 +78,14 @@ def test_on_a_gpu_no_sum_has_a_number_for_each_pixel_and_group(monkeypatch: pyte
     assert sums
     for each in sums:
         assert each.invars[0].aval.shape[-1] == 8 or each.invars[0].aval.size <= 2 * 8
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_layer_norm_is_the_same_on_each_backend(monkeypatch: pytest.MonkeyPatch, dtype: Any, backend: str) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x = image(8, dtype)
+    wide = np.asarray(x.astype(jnp.float32), np.float64)
+    mean, variance = jax.jit(lambda x: over_channels(x))(x)
+    np.testing.assert_allclose(mean, wide.mean(-1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(variance, wide.var(-1, keepdims=True), rtol=1e-3)
