@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.tpu_programs import DTYPES, KINDS, LARGE, SMALL
+from tests.worker.tpu_programs import BIG, DTYPES, KINDS, LARGE, SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -50,6 +50,11 @@ def test_large_attention_is_one_kernel_and_holds_no_scores(compiled: Path) -> No
     text = (compiled / f"{LARGE}.hlo").read_text()
     assert text.count(KERNEL) == 1
     assert "4096,4096]" not in text
+
+
+def test_a_whole_program_has_the_kernel_where_there_are_tokens_enough(compiled: Path) -> None:
+    assert KERNEL in (compiled / f"{BIG}.hlo").read_text()
+    assert KERNEL not in (compiled / "guided.hlo").read_text()
 
 
 def test_small_attention_is_left_to_xla(compiled: Path) -> None:

@@ -17,6 +17,7 @@ from promptmill.worker.devices import Devices
 from promptmill.worker.nn.attention import attention
 from promptmill.worker.sdxl.generate import Stage
 
+BIG = "guided, of more tokens"
 KINDS: dict[str, dict[str, Any]] = {
     "guided": {},
     "unguided": {"guided": False},
@@ -26,8 +27,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "long prompts": {"prompt_windows": 2},
     "base of a refiner": {"stage": Stage(end="latents")},
     "refiner": {"stage": Stage(start="latents")},
+    BIG: {"width": 256, "height": 256},
 }
-"""What `Model.compile` takes beside the size."""
+"""What `Model.compile` takes."""
 DTYPES: dict[str, dict[str, Any]] = {
     "int8": {"quantize": "int8"},
     "float8": {"quantize": "float8"},
