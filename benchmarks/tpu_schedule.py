@@ -22,17 +22,9 @@ DUMP = (
 """LIBTPU_INIT_ARGS: the bundles of each instruction, in a folder."""
 KERNEL = "tpu_custom_call"
 BYTES = {
-    "pred": 1,
-    "s8": 1,
-    "u8": 1,
-    "bf16": 2,
-    "f16": 2,
-    "s16": 2,
-    "u16": 2,
-    "f32": 4,
-    "s32": 4,
-    "u32": 4,
-    "f8e4m3fn": 1,
+    **dict.fromkeys(("pred", "s8", "u8", "f8e4m3fn"), 1),
+    **dict.fromkeys(("bf16", "f16", "s16", "u16"), 2),
+    **dict.fromkeys(("f32", "s32", "u32"), 4),
 }
 FREE = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call")
 """Instructions that move nothing."""

@@ -59,7 +59,7 @@ def direct(x: Float[Array, "B H W I"], kernel: Float[Array, "K K I O"], call: Ca
 
 
 def outputs_first(kernel: Float[Any, "K K I O"]) -> Float[Any, "O K K I"]:
-    """The kernel as cuDNN takes it beside NHWC; XLA would turn it in each step."""
+    """The kernel as cuDNN takes it beside NHWC; XLA would turn it in each call of a program."""
     return kernel.transpose(3, 0, 1, 2)
 
 
@@ -284,9 +284,7 @@ TABLE: tuple[Row, ...] = (
     Row("cpu", lambda call: _suits_winograd(call) and call.upsampling, UPSAMPLED.prepare, UPSAMPLED.convolve),
     Row("cpu", _suits_products, neighbours, by_products),
     Row("tpu", lambda call: call.upsampling, widen_upsampling, dilated),
-    Row(
-        "gpu", lambda call: call.upsampling, lambda kernel: outputs_first(fold_upsampling(kernel)), folded_outputs_first
-    ),
+    Row("gpu", lambda call: call.upsampling, fold_outputs_first, folded_outputs_first),
     Row("gpu", lambda call: True, outputs_first, direct_outputs_first),
     Row(None, lambda call: call.upsampling, fold_upsampling, folded),
     Row(None, lambda call: True, None, direct),
