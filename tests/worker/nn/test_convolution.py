@@ -124,6 +124,19 @@ def test_the_table_takes_winograd_where_it_pays(change: dict[str, object], backe
     assert choose(call, backend).convolve == expected
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (1, 1)])
+def test_a_layer_gives_the_same_on_each_backend(
+    monkeypatch: pytest.MonkeyPatch, backend: str, size: int, stride: int
+) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    conv, x, kernel = Conv(4, 6, size=size, stride=stride), rng(2, 7, 5, 4), rng(size, size, 4, 6)
+    conv.kernel[...] = kernel
+    expected = direct(x, kernel, PLAIN_CALL._replace(size=size, stride=stride))
+    prepare_kernels(conv, jax.device_put)
+    np.testing.assert_allclose(conv(x), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("upsampling", [False, True])
 @pytest.mark.parametrize("channels", [8, 512])
 def test_a_prepared_layer_gives_the_same_bits(upsampling: bool, channels: int) -> None:
